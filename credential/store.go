@@ -1,0 +1,66 @@
+package credential
+
+import (
+	"context"
+	"errors"
+
+	"github.com/lockwood-kms/lockwood/core/envelope"
+)
+
+// ErrNotFound means that the user has no credential for the server.
+var ErrNotFound = errors.New("no such credential")
+
+// Column is a column of the database that holds records.
+type Column struct{ Table, Name string }
+
+// The encrypted columns.
+const (
+	Table              = "ai_mcp_oauth_credentials"
+	RefreshTokenColumn = "refresh_token_enc"
+	ClientSecretColumn = "client_secret_enc"
+)
+
+// EncryptedColumns names every column that holds records. Counting, verifying
+// and re-sealing go through it, and a test of each database fails on a binary
+// column that is not in it, so that no column is ever forgotten by a rotation.
+func EncryptedColumns() []Column {
+	return []Column{{Table, RefreshTokenColumn}, {Table, ClientSecretColumn}}
+}
+
+// Counts is what a store holds. A credential has one record or two.
+type Counts struct {
+	Credentials int64
+	Records     int64
+	Legacy      int64                    // records without the magic
+	ByKey       map[envelope.KeyID]int64 // format-1 records by the key ID in their header
+}
+
+// Store keeps credentials. Implementations are safe for concurrent use by many
+// instances. Every method returns core.ErrStoreUnavailable while the database
+// does not answer.
+type Store interface {
+	// Upsert writes row as the only credential of its (user, server), in one
+	// statement. The row gets a new ID and, from the store, both timestamps;
+	// those of row are ignored.
+	//
+	// under is the data key that sealed the records, or zero if they are legacy.
+	// In the same transaction the data key is locked against destruction; if it
+	// is not enabled, nothing is written and keyring.ErrNotEnabled is returned:
+	// seal anew.
+	Upsert(ctx context.Context, row *Row, under envelope.KeyID) error
+
+	// Get returns the row of (user, server), or ErrNotFound.
+	Get(ctx context.Context, userID int64, mcpServerID string) (*Row, error)
+
+	// List returns the user's credentials by server ID. It reads no record.
+	List(ctx context.Context, userID int64) ([]Metadata, error)
+
+	// Delete removes the row of (user, server) and reports whether there was one.
+	Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error)
+
+	// Scan returns up to limit rows with an ID above after, by ascending ID.
+	Scan(ctx context.Context, after int64, limit int) ([]Row, error)
+
+	// Counts counts credentials and records. It reads the whole table.
+	Counts(ctx context.Context) (Counts, error)
+}
