@@ -1,0 +1,181 @@
+package keyring_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+)
+
+func TestADenialEvictsAndHealthReadmits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before, kms, store := newKMS("before"), newKMS("a"), newStore()
+		mustStart(t, before, store, keyring.Options{PollInterval: time.Hour}).Close()
+		r := mustStart(t, kms, store, keyring.Options{Previous: []core.KeyProvider{before}})
+		record := mustSeal(t, r, "token")
+
+		kms.fail(core.ErrKeyDenied)
+		time.Sleep(40 * time.Second) // one status
+		if n := r.Status().Unlocked; n != 0 {
+			t.Errorf("%d data keys in memory after a denial", n)
+		}
+		previous := before.count("unwrap")
+		time.Sleep(10 * time.Minute)
+		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrKeyDenied) {
+			t.Errorf("Seal = %v, want ErrKeyDenied", err)
+		}
+		if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); !errors.Is(err, core.ErrKeyDenied) {
+			t.Errorf("Open = %v, want ErrKeyDenied", err)
+		}
+		if before.count("unwrap") != previous {
+			t.Error("what the denial evicted was unlocked again through another wrap")
+		}
+		kms.fail(nil)
+		time.Sleep(10 * time.Second)
+		mustOpen(t, r, record, "token", false)
+		mustSeal(t, r, "again")
+	})
+}
+
+func TestADenialAtUnwrapEvictsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		first := mustStart(t, kms, store, keyring.Options{})
+		record := mustSeal(t, first, "token")
+		if err := first.Roll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r := mustStart(t, kms, store, keyring.Options{})
+		kms.script(func(k *scriptedKMS) { k.unwraps = core.ErrKeyDenied })
+		if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); !errors.Is(err, core.ErrKeyDenied) {
+			t.Errorf("Open = %v, want ErrKeyDenied", err)
+		}
+		if n := r.Status().Unlocked; n != 0 {
+			t.Errorf("%d data keys in memory after a denial", n)
+		}
+	})
+}
+
+func TestAnOutageIsBridgedForTheLengthOfItsBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		r := mustStart(t, kms, store, keyring.Options{OutageBudget: time.Hour})
+		record := mustSeal(t, r, "token")
+		time.Sleep(3 * time.Hour) // healthy all the while
+		kms.fail(core.ErrUnavailable)
+		began := time.Now()
+		for time.Since(began) < 59*time.Minute {
+			mustSeal(t, r, "x")
+			mustOpen(t, r, record, "token", false)
+			time.Sleep(time.Minute)
+		}
+		if left := r.Status().OutageBudgetLeft; left > time.Minute+time.Second {
+			t.Errorf("%s of the budget left, though the outage has lasted 59 minutes", left)
+		}
+		time.Sleep(2 * time.Minute)
+		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("Seal = %v, want ErrUnavailable", err)
+		}
+		if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("Open = %v, want ErrUnavailable", err)
+		}
+		if n := r.Status().Unlocked; n != 0 {
+			t.Errorf("%d data keys in memory after the budget", n)
+		}
+		kms.fail(nil)
+		time.Sleep(10 * time.Second)
+		mustOpen(t, r, record, "token", false)
+		mustSeal(t, r, "again")
+	})
+}
+
+func TestASlowProviderIsAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		r := mustStart(t, kms, store, keyring.Options{OutageBudget: 10 * time.Minute})
+		mustSeal(t, r, "x")
+		kms.script(func(k *scriptedKMS) { k.delay = 24 * time.Hour })
+		time.Sleep(9 * time.Minute)
+		mustSeal(t, r, "x")
+		time.Sleep(2 * time.Minute)
+		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("Seal = %v, want ErrUnavailable", err)
+		}
+	})
+}
+
+func TestAProviderThatIsDownAtStartIsTakenUpLater(t *testing.T) {
+	for name, err := range map[string]error{
+		"missing": core.ErrKeyMissing, "denied": core.ErrKeyDenied, "unavailable": errors.New("connection refused"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				want := err
+				if name == "unavailable" {
+					want = core.ErrUnavailable // what is no sentinel decides nothing
+				}
+				kms, store := newKMS("a"), newStore()
+				kms.fail(err)
+				r, startErr := start(t, kms, store, keyring.Options{})
+				if !errors.Is(startErr, want) {
+					t.Fatalf("Start = %v, want %v", startErr, want)
+				}
+				time.Sleep(10 * time.Minute)
+				if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, want) {
+					t.Errorf("Seal = %v, want %v", err, want)
+				}
+				if r.Status().State != name {
+					t.Errorf("state %q, want %q", r.Status().State, name)
+				}
+				kms.fail(nil)
+				time.Sleep(10 * time.Second)
+				mustOpen(t, r, mustSeal(t, r, "token"), "token", false)
+			})
+		})
+	}
+}
+
+func TestADatabaseThatIsDownAtStartIsTakenUpLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		store.err = core.ErrStoreUnavailable
+		r, err := start(t, kms, store, keyring.Options{})
+		if !errors.Is(err, core.ErrStoreUnavailable) {
+			t.Fatalf("Start = %v, want ErrStoreUnavailable", err)
+		}
+		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrStoreUnavailable) {
+			t.Errorf("Seal = %v, want ErrStoreUnavailable", err)
+		}
+		store.edit(func(s *memoryStore) { s.err = nil })
+		time.Sleep(3 * time.Second)
+		mustSeal(t, r, "x")
+	})
+}
+
+func TestHealthReleasesNoPlaintext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		mustSeal(t, mustStart(t, kms, store, keyring.Options{}), "x")
+		time.Sleep(24 * time.Hour)
+		if u, s := kms.count("unwrap"), kms.count("status"); u != 1 || s < 2500 || s > 3500 {
+			t.Errorf("a day of health: %d unwraps and %d statuses; want 1 and about 2880", u, s)
+		}
+	})
+}
+
+func TestAClosedRingHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := mustStart(t, newKMS("a"), newStore(), keyring.Options{})
+		record := mustSeal(t, r, "x")
+		r.Close()
+		if _, err := r.Seal(t.Context(), nil, nil, nil); err == nil {
+			t.Error("a closed ring sealed")
+		}
+		if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); err == nil {
+			t.Error("a closed ring opened")
+		}
+	})
+}

@@ -1,0 +1,162 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+)
+
+// kek is a configured provider with the KEK ID it last named, and a count of the
+// calls made to it. All wrapping and unwrapping goes through it, and through it
+// alone, with the aad of the data key in question.
+type kek struct {
+	provider core.KeyProvider
+	id       atomic.Pointer[core.KEKID]
+	calls    Calls
+}
+
+// Calls counts the calls to a provider in this process. The first three are the
+// ones a KMS bills.
+type Calls struct{ Generate, Wrap, Unwrap, Status atomic.Int64 }
+
+func newKEK(p core.KeyProvider) *kek { return &kek{provider: p} }
+
+// kekID returns the KEK ID last named, or "" if there was none yet.
+func (k *kek) kekID() core.KEKID {
+	if id := k.id.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
+
+// status asks the provider and remembers the KEK ID.
+func (k *kek) status(ctx context.Context) (core.Status, error) {
+	k.calls.Status.Add(1)
+	s, err := k.provider.Status(ctx)
+	if err != nil {
+		return s, sentinel(err)
+	}
+	k.id.Store(&s.KEKID)
+	return s, nil
+}
+
+// resolve returns the KEK ID, asking the provider if it has never named it.
+func (k *kek) resolve(ctx context.Context) (core.KEKID, error) {
+	if id := k.kekID(); id != "" {
+		return id, nil
+	}
+	s, err := k.status(ctx)
+	return s.KEKID, err
+}
+
+// generate returns a fresh data key that the provider was seen to unwrap again:
+// a wrap that does not come back is noticed before anything depends on it.
+func (k *kek) generate(ctx context.Context, storeID string, version int64) (*envelope.Key, core.WrappedKey, error) {
+	aad := wrapAAD(storeID, version)
+	k.calls.Generate.Add(1)
+	dataKey, err := k.provider.GenerateDataKey(ctx, aad)
+	if err != nil {
+		return nil, core.WrappedKey{}, fmt.Errorf("generating data key: %w", sentinel(err))
+	}
+	defer clear(dataKey.Plaintext)
+	key, err := envelope.NewKey(dataKey.Plaintext)
+	if err != nil {
+		return nil, core.WrappedKey{}, err
+	}
+	if _, err := k.unwrap(ctx, key.ID(), dataKey.Wrapped, storeID, version); err != nil {
+		return nil, core.WrappedKey{}, fmt.Errorf("verifying a fresh data key: %w", err)
+	}
+	return key, dataKey.Wrapped, nil
+}
+
+// unwrap returns the data key named id. What unwraps to another key is
+// core.ErrInvalidCiphertext.
+func (k *kek) unwrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey, storeID string, version int64) (*envelope.Key, error) {
+	plaintext, err := k.unwrapBytes(ctx, id, w, storeID, version)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plaintext)
+	return envelope.NewKey(plaintext)
+}
+
+func (k *kek) unwrapBytes(ctx context.Context, id envelope.KeyID, w core.WrappedKey, storeID string, version int64) ([]byte, error) {
+	k.calls.Unwrap.Add(1)
+	plaintext, err := k.provider.UnwrapDataKey(ctx, w, wrapAAD(storeID, version))
+	if err != nil {
+		return nil, fmt.Errorf("unwrapping under %s: %w", w.KEKID, sentinel(err))
+	}
+	key, err := envelope.NewKey(plaintext)
+	if err != nil {
+		return nil, err
+	}
+	if key.ID() != id {
+		clear(plaintext)
+		return nil, fmt.Errorf("unwrapping under %s: got data key %s instead of %s: %w", w.KEKID, key.ID(), id, core.ErrInvalidCiphertext)
+	}
+	return plaintext, nil
+}
+
+func (k *kek) wrap(ctx context.Context, dataKey []byte, storeID string, version int64) (core.WrappedKey, error) {
+	k.calls.Wrap.Add(1)
+	w, err := k.provider.WrapDataKey(ctx, dataKey, wrapAAD(storeID, version))
+	if err != nil {
+		return core.WrappedKey{}, fmt.Errorf("wrapping: %w", sentinel(err))
+	}
+	return w, nil
+}
+
+func wrapAAD(storeID string, version int64) core.AAD {
+	return core.WrapAAD(storeID, fmt.Sprint(version))
+}
+
+// sentinel makes an error that is none of core's sentinels core.ErrUnavailable:
+// it answers nothing, so it decides nothing.
+func sentinel(err error) error {
+	for _, s := range []error{core.ErrKeyMissing, core.ErrKeyMismatch, core.ErrKeyDenied, core.ErrUnavailable, core.ErrInvalidCiphertext} {
+		if errors.Is(err, s) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", core.ErrUnavailable, err)
+}
+
+// attempt is the memory of a failure: until next, its error is repeated instead
+// of asking again.
+type attempt struct {
+	err   error
+	next  time.Time
+	delay *backoff.ExponentialBackOff
+}
+
+// maxBackoff bounds the wait between attempts.
+const maxBackoff = 30 * time.Second
+
+// wait returns the remembered error, with the time to wait, or nil if it is time
+// to try again. A nil attempt never waits.
+func (a *attempt) wait(now time.Time) error {
+	if a == nil || !now.Before(a.next) {
+		return nil
+	}
+	return &core.RetryAfterError{After: a.next.Sub(now), Err: a.err}
+}
+
+// failed returns the memory of one more failure after a, which may be nil.
+func (a *attempt) failed(now time.Time, err error) *attempt {
+	if a == nil {
+		delay := backoff.NewExponentialBackOff()
+		delay.InitialInterval, delay.MaxInterval = 500*time.Millisecond, maxBackoff
+		delay.RandomizationFactor = 0.2
+		a = &attempt{delay: delay}
+	}
+	a.err = err
+	a.next = now.Add(max(a.delay.NextBackOff(), core.RetryAfter(err)))
+	return a
+}

@@ -1,0 +1,106 @@
+package keyring
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+)
+
+// The defaults of Options.
+const (
+	DefaultOutageBudget   = 24 * time.Hour
+	DefaultPollInterval   = 2 * time.Second
+	DefaultStatusInterval = 30 * time.Second
+	DefaultReloadInterval = 250 * time.Millisecond
+	DefaultCallTimeout    = 10 * time.Second
+	DefaultSealBlock      = 1 << 16
+)
+
+// LegacySource supplies the keys of legacy records, which exist beside the
+// provider: an env key opens them whatever KEK wraps the data keys. What it
+// returns may grow when a key file appears. It is safe for concurrent use.
+type LegacySource interface {
+	// LegacyKeys returns the keys that may open legacy records.
+	LegacyKeys() envelope.LegacyKeys
+	// LegacyKey returns the key that seals legacy records, or nil.
+	LegacyKey() *envelope.LegacyKey
+}
+
+// Options are the optional settings of a Ring; the zero value of each works.
+type Options struct {
+	// Previous providers may unwrap. Nothing is wrapped by them.
+	Previous []core.KeyProvider
+	// Legacy supplies the keys of legacy records. Nil means that there are none.
+	Legacy LegacySource
+	// RefuseLegacy refuses legacy records even where the store admits them.
+	RefuseLegacy bool
+	// WriteLegacy seals in the legacy format, for instances of upstream that run
+	// beside this one. Data keys are made and checked all the same, since they
+	// are what proves that instances share a key.
+	WriteLegacy bool
+	// ReadOnly opens, and neither seals nor writes to the store.
+	ReadOnly bool
+
+	// OutageBudget is how long data keys stay in memory after the current
+	// provider's last healthy status.
+	OutageBudget time.Duration
+	// PollInterval is how often the ring looks for changes by other instances.
+	PollInterval time.Duration
+	// StatusInterval is how often the current provider is asked for its status,
+	// give or take a tenth.
+	StatusInterval time.Duration
+	// ReloadInterval is the least time between two reloads that unknown key IDs
+	// cause. Who asks in between waits, and is not refused.
+	ReloadInterval time.Duration
+	// CallTimeout bounds one piece of work with the provider and the store.
+	CallTimeout time.Duration
+	// MaxSeals is the seal budget of a data key, at most envelope.MaxSeals.
+	MaxSeals int64
+	// SealBlock is how many seals an instance reserves at a time. A crash loses
+	// what is left of one.
+	SealBlock int64
+
+	// Logger receives key events and problems. Nil is slog.Default.
+	Logger *slog.Logger
+}
+
+func (o *Options) withDefaults() Options {
+	var r Options
+	if o != nil {
+		r = *o
+	}
+	for _, d := range []struct {
+		field    *time.Duration
+		fallback time.Duration
+	}{
+		{&r.OutageBudget, DefaultOutageBudget},
+		{&r.PollInterval, DefaultPollInterval},
+		{&r.StatusInterval, DefaultStatusInterval},
+		{&r.ReloadInterval, DefaultReloadInterval},
+		{&r.CallTimeout, DefaultCallTimeout},
+	} {
+		if *d.field <= 0 {
+			*d.field = d.fallback
+		}
+	}
+	if r.MaxSeals <= 0 || r.MaxSeals > envelope.MaxSeals {
+		r.MaxSeals = envelope.MaxSeals
+	}
+	if r.SealBlock <= 0 {
+		r.SealBlock = min(DefaultSealBlock, max(1, r.MaxSeals/16))
+	}
+	if r.Logger == nil {
+		r.Logger = slog.Default()
+	}
+	if r.Legacy == nil {
+		r.Legacy = noLegacy{}
+	}
+	return r
+}
+
+type noLegacy struct{}
+
+func (noLegacy) LegacyKeys() envelope.LegacyKeys { return nil }
+func (noLegacy) LegacyKey() *envelope.LegacyKey  { return nil }

@@ -1,0 +1,293 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+)
+
+// legacySampleSize is how many legacy records the env key has to prove itself on
+// before the first data key is made. It needs to open one of them.
+const legacySampleSize = 32
+
+// reload returns once a load of the ring has completed that began after the call.
+// Callers share loads, and a load for them begins no sooner than interval after
+// the last one, so that unknown key IDs, which anyone may write into a row,
+// cannot storm the database.
+func (r *Ring) reload(ctx context.Context, interval time.Duration) error {
+	r.mu.Lock()
+	called := r.loadsBegun
+	r.mu.Unlock()
+	for {
+		err := r.flight(ctx, "reload", func(ctx context.Context) error {
+			r.mu.Lock()
+			ended := r.loadEnded
+			r.mu.Unlock()
+			if !sleep(ctx, time.Until(ended.Add(interval))) {
+				return fmt.Errorf("waiting to load the ring: %w", core.ErrUnavailable)
+			}
+			return r.settle(ctx)
+		})
+		r.mu.Lock()
+		done := r.loadDone > called
+		r.mu.Unlock()
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+// settle loads the ring and does what is missing for the primary to seal. What
+// keeps it from sealing becomes the ring's problem; the error is only that of
+// loading.
+func (r *Ring) settle(ctx context.Context) error {
+	select {
+	case r.settling <- struct{}{}:
+		defer func() { <-r.settling }()
+	case <-ctx.Done():
+		return fmt.Errorf("waiting to load the ring: %w", core.ErrUnavailable)
+	}
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	err := r.ensurePrimary(ctx)
+	if err == nil && !r.opts.ReadOnly {
+		r.rewrapAll(ctx)
+	}
+	r.setProblem(err)
+	return nil
+}
+
+// load takes up the store's state.
+func (r *Ring) load(ctx context.Context) error {
+	r.mu.Lock()
+	r.loadsBegun++
+	number := r.loadsBegun
+	r.mu.Unlock()
+	state, err := r.store.LoadRing(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if number < r.loadDone {
+		return nil // one that began later is taken up already
+	}
+	r.loadDone, r.loadEnded, r.loadErr = number, time.Now(), nil
+	if err != nil {
+		r.loadErr = fmt.Errorf("loading the ring: %w", err)
+		if r.state.StoreID == "" { // never loaded, so nothing can go on
+			r.problem = r.loadErr
+			r.publish()
+		}
+		return r.loadErr
+	}
+	for _, k := range state.DataKeys {
+		// A wrap that was added is a new chance, and does not wait for the backoff.
+		if old, ok := r.find(k.ID); ok && len(old.Wraps) != len(k.Wraps) {
+			delete(r.attempts, k.ID)
+		}
+	}
+	r.state = state
+	for id := range r.unlocked {
+		if _, ok := r.find(id); !ok {
+			delete(r.unlocked, id)
+			r.keyEvent("data_key_dropped", id, 0, slog.String("reason", "no longer enabled in the store"))
+		}
+	}
+	r.publish()
+	return nil
+}
+
+// ensurePrimary returns nil once the primary may seal: unlocked through the
+// current provider, and not older than a data key that was seen before.
+func (r *Ring) ensurePrimary(ctx context.Context) error {
+	if err := r.blockedErr(); err != nil {
+		return err
+	}
+	if _, err := r.current.resolve(ctx); err != nil {
+		return r.heed(err)
+	}
+	for range 3 {
+		err := r.tryPrimary(ctx)
+		if !errors.Is(err, ErrConflict) {
+			return err
+		}
+		if err := r.load(ctx); err != nil { // another instance was first
+			return err
+		}
+	}
+	return fmt.Errorf("making a primary data key: other instances keep making one: %w", core.ErrUnavailable)
+}
+
+func (r *Ring) tryPrimary(ctx context.Context) error {
+	r.mu.Lock()
+	state, newest := r.state, r.maxVersion
+	r.mu.Unlock()
+	p := state.Primary()
+	switch {
+	case r.opts.WriteLegacy && state.LegacyClosed:
+		return ErrLegacyClosed
+	case p == nil && r.opts.ReadOnly:
+		return nil
+	case p == nil:
+		if err := r.proveLegacy(ctx, &state); err != nil {
+			return err
+		}
+		return r.makePrimary(ctx, &state, envelope.KeyID{})
+	case p.Version < newest && !r.opts.ReadOnly:
+		// Whoever restores an old database, or edits it, would otherwise choose
+		// the key that seals, and rewind its seal budget.
+		r.opts.Logger.Error("the store's primary data key is older than one seen before; rolling to a new one",
+			"key_id", p.ID.String(), "key_version", p.Version, "newest_version", newest)
+		return r.makePrimary(ctx, &state, p.ID)
+	}
+	if err := r.unlock(ctx, p.ID); err != nil {
+		return fmt.Errorf("unlocking the primary data key %s (version %d): %w", p.ID, p.Version, err)
+	}
+	if !r.opts.ReadOnly && !r.viaCurrent(p.ID) {
+		if err := r.rewrap(ctx, p.ID); err != nil {
+			return fmt.Errorf("wrapping the primary data key under the current KEK: %w", err)
+		}
+	}
+	if !r.opts.ReadOnly && r.nearlySpent(p) {
+		if err := r.makePrimary(ctx, &state, p.ID); err != nil && !errors.Is(err, ErrConflict) {
+			r.opts.Logger.Warn("rolling the ring before the seal budget ends failed; it will be tried again", "error", err)
+		}
+	}
+	return nil
+}
+
+// Roll makes a new primary data key; the present one goes on opening. It returns
+// what keeps the ring from it, as Seal does, or nil also if another instance
+// rolled at the same time.
+func (r *Ring) Roll(ctx context.Context) error {
+	if r.opts.ReadOnly {
+		return errReadOnly
+	}
+	before := r.Status().Primary
+	if err := r.Reload(ctx); err != nil {
+		return err
+	}
+	if err := r.view.Load().sealErr; err != nil {
+		return err
+	}
+	return r.flight(ctx, "roll", func(ctx context.Context) error {
+		r.mu.Lock()
+		state := r.state
+		r.mu.Unlock()
+		if p := state.Primary(); p == nil || p.ID != before {
+			return r.settle(ctx)
+		}
+		if err := r.makePrimary(ctx, &state, before); err != nil && !errors.Is(err, ErrConflict) {
+			return fmt.Errorf("rolling the ring: %w", err)
+		}
+		return r.settle(ctx)
+	})
+}
+
+// roll makes a new primary because the present one has no seals left.
+func (r *Ring) roll(ctx context.Context) error {
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	state := r.state
+	r.mu.Unlock()
+	p := state.Primary()
+	if p == nil || p.SealsReserved <= r.opts.MaxSeals-r.opts.SealBlock {
+		return r.settle(ctx) // another instance rolled first
+	}
+	if err := r.makePrimary(ctx, &state, p.ID); err != nil && !errors.Is(err, ErrConflict) {
+		return fmt.Errorf("rolling the ring: %w", err)
+	}
+	return r.settle(ctx)
+}
+
+// makePrimary makes a data key that follows every version known, verifies its
+// wrap, and inserts it as the primary in place of the one named replaces. It
+// returns ErrConflict if another instance was first.
+func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.KeyID) error {
+	if state.StoreID == "" {
+		return fmt.Errorf("making a data key: the database has not been migrated: %w", core.ErrStoreUnavailable)
+	}
+	r.mu.Lock()
+	version := r.maxVersion
+	err := r.attempts[envelope.KeyID{}].wait(time.Now())
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, k := range state.DataKeys {
+		version = max(version, k.Version)
+	}
+	if version == math.MaxInt64 {
+		return errors.New("making a data key: no version follows the newest in the store")
+	}
+	version++
+	key, wrapped, err := r.current.generate(ctx, state.StoreID, version)
+	if err != nil {
+		return r.remember(envelope.KeyID{}, r.heed(err))
+	}
+	err = r.store.InsertDataKey(ctx, NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: []core.WrappedKey{wrapped}})
+	if err != nil {
+		return fmt.Errorf("inserting a data key: %w", err)
+	}
+	r.keyEvent("data_key_created", key.ID(), version, slog.String("kek_id", string(wrapped.KEKID)))
+	r.remember(envelope.KeyID{}, nil)
+	if err := r.load(ctx); err != nil {
+		return err
+	}
+	r.admit(key, version, true)
+	return nil
+}
+
+// proveLegacy makes sure, before a store that upstream wrote gets its first data
+// key, that the env key is the one it was written with: otherwise an instance
+// with a wrong key would take the store over.
+func (r *Ring) proveLegacy(ctx context.Context, state *State) error {
+	r.mu.Lock()
+	proven := r.legacyProof
+	r.mu.Unlock()
+	if proven || len(state.DataKeys) > 0 {
+		return nil
+	}
+	sample, err := r.store.LegacySample(ctx, legacySampleSize)
+	if err != nil {
+		return fmt.Errorf("reading legacy records: %w", err)
+	}
+	keys := r.opts.Legacy.LegacyKeys()
+	opened := 0
+	for _, record := range sample {
+		if _, err := keys.Open(nil, record); err == nil {
+			opened++
+		}
+	}
+	if len(sample) > 0 && opened == 0 {
+		return fmt.Errorf("%w: it holds legacy records, and the configured key %s opens none of the %d tried; configure the key they were written with",
+			core.ErrKeyMismatch, r.current.kekID(), len(sample))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.legacyProof = true
+	return nil
+}
+
+// setProblem records what keeps the ring from sealing, nil for nothing, and logs
+// when it changes.
+func (r *Ring) setProblem(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.problem
+	r.problem = err
+	r.publish()
+	switch {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		r.opts.Logger.Error("nothing can be sealed", "state", stateWord(err), "error", err)
+	case err == nil && before != nil:
+		r.opts.Logger.Info("the ring seals again", "state", stateWord(nil))
+	}
+}
