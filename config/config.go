@@ -1,0 +1,102 @@
+// Package config turns the environment, and a .env file beside it, into one
+// checked Config. It exists so that a mistake is found at the start and named with
+// its remedy, all mistakes at once, instead of one at a time or at three in the
+// morning; and so that nothing else in the program reads the environment.
+//
+// Values that may be secret never appear in an error. The bytes of a key are kept
+// exactly as the environment has them: what is not UTF-8 stays so, and nothing is
+// trimmed.
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// Config is the whole configuration. It is not changed after Load.
+type Config struct {
+	AuthSecret core.Secret // signs the tokens of callers
+	Database   Database
+
+	HTTPHost   string // empty: all interfaces
+	HTTPPort   int    // zero: any free one
+	AdminAddr  string // host:port of the second listener; empty: off
+	DrainGrace time.Duration
+	// RateLimit is how many requests a user may make in a second; zero: any.
+	RateLimit float64
+	LogLevel  slog.Level
+	LogFormat string // "json" or "text"
+	// AllowLocalTokenEndpoints admits token endpoints on this machine and
+	// without TLS, for development.
+	AllowLocalTokenEndpoints bool
+
+	KeyProvider       string // key URI of the KEK that wraps
+	EncryptionKey     core.SecretBytes
+	EncryptionKeyFile string
+	PreviousKeys      []core.SecretBytes
+	PreviousKeysFile  string
+	AllowWeakKey      bool
+	OutageBudget      time.Duration
+	WriteLegacy       bool // seal in upstream's format
+	LegacyClosed      bool // refuse legacy records, whatever the store says
+
+	// Warnings are conditions to tell at every start. They hold no secret.
+	Warnings []string
+}
+
+// Driver is the kind of database.
+type Driver string
+
+// The drivers.
+const (
+	SQLite   Driver = "sqlite"
+	Postgres Driver = "postgres"
+)
+
+// Database says which database and how to reach it.
+type Database struct {
+	Driver Driver
+	// Path is SQLite's file; Memory says that there is none and nothing lasts.
+	Path   string
+	Memory bool
+	// URL is PostgreSQL's, password included.
+	URL    core.Secret
+	Schema string
+	// SSL is "true" (the server's certificate is verified), "no-verify" or
+	// "false"; an sslmode in URL wins. SSLCA is a file of roots.
+	SSL, SSLCA string
+}
+
+// LogValue shows what is no secret.
+func (c *Config) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("database", string(c.Database.Driver)),
+		slog.String("key_provider", c.KeyProvider),
+		slog.Bool("write_legacy", c.WriteLegacy),
+		slog.String("config_hash", c.Hash()),
+	)
+}
+
+// String is LogValue as text, so that printing a Config shows no secret.
+func (c *Config) String() string { return c.LogValue().String() }
+
+// Hash returns 16 hexadecimal digits over everything that instances on one store
+// should have in common and that is no secret: not addresses, paths or levels of
+// logging. Two instances with the same hash still may have different keys; their
+// KEK IDs tell.
+func (c *Config) Hash() string {
+	h := sha256.New()
+	for _, v := range []any{
+		c.KeyProvider, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
+		c.AllowLocalTokenEndpoints, c.RateLimit, c.Database.Driver, c.Database.Schema,
+	} {
+		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}

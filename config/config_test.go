@@ -1,0 +1,208 @@
+package config_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lockwood-kms/lockwood/config"
+)
+
+const secret = "auth-secret-auth-secret-auth-secret"
+
+// load loads environ with a usable auth secret and without a .env file.
+func load(t *testing.T, environ ...string) (*config.Config, error) {
+	t.Helper()
+	return config.Load(append([]string{"FOREST_AUTH_SECRET=" + secret}, environ...), filepath.Join(t.TempDir(), "none"))
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := load(t, "HTTP_PORT=", "LOG_LEVEL=", "DATABASE_URL=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Database.Driver != config.SQLite || c.Database.Path != "lockwood.db" || c.HTTPPort != 3400 || c.AdminAddr != "127.0.0.1:3401" ||
+		c.WriteLegacy || c.LegacyClosed || c.OutageBudget.Hours() != 24 || len(c.Warnings) != 0 {
+		t.Errorf("the defaults are %+v", c)
+	}
+	if c, err := load(t, "ADMIN_ADDR="); err != nil || c.AdminAddr != "" {
+		t.Errorf("an empty ADMIN_ADDR gives %q, %v; want it off", c.AdminAddr, err)
+	}
+}
+
+func TestKeyBytesSurvive(t *testing.T) {
+	for _, key := range []string{"\xff\xfe", " key\n", "a=b=c", "\u00e9", "key#1 $HOME"} {
+		c, err := load(t, "FOREST_EXECUTOR_ENCRYPTION_KEY="+key, "FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS="+key+",\xe2\x82,")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(c.EncryptionKey) != key || string(c.PreviousKeys[0]) != key || string(c.PreviousKeys[1]) != "\xe2\x82" {
+			t.Errorf("%q became %q and %q", key, []byte(c.EncryptionKey), []byte(c.PreviousKeys[0]))
+		}
+	}
+}
+
+func TestDotenv(t *testing.T) {
+	path := filepath.Join(t.TempDir(), ".env")
+	text := "FOREST_AUTH_SECRET=" + secret + "\nFOREST_EXECUTOR_ENCRYPTION_KEY=' from $FILE #1 '\nHTTP_PORT=1\nLOG_LEVEL=debug\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load([]string{"HTTP_PORT=2"}, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(c.EncryptionKey) != " from $FILE #1 " || c.HTTPPort != 2 || c.LogLevel != slog.LevelDebug {
+		t.Errorf("got key %q, port %d, level %v", []byte(c.EncryptionKey), c.HTTPPort, c.LogLevel)
+	}
+	if err := os.WriteFile(path, []byte("FOREST_AUTH_SECRET="+secret+"\nHUNTER2 is not a line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = config.Load(nil, path)
+	if err == nil || strings.Contains(err.Error(), "HUNTER2") {
+		t.Errorf("a malformed file gives %v; want an error that does not quote it", err)
+	}
+}
+
+func TestAllErrorsAtOnceWithoutValues(t *testing.T) {
+	_, err := config.Load([]string{
+		"DATABASE_URL=mysql://u:hunter2@h/d", "DATABASE_SCHEMA=1hunter2", "DATABASE_SSL=hunter2", "HTTP_PORT=hunter2", "ADMIN_ADDR=hunter2",
+		"DRAIN_GRACE=hunter2", "RATE_LIMIT=hunter2", "LOG_LEVEL=hunter2", "LOG_FORMAT=hunter2", "FOREST_EXECUTOR_ALLOW_WEAK_KEY=hunter2",
+		"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=hunter2", "FOREST_EXECUTOR_WRITE_FORMAT=hunter2", "FOREST_EXECUTOR_LEGACY=hunter2",
+		"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS=hunter2",
+	}, "none")
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, name := range []string{
+		"FOREST_AUTH_SECRET", "DATABASE_URL", "DATABASE_SCHEMA", "DATABASE_SSL", "HTTP_PORT", "ADMIN_ADDR", "DRAIN_GRACE", "RATE_LIMIT", "LOG_LEVEL", "LOG_FORMAT",
+		"FOREST_EXECUTOR_ALLOW_WEAK_KEY", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET", "FOREST_EXECUTOR_WRITE_FORMAT", "FOREST_EXECUTOR_LEGACY", "FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS",
+	} {
+		if !strings.Contains(err.Error(), name+":") {
+			t.Errorf("the error does not name %s", name)
+		}
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the error holds a value:\n%v", err)
+	}
+}
+
+func TestContradictions(t *testing.T) {
+	for _, environ := range [][]string{
+		{"FOREST_EXECUTOR_WRITE_FORMAT=legacy"},
+		{"FOREST_EXECUTOR_WRITE_FORMAT=legacy", "FOREST_EXECUTOR_LEGACY=closed", "FOREST_EXECUTOR_ENCRYPTION_KEY=k"},
+		{"DATABASE_URL=sqlite:x.db", "DATABASE_HOST=h"},
+		{"DATABASE_HOST=h"},
+		{"DATABASE_URL=sqlite:"},
+		{"DATABASE_URL=sqlite://host/x"},
+	} {
+		if _, err := load(t, environ...); err == nil {
+			t.Errorf("%v is accepted", environ)
+		}
+	}
+}
+
+func TestDatabase(t *testing.T) {
+	tests := map[string]struct {
+		environ []string
+		want    config.Database
+	}{
+		"file":       {[]string{"DATABASE_URL=sqlite:/var/lib/x.db"}, config.Database{Driver: config.SQLite, Path: "/var/lib/x.db"}},
+		"three /":    {[]string{"DATABASE_URL=sqlite:///var/lib/x.db"}, config.Database{Driver: config.SQLite, Path: "/var/lib/x.db"}},
+		"memory":     {[]string{"DATABASE_URL=sqlite::memory:"}, config.Database{Driver: config.SQLite, Memory: true}},
+		"url":        {[]string{"DATABASE_URL=postgres://u:p@h/d?sslmode=disable"}, config.Database{Driver: config.Postgres, URL: "postgres://u:p@h/d?sslmode=disable"}},
+		"parts":      {[]string{"DATABASE_HOST=h", "DATABASE_PORT=6543", "DATABASE_NAME=d", "DATABASE_USER=u@x", "DATABASE_PASSWORD=p/@:#%"}, config.Database{Driver: config.Postgres, URL: "postgres://u%40x:p%2F%40%3A%23%25@h:6543/d"}},
+		"IPv6":       {[]string{"DATABASE_HOST=::1", "DATABASE_NAME=d", "DATABASE_USER=u"}, config.Database{Driver: config.Postgres, URL: "postgres://u@[::1]/d"}},
+		"socket":     {[]string{"DATABASE_HOST=/run/postgresql", "DATABASE_NAME=d", "DATABASE_USER=u"}, config.Database{Driver: config.Postgres, URL: "postgres://u@/d?host=%2Frun%2Fpostgresql"}},
+		"own schema": {[]string{"DATABASE_URL=postgres://h/d", "DATABASE_SCHEMA=Vault$1", "DATABASE_SSL=false"}, config.Database{Driver: config.Postgres, URL: "postgres://h/d", Schema: "Vault$1", SSL: "false"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			c, err := load(t, test.environ...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := test.want
+			if want.Schema == "" {
+				want.Schema, want.SSL = "forest", "true"
+			}
+			if c.Database != want {
+				t.Errorf("got %q with URL %q, want %q", fmt.Sprint(c.Database), string(c.Database.URL), string(want.URL))
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for variable, want := range map[string]string{
+		"FOREST_AUTH_SECRET=short":                 "FOREST_AUTH_SECRET",
+		"FOREST_EXECUTOR_ENCRYPTON_KEY=x":          "did you mean FOREST_EXECUTOR_ENCRYPTION_KEY?",
+		"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEY=": "",
+		"FOREST_ENV_SECRET=x":                      "",
+		"DATABASE_URL=sqlite::memory:":             "keeps nothing",
+	} {
+		c, _ := load(t, variable)
+		if got := strings.Join(c.Warnings, "\n"); !strings.Contains(got, want) || (want == "" && got != "") {
+			t.Errorf("%s: warnings are %q, want %q", variable, got, want)
+		}
+	}
+}
+
+func TestAConfigShowsNoSecret(t *testing.T) {
+	c, err := load(t, "FOREST_EXECUTOR_ENCRYPTION_KEY=hunter2", "FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS=hunter2", "DATABASE_URL=postgres://u:hunter2@h/d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asJSON, _ := json.Marshal(c)
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "config", c)
+	for _, shown := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", *c), fmt.Sprintf("%#v", c), string(asJSON), log.String()} {
+		if strings.Contains(shown, "hunter2") || strings.Contains(shown, secret) {
+			t.Errorf("a secret shows: %s", shown)
+		}
+	}
+}
+
+func TestHashSaysWhatInstancesShare(t *testing.T) {
+	hash := func(environ ...string) string {
+		c, err := load(t, environ...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Hash()
+	}
+	base := hash()
+	for _, same := range []string{"HTTP_PORT=1", "FOREST_EXECUTOR_ENCRYPTION_KEY=k", "LOG_LEVEL=debug", "FOREST_AUTH_SECRET=another-secret-another-secret-123"} {
+		if hash(same) != base {
+			t.Errorf("%s changes the hash", same)
+		}
+	}
+	for _, other := range []string{"FOREST_EXECUTOR_LEGACY=closed", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=1h", "RATE_LIMIT=1"} {
+		if hash(other) == base {
+			t.Errorf("%s does not change the hash", other)
+		}
+	}
+}
+
+func TestTheExampleExplainsEveryVariable(t *testing.T) {
+	text, err := os.ReadFile("../.env.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var explained []string
+	for _, m := range regexp.MustCompile(`(?m)^#?([A-Z_]+)=`).FindAllStringSubmatch(string(text), -1) {
+		explained = append(explained, m[1])
+	}
+	known := config.Variables()
+	slices.Sort(explained)
+	slices.Sort(known)
+	if !slices.Equal(explained, known) {
+		t.Errorf(".env.example has %v,\nLockwood reads %v", explained, known)
+	}
+}

@@ -1,0 +1,90 @@
+package config
+
+import (
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// defaultPath is the embedded database.
+const defaultPath = "lockwood.db"
+
+// database reads DATABASE_URL or, instead of it, the parts.
+func (l *loader) database(v *variables) {
+	db := &l.cfg.Database
+	db.Schema, db.SSLCA = v.DatabaseSchema, v.DatabaseSSLCA
+	if !schemaPattern.MatchString(db.Schema) {
+		l.wrong("DATABASE_SCHEMA: want letters, digits, _ and $, at most 63, and no digit or $ first")
+	}
+	db.SSL = l.oneOf("DATABASE_SSL", v.DatabaseSSL, "true", "no-verify", "false")
+	parts := v.DatabaseHost != "" || v.DatabasePort != "" || v.DatabaseName != "" || v.DatabaseUser != "" || v.DatabasePassword != ""
+	switch {
+	case parts && v.DatabaseURL != "":
+		l.wrong("DATABASE_URL is set, and so are some of DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD; use either the URL or the parts")
+	case parts:
+		l.fromParts(v)
+	case v.DatabaseURL == "":
+		db.Driver, db.Path = SQLite, defaultPath
+	default:
+		l.fromURL(v.DatabaseURL)
+	}
+	if db.Driver == Postgres && db.SSL == "no-verify" {
+		l.warn("DATABASE_SSL=no-verify encrypts the connection and does not verify who is at its other end; set DATABASE_SSL_CA and DATABASE_SSL=true")
+	}
+}
+
+func (l *loader) fromURL(text string) {
+	db := &l.cfg.Database
+	if path, ok := strings.CutPrefix(text, "sqlite:"); ok {
+		db.Driver, db.Path, db.Memory = SQLite, path, path == ":memory:"
+		if db.Memory {
+			db.Path = ""
+			l.warn("DATABASE_URL=sqlite::memory: keeps nothing: all credentials are gone when the process ends")
+		} else if path == "" || strings.HasPrefix(path, "//") && !strings.HasPrefix(path, "///") {
+			l.wrong("DATABASE_URL: after sqlite: comes the path of the file, such as sqlite:lockwood.db or sqlite:/var/lib/lockwood/lockwood.db")
+		} else if strings.HasPrefix(path, "///") {
+			db.Path = path[2:]
+		}
+		return
+	}
+	db.Driver = Postgres
+	u, err := url.Parse(text)
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
+		l.wrong("DATABASE_URL: want postgres://user:password@host:port/database (characters such as @ and / in the password percent-encoded), sqlite:PATH or sqlite::memory:")
+		return
+	}
+	db.URL = core.Secret(text)
+}
+
+func (l *loader) fromParts(v *variables) {
+	for _, part := range []struct{ name, value string }{
+		{"DATABASE_HOST", v.DatabaseHost}, {"DATABASE_NAME", v.DatabaseName}, {"DATABASE_USER", v.DatabaseUser},
+	} {
+		if part.value == "" {
+			l.wrong("%s: is not set, and other parts of the database's address are; set it, or use DATABASE_URL", part.name)
+		}
+	}
+	host := strings.Trim(v.DatabaseHost, "[]")
+	u := &url.URL{Scheme: "postgres", Host: host, Path: "/" + v.DatabaseName}
+	if strings.Contains(host, ":") {
+		u.Host = "[" + host + "]"
+	}
+	if v.DatabasePort != "" {
+		l.port("DATABASE_PORT", v.DatabasePort)
+		u.Host = net.JoinHostPort(host, v.DatabasePort)
+	}
+	u.User = url.User(v.DatabaseUser)
+	if v.DatabasePassword != "" {
+		u.User = url.UserPassword(v.DatabaseUser, v.DatabasePassword)
+	}
+	if strings.HasPrefix(v.DatabaseHost, "/") { // the directory of a Unix socket
+		query := url.Values{"host": {v.DatabaseHost}}
+		if v.DatabasePort != "" {
+			query.Set("port", v.DatabasePort)
+		}
+		u.Host, u.RawQuery = "", query.Encode()
+	}
+	l.cfg.Database.Driver, l.cfg.Database.URL = Postgres, core.Secret(u.String())
+}

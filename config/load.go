@@ -1,0 +1,224 @@
+package config
+
+import (
+	"crypto/fips140"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/joho/godotenv"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+const (
+	// strongSecretSize is the length, in bytes, from which an auth secret is
+	// taken for strong; HS256 wants 32 bytes (RFC 7518 section 3.2).
+	strongSecretSize = 32
+	// fipsSecretSize is the least that the FIPS 140-3 module takes as an HMAC
+	// key: 112 bits.
+	fipsSecretSize = 14
+)
+
+// Load reads environ (lines NAME=value, as os.Environ returns) and the .env file
+// at path, which need not exist; the environment wins. A variable that is set but
+// empty counts as unset, except ADMIN_ADDR.
+//
+// The error joins everything that is wrong, a line each, with what to do. The
+// Config is returned also with an error, as far as it could be made, so that what
+// else is to be checked can be reported with it.
+func Load(environ []string, path string) (*Config, error) {
+	l := &loader{cfg: &Config{}}
+	values := l.merge(environ, path)
+	var v variables
+	if err := env.ParseWithOptions(&v, env.Options{Environment: values}); err != nil {
+		return l.cfg, fmt.Errorf("reading the environment: %w", err) // strings only, so this is a mistake in variables
+	}
+	if addr, set := values["ADMIN_ADDR"]; set {
+		v.AdminAddr = addr // the one variable for which empty is a choice
+	}
+	l.secrets(&v)
+	l.database(&v)
+	l.service(&v)
+	l.keys(&v)
+	l.misspellings(values)
+	return l.cfg, errors.Join(l.errs...)
+}
+
+// loader collects what is wrong while it fills a Config.
+type loader struct {
+	cfg  *Config
+	errs []error
+}
+
+func (l *loader) wrong(format string, args ...any) {
+	l.errs = append(l.errs, fmt.Errorf(format, args...))
+}
+
+func (l *loader) warn(format string, args ...any) {
+	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))
+}
+
+// merge returns the variables by name.
+func (l *loader) merge(environ []string, path string) map[string]string {
+	values, err := godotenv.Read(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// The error of the parser quotes the file.
+		l.wrong("%s: cannot be read, or is not of the form NAME=value, a line each; correct it or name another file with --env-file", path)
+	}
+	if values == nil {
+		values = map[string]string{}
+	}
+	for _, e := range environ {
+		if name, value, ok := strings.Cut(e, "="); ok {
+			values[name] = value
+		}
+	}
+	for name, value := range values {
+		if value == "" && name != "ADMIN_ADDR" {
+			delete(values, name)
+		}
+	}
+	return values
+}
+
+func (l *loader) secrets(v *variables) {
+	l.cfg.AuthSecret = core.Secret(v.AuthSecret)
+	switch n := len(v.AuthSecret); {
+	case n == 0:
+		l.wrong("FOREST_AUTH_SECRET: is not set; set it to the secret that signs your users' tokens, or make one with: lockwood key generate")
+	case n < fipsSecretSize && fips140.Enforced():
+		l.wrong("FOREST_AUTH_SECRET: has %d bytes, and GODEBUG=fips140=only takes no HMAC key below %d; make one with: lockwood key generate", n, fipsSecretSize)
+	case n < strongSecretSize:
+		l.warn("FOREST_AUTH_SECRET has %d bytes; who guesses it is every user. Make one with: lockwood key generate", n)
+	}
+}
+
+func (l *loader) service(v *variables) {
+	c := l.cfg
+	c.HTTPHost, c.AdminAddr = v.HTTPHost, v.AdminAddr
+	c.HTTPPort = l.port("HTTP_PORT", v.HTTPPort)
+	if c.AdminAddr != "" {
+		if _, _, err := net.SplitHostPort(c.AdminAddr); err != nil {
+			l.wrong("ADMIN_ADDR: want host:port, such as 127.0.0.1:3401, or nothing to switch it off")
+		}
+	}
+	c.DrainGrace = l.duration("DRAIN_GRACE", v.DrainGrace)
+	if n, err := strconv.ParseFloat(v.RateLimit, 64); err != nil || !(n >= 0) {
+		l.wrong("RATE_LIMIT: want requests a second for a user, such as 5 or 0.5, or 0 for no limit")
+	} else {
+		c.RateLimit = n
+	}
+	if err := c.LogLevel.UnmarshalText([]byte(v.LogLevel)); err != nil {
+		c.LogLevel = slog.LevelInfo
+		l.wrong("LOG_LEVEL: want debug, info, warn or error")
+	}
+	c.LogFormat = l.oneOf("LOG_FORMAT", v.LogFormat, "json", "text")
+	if c.AllowLocalTokenEndpoints = l.boolean("FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS", v.AllowLocal); c.AllowLocalTokenEndpoints {
+		l.warn("FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS admits token endpoints on this machine; it is for development")
+	}
+}
+
+func (l *loader) keys(v *variables) {
+	c := l.cfg
+	c.EncryptionKey, c.EncryptionKeyFile = core.SecretBytes(v.Key), v.KeyFile
+	if v.Previous != "" {
+		for _, key := range strings.Split(v.Previous, ",") {
+			c.PreviousKeys = append(c.PreviousKeys, core.SecretBytes(key))
+		}
+	}
+	c.PreviousKeysFile = v.PreviousFile
+	c.AllowWeakKey = l.boolean("FOREST_EXECUTOR_ALLOW_WEAK_KEY", v.AllowWeakKey)
+	c.KeyProvider = v.KeyProvider
+	c.OutageBudget = l.duration("FOREST_EXECUTOR_KEY_OUTAGE_BUDGET", v.OutageBudget)
+	c.WriteLegacy = l.oneOf("FOREST_EXECUTOR_WRITE_FORMAT", v.WriteFormat, "1", "legacy") == "legacy"
+	c.LegacyClosed = l.oneOf("FOREST_EXECUTOR_LEGACY", v.Legacy, "", "closed") == "closed"
+	if c.WriteLegacy && c.LegacyClosed {
+		l.wrong("FOREST_EXECUTOR_WRITE_FORMAT=legacy and FOREST_EXECUTOR_LEGACY=closed contradict each other; unset one of them")
+	}
+	if c.WriteLegacy && v.Key == "" && v.KeyFile == "" {
+		l.wrong("FOREST_EXECUTOR_WRITE_FORMAT=legacy: legacy records are sealed under the env key; set FOREST_EXECUTOR_ENCRYPTION_KEY or FOREST_EXECUTOR_ENCRYPTION_KEY_FILE")
+	}
+}
+
+func (l *loader) port(name, value string) int {
+	n, err := strconv.ParseUint(value, 10, 16)
+	if err != nil {
+		l.wrong("%s: want a port number, 0 to 65535", name)
+	}
+	return int(n)
+}
+
+func (l *loader) duration(name, value string) time.Duration {
+	d, err := time.ParseDuration(value)
+	if err != nil || d < 0 {
+		l.wrong("%s: want a duration such as 90s, 30m or 24h", name)
+		return 0
+	}
+	return d
+}
+
+func (l *loader) boolean(name, value string) bool {
+	b, err := strconv.ParseBool(value)
+	if err != nil {
+		l.wrong("%s: want true or false", name)
+	}
+	return b
+}
+
+// oneOf returns value if it is one of want, and else the first of them.
+func (l *loader) oneOf(name, value string, want ...string) string {
+	if slices.Contains(want, value) {
+		return value
+	}
+	shown := slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "" })
+	l.wrong("%s: want %s", name, strings.Join(shown, " or "))
+	return want[0]
+}
+
+var schemaPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_$]{0,62}$`)
+
+// misspellings warns of variables that nothing reads and that look like ours.
+func (l *loader) misspellings(values map[string]string) {
+	ours := Variables()
+	for name := range values {
+		if slices.Contains(ours, name) {
+			continue
+		}
+		for _, known := range ours {
+			if len(known) > 10 && distance(name, known) <= 2 {
+				l.warn("%s is set, and nothing reads it; did you mean %s?", name, known)
+			}
+		}
+	}
+	slices.Sort(l.cfg.Warnings)
+}
+
+// distance is the Levenshtein distance of a and b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,101 @@
+package tokenendpoint
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/nlnwa/whatwg-url/url"
+)
+
+// The reasons for which an endpoint is refused. They never hold a part of the
+// URL, which may carry a secret.
+var (
+	ErrURL         = errors.New("it is not a valid absolute URL")
+	ErrScheme      = errors.New("it must use http or https")
+	ErrHTTPS       = errors.New("it must use https")
+	ErrUserinfo    = errors.New("it must not hold a user name or password")
+	ErrPort        = errors.New("it names a port that belongs to another protocol")
+	ErrNUL         = errors.New("it holds a NUL character")
+	ErrLoopback    = errors.New("it points at the executor host (loopback)")
+	ErrMetadata    = errors.New("it points at a link-local / metadata address")
+	ErrUnspecified = errors.New("it points at the unspecified address (0.0.0.0 / ::)")
+	ErrMulticast   = errors.New("it points at a multicast or broadcast address")
+	ErrTunnel      = errors.New("it points at an IPv4 address inside an IPv6 transition prefix")
+)
+
+// Options are the optional settings of the guard.
+type Options struct {
+	// AllowLocal permits http and the loopback interface, for development. All
+	// other reasons stay.
+	AllowLocal bool
+}
+
+// Check judges a token endpoint. It returns the URL as the WHATWG serializer
+// writes it, which is the string to connect to: another parser may read raw
+// differently. It returns one of the package's errors if the endpoint is
+// refused. Check resolves no name and is safe for concurrent use.
+func Check(raw string, opts Options) (string, error) {
+	if strings.IndexByte(raw, 0) >= 0 {
+		return "", ErrNUL
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", ErrURL
+	}
+	if err := checkParts(u, opts); err != nil {
+		return "", err
+	}
+	return u.Href(false), nil
+}
+
+// checkParts asks for the most telling reason first, in upstream's order where
+// upstream has the reason too.
+func checkParts(u *url.Url, opts Options) error {
+	scheme := u.Scheme()
+	if scheme != "http" && scheme != "https" {
+		return ErrScheme
+	}
+	reason := checkHost(u.Hostname())
+	switch {
+	case reason != nil && !errors.Is(reason, ErrLoopback):
+		return reason
+	case scheme == "http" && !opts.AllowLocal:
+		return ErrHTTPS
+	case reason != nil && !opts.AllowLocal:
+		return reason
+	case u.Username() != "" || u.Password() != "":
+		return ErrUserinfo
+	case u.Port() != "" && slices.Contains(badPorts, u.Port()):
+		return ErrPort
+	}
+	return nil
+}
+
+// CheckAddr judges an address that a client is about to connect to, for example
+// in net.Dialer.Control. It returns ErrLoopback (unless opts allow it),
+// ErrMetadata, ErrUnspecified, ErrMulticast or ErrTunnel, and nil for an address
+// that may be reached.
+func CheckAddr(addr netip.Addr, opts Options) error {
+	err := classify(addr)
+	if opts.AllowLocal && errors.Is(err, ErrLoopback) {
+		return nil
+	}
+	return err
+}
+
+// checkHost judges a serialized host.
+func checkHost(host string) error {
+	if literal, ok := strings.CutPrefix(host, "["); ok {
+		addr, err := netip.ParseAddr(strings.TrimSuffix(literal, "]"))
+		if err != nil {
+			return ErrURL
+		}
+		return classify(addr)
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return classify(addr)
+	}
+	return checkName(host)
+}

@@ -1,0 +1,156 @@
+package credential
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+)
+
+// verifyPage is how many rows Verify reads at a time.
+const verifyPage = 500
+
+// Report is what Verify found. A record that opens is OK; of these, Stale are not
+// sealed under the primary data key, and of these again Legacy are in the legacy
+// format.
+type Report struct {
+	Credentials int64     `json:"credentials"`
+	Records     int64     `json:"records"`
+	OK          int64     `json:"ok"`
+	Legacy      int64     `json:"legacy"`
+	Stale       int64     `json:"stale"`
+	Failed      []Failure `json:"failed"`
+}
+
+// Failure names a record that does not open.
+type Failure struct {
+	ID     int64  `json:"id"` // of the row
+	Column string `json:"column"`
+	Reason string `json:"reason"`
+}
+
+// VerifyOptions are the optional settings of Verify.
+type VerifyOptions struct {
+	// Workers is how many rows are opened at the same time; by default, one for
+	// each processor.
+	Workers int
+	// Progress is called with the number of rows read since the last call, from
+	// one goroutine.
+	Progress func(rows int)
+}
+
+// Verify opens every record of every credential and returns what it found, the
+// failures by row ID. It changes nothing and keeps no plaintext. An error means
+// that the question could not be answered to the end: the database or the key
+// provider did not answer, or there is no key at all.
+func (s *Service) Verify(ctx context.Context, opts *VerifyOptions) (*Report, error) {
+	if opts == nil {
+		opts = &VerifyOptions{}
+	}
+	pages := make(chan []Row, 2)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(pages)
+		return s.readPages(ctx, pages, opts.Progress)
+	})
+	total := &Report{Failed: []Failure{}}
+	var mu sync.Mutex
+	for range cmp.Or(opts.Workers, runtime.GOMAXPROCS(0)) {
+		group.Go(func() error {
+			for page := range pages {
+				part, err := s.verifyRows(ctx, page)
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				total.add(part)
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, fmt.Errorf("verifying credentials: %w", err)
+	}
+	slices.SortFunc(total.Failed, func(a, b Failure) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Column, b.Column))
+	})
+	return total, nil
+}
+
+func (s *Service) readPages(ctx context.Context, pages chan<- []Row, progress func(int)) error {
+	for after := int64(-1 << 63); ; {
+		page, err := s.store.Scan(ctx, after, verifyPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		select {
+		case pages <- page:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if progress != nil {
+			progress(len(page))
+		}
+		after = page[len(page)-1].ID
+	}
+}
+
+func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
+	report := &Report{Credentials: int64(len(rows))}
+	for i := range rows {
+		for _, column := range EncryptedColumns() {
+			record := rows[i].Record(column.Name)
+			if record == nil {
+				continue
+			}
+			report.Records++
+			_, stale, err := s.OpenRecord(ctx, &rows[i], column.Name)
+			if reason := failure(err); reason != "" {
+				report.Failed = append(report.Failed, Failure{rows[i].ID, column.Name, reason})
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			report.OK++
+			if _, sealed := envelope.ParseHeader(record); !sealed {
+				report.Legacy++
+			}
+			if stale {
+				report.Stale++
+			}
+		}
+	}
+	return report, nil
+}
+
+// failure says why a record does not open, if that is what err means.
+func failure(err error) string {
+	switch {
+	case errors.Is(err, core.ErrInvalidCiphertext):
+		return "does not open: altered, moved from another row, or sealed under a key that is not configured"
+	case errors.Is(err, core.ErrKeyMismatch):
+		return "no configured key unwraps its data key"
+	case errors.Is(err, envelope.ErrNUL):
+		return "a column that it is bound to holds a NUL character"
+	}
+	return ""
+}
+
+func (r *Report) add(part *Report) {
+	r.Credentials += part.Credentials
+	r.Records += part.Records
+	r.OK += part.OK
+	r.Legacy += part.Legacy
+	r.Stale += part.Stale
+	r.Failed = append(r.Failed, part.Failed...)
+}
