@@ -101,6 +101,10 @@ func TestContradictions(t *testing.T) {
 		{"DATABASE_HOST=h"},
 		{"DATABASE_URL=sqlite:"},
 		{"DATABASE_URL=sqlite://host/x"},
+		{"DATABASE_URL=postgres://u:p#x@h/d"},
+		{"DATABASE_URL=postgres://h/d#x"},
+		{"DATABASE_URL=postgres:h/d"},
+		{"DATABASE_URL=postgres://h/d", "DATABASE_SSL_CA=/no/such/file"},
 	} {
 		if _, err := load(t, environ...); err == nil {
 			t.Errorf("%v is accepted", environ)
@@ -117,6 +121,7 @@ func TestDatabase(t *testing.T) {
 		"three /":    {[]string{"DATABASE_URL=sqlite:///var/lib/x.db"}, config.Database{Driver: config.SQLite, Path: "/var/lib/x.db"}},
 		"memory":     {[]string{"DATABASE_URL=sqlite::memory:"}, config.Database{Driver: config.SQLite, Memory: true}},
 		"url":        {[]string{"DATABASE_URL=postgres://u:p@h/d?sslmode=disable"}, config.Database{Driver: config.Postgres, URL: "postgres://u:p@h/d?sslmode=disable"}},
+		"two hosts":  {[]string{"DATABASE_URL=postgresql://u:p@a:1,b:2/d"}, config.Database{Driver: config.Postgres, URL: "postgresql://u:p@a:1,b:2/d"}},
 		"parts":      {[]string{"DATABASE_HOST=h", "DATABASE_PORT=6543", "DATABASE_NAME=d", "DATABASE_USER=u@x", "DATABASE_PASSWORD=p/@:#%"}, config.Database{Driver: config.Postgres, URL: "postgres://u%40x:p%2F%40%3A%23%25@h:6543/d"}},
 		"IPv6":       {[]string{"DATABASE_HOST=::1", "DATABASE_NAME=d", "DATABASE_USER=u"}, config.Database{Driver: config.Postgres, URL: "postgres://u@[::1]/d"}},
 		"socket":     {[]string{"DATABASE_HOST=/run/postgresql", "DATABASE_NAME=d", "DATABASE_USER=u"}, config.Database{Driver: config.Postgres, URL: "postgres://u@/d?host=%2Frun%2Fpostgresql"}},
@@ -141,7 +146,11 @@ func TestDatabase(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	for variable, want := range map[string]string{
-		"FOREST_AUTH_SECRET=short":                 "FOREST_AUTH_SECRET",
+		"FOREST_AUTH_SECRET=fourteen bytes":        "shorter than 32 bytes",
+		"FOREST_AUTH_SECRET=" + secret + "\n":      "white space",
+		"FOREST_EXECUTOR_NO_SUCH_THING=x":          "nothing in this version reads it",
+		"FOREST_SERVER_URL=x":                      "",
+		"DATABASE_SCHEMA=1-of-sqlite":              "",
 		"FOREST_EXECUTOR_ENCRYPTON_KEY=x":          "did you mean FOREST_EXECUTOR_ENCRYPTION_KEY?",
 		"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEY=": "",
 		"FOREST_ENV_SECRET=x":                      "",

@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -15,9 +16,6 @@ const defaultPath = "lockwood.db"
 func (l *loader) database(v *variables) {
 	db := &l.cfg.Database
 	db.Schema, db.SSLCA = v.DatabaseSchema, v.DatabaseSSLCA
-	if !schemaPattern.MatchString(db.Schema) {
-		l.wrong("DATABASE_SCHEMA: want letters, digits, _ and $, at most 63, and no digit or $ first")
-	}
 	db.SSL = l.oneOf("DATABASE_SSL", v.DatabaseSSL, "true", "no-verify", "false")
 	parts := v.DatabaseHost != "" || v.DatabasePort != "" || v.DatabaseName != "" || v.DatabaseUser != "" || v.DatabasePassword != ""
 	switch {
@@ -30,8 +28,30 @@ func (l *loader) database(v *variables) {
 	default:
 		l.fromURL(v.DatabaseURL)
 	}
-	if db.Driver == Postgres && db.SSL == "no-verify" {
+	if db.Driver == Postgres {
+		l.postgresOnly(db)
+	}
+}
+
+// postgresOnly checks what has no meaning, and is ignored, with SQLite.
+func (l *loader) postgresOnly(db *Database) {
+	if !schemaPattern.MatchString(db.Schema) {
+		l.wrong("DATABASE_SCHEMA: want letters, digits, _ and $, at most 63, and no digit or $ first")
+	}
+	if u, err := url.Parse(string(db.URL)); err == nil && u.Query().Has("sslmode") {
+		return // it wins over the rest
+	}
+	if db.SSL == "no-verify" {
 		l.warn("DATABASE_SSL=no-verify encrypts the connection and does not verify who is at its other end; set DATABASE_SSL_CA and DATABASE_SSL=true")
+	}
+	if db.SSLCA == "" {
+		return
+	}
+	if _, err := os.ReadFile(db.SSLCA); err != nil {
+		l.wrong("DATABASE_SSL_CA: the file cannot be read; name a file of PEM certificates, or unset it to use the system's roots")
+	}
+	if db.SSL != "true" {
+		l.warn("DATABASE_SSL_CA has no effect with DATABASE_SSL=%s; set DATABASE_SSL=true to verify the server", db.SSL)
 	}
 }
 
@@ -50,12 +70,26 @@ func (l *loader) fromURL(text string) {
 		return
 	}
 	db.Driver = Postgres
-	u, err := url.Parse(text)
-	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
-		l.wrong("DATABASE_URL: want postgres://user:password@host:port/database (characters such as @ and / in the password percent-encoded), sqlite:PATH or sqlite::memory:")
+	if !isPostgresURL(text) {
+		l.wrong("DATABASE_URL: want postgres://user:password@host:port/database (characters such as @, / and # in the password percent-encoded), sqlite:PATH or sqlite::memory:")
 		return
 	}
 	db.URL = core.Secret(text)
+}
+
+// isPostgresURL reports whether text is a URL of PostgreSQL, as far as net/url can
+// tell: it does not know several hosts with a port each, which drivers accept.
+func isPostgresURL(text string) bool {
+	scheme, rest, _ := strings.Cut(text, "://")
+	if scheme != "postgres" && scheme != "postgresql" {
+		return false
+	}
+	authority, _, _ := strings.Cut(rest, "/")
+	if strings.Contains(authority, ",") {
+		return true
+	}
+	u, err := url.Parse(text)
+	return err == nil && u.Fragment == ""
 }
 
 func (l *loader) fromParts(v *variables) {

@@ -4,8 +4,8 @@ import (
 	"crypto/fips140"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"regexp"
 	"slices"
@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/caarlos0/env/v11"
-	"github.com/joho/godotenv"
 
 	"github.com/lockwood-kms/lockwood/core"
 )
@@ -69,19 +68,13 @@ func (l *loader) warn(format string, args ...any) {
 
 // merge returns the variables by name.
 func (l *loader) merge(environ []string, path string) map[string]string {
-	values, err := godotenv.Read(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		// The error of the parser quotes the file.
-		l.wrong("%s: cannot be read, or is not of the form NAME=value, a line each; correct it or name another file with --env-file", path)
-	}
-	if values == nil {
-		values = map[string]string{}
-	}
+	values := map[string]string{}
 	for _, e := range environ {
 		if name, value, ok := strings.Cut(e, "="); ok {
 			values[name] = value
 		}
 	}
+	maps.Copy(values, l.dotenv(path, values))
 	for name, value := range values {
 		if value == "" && name != "ADMIN_ADDR" {
 			delete(values, name)
@@ -96,9 +89,12 @@ func (l *loader) secrets(v *variables) {
 	case n == 0:
 		l.wrong("FOREST_AUTH_SECRET: is not set; set it to the secret that signs your users' tokens, or make one with: lockwood key generate")
 	case n < fipsSecretSize && fips140.Enforced():
-		l.wrong("FOREST_AUTH_SECRET: has %d bytes, and GODEBUG=fips140=only takes no HMAC key below %d; make one with: lockwood key generate", n, fipsSecretSize)
+		l.wrong("FOREST_AUTH_SECRET: is shorter than %d bytes, the least that GODEBUG=fips140=only takes; make one with: lockwood key generate", fipsSecretSize)
 	case n < strongSecretSize:
-		l.warn("FOREST_AUTH_SECRET has %d bytes; who guesses it is every user. Make one with: lockwood key generate", n)
+		l.warn("FOREST_AUTH_SECRET is shorter than %d bytes; who guesses it is every user. Make one with: lockwood key generate", strongSecretSize)
+	}
+	if v.AuthSecret != strings.TrimSpace(v.AuthSecret) {
+		l.warn("FOREST_AUTH_SECRET has white space or a line break around it, which counts as part of the secret; tokens verify only if whoever signs them has it too")
 	}
 }
 
@@ -131,7 +127,7 @@ func (l *loader) keys(v *variables) {
 	c := l.cfg
 	c.EncryptionKey, c.EncryptionKeyFile = core.SecretBytes(v.Key), v.KeyFile
 	if v.Previous != "" {
-		for _, key := range strings.Split(v.Previous, ",") {
+		for key := range strings.SplitSeq(v.Previous, ",") {
 			c.PreviousKeys = append(c.PreviousKeys, core.SecretBytes(key))
 		}
 	}
@@ -186,20 +182,36 @@ func (l *loader) oneOf(name, value string, want ...string) string {
 
 var schemaPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_$]{0,62}$`)
 
-// misspellings warns of variables that nothing reads and that look like ours.
+// ourPrefix begins the names that, but for the key itself, nobody else gives.
+const ourPrefix = "FOREST_EXECUTOR_"
+
+// misspellings warns of variables that nothing reads and that look like ours: a
+// setting that is silently without effect may be the one that was to protect.
 func (l *loader) misspellings(values map[string]string) {
 	ours := Variables()
 	for name := range values {
 		if slices.Contains(ours, name) {
 			continue
 		}
-		for _, known := range ours {
-			if len(known) > 10 && distance(name, known) <= 2 {
-				l.warn("%s is set, and nothing reads it; did you mean %s?", name, known)
-			}
+		if known, ok := nearest(name, ours); ok {
+			l.warn("%s is set, and nothing reads it; did you mean %s?", name, known)
+		} else if strings.HasPrefix(name, ourPrefix) {
+			l.warn("%s is set, and nothing in this version reads it; .env.example explains what there is", name)
 		}
 	}
 	slices.Sort(l.cfg.Warnings)
+}
+
+// nearest returns the variable that name is most likely a misspelling of, if any.
+// A short name is like too many others.
+func nearest(name string, ours []string) (known string, ok bool) {
+	least := 3
+	for _, v := range ours {
+		if d := distance(name, v); len(v) > 10 && d < least {
+			known, least, ok = v, d, true
+		}
+	}
+	return known, ok
 }
 
 // distance is the Levenshtein distance of a and b.

@@ -43,8 +43,8 @@ type variables struct {
 func Variables() []string {
 	t := reflect.TypeFor[variables]()
 	names := make([]string, 0, t.NumField())
-	for i := range t.NumField() {
-		names = append(names, t.Field(i).Tag.Get("env"))
+	for field := range t.Fields() {
+		names = append(names, field.Tag.Get("env"))
 	}
 	return names
 }

@@ -27,17 +27,19 @@ type KeyURI struct {
 }
 
 // ParseKeyURI parses s. It refuses user information (a place for secrets), a
-// fragment, an option given twice and anything without a scheme and "//". The
-// errors do not repeat s, since what stands there by mistake may be a key.
+// fragment, an option given twice or without '=', and anything without a scheme
+// and "//". Options are decoded as those of a web form: '+' is a space. The
+// errors do not repeat any part of s, since what stands there by mistake may be
+// a key.
 func ParseKeyURI(s string) (KeyURI, error) {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok || !validScheme(scheme) {
 		return KeyURI{}, errors.New(`parsing key URI: want scheme://…, such as "envkey://FOREST_EXECUTOR_ENCRYPTION_KEY" or "awskms:///alias/NAME"`)
 	}
-	rest, query, _ := strings.Cut(rest, "?")
-	if strings.Contains(s, "#") {
+	if strings.Contains(rest, "#") {
 		return KeyURI{}, errors.New("parsing key URI: a fragment ('#') has no meaning here; remove it")
 	}
+	rest, query, _ := strings.Cut(rest, "?")
 	host, path, _ := strings.Cut(rest, "/")
 	if strings.Contains(host, "@") {
 		return KeyURI{}, errors.New("parsing key URI: user information ('…@') is not allowed, a key URI holds no secret; name a credentials file by an option instead")
@@ -46,18 +48,49 @@ func ParseKeyURI(s string) (KeyURI, error) {
 	if err != nil {
 		return KeyURI{}, errors.New("parsing key URI: the path has a '%' that is not followed by two hexadecimal digits")
 	}
-	values, err := url.ParseQuery(query)
+	options, err := parseOptions(query)
 	if err != nil {
-		return KeyURI{}, errors.New("parsing key URI: the options after '?' are not of the form name=value&name=value")
+		return KeyURI{}, fmt.Errorf("parsing key URI: %w", err)
 	}
-	u := KeyURI{Scheme: scheme, Host: host, Path: path, Options: make(map[string]string, len(values)), text: s}
-	for name, v := range values {
-		if len(v) > 1 {
-			return KeyURI{}, fmt.Errorf("parsing key URI: option %q is given %d times; give it once", name, len(v))
+	return KeyURI{Scheme: scheme, Host: host, Path: path, Options: options, text: s}, nil
+}
+
+// parseOptions parses what follows the '?'. Names are bounded to what a provider
+// may define, so that an error of CheckOptions names a misspelt option and never
+// a key that was pasted after the '?'.
+func parseOptions(query string) (map[string]string, error) {
+	options := make(map[string]string)
+	if query == "" {
+		return options, nil
+	}
+	for pair := range strings.SplitSeq(query, "&") {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || !validOptionName(name) {
+			return nil, fmt.Errorf("the options after '?' are not of the form name=value&name=value, with names of at most %d lower-case letters, digits and '_'", maxName)
 		}
-		u.Options[name] = v[0]
+		value, err := url.QueryUnescape(value)
+		if err != nil {
+			return nil, errors.New("the value of an option has a '%' that is not followed by two hexadecimal digits")
+		}
+		if _, twice := options[name]; twice {
+			return nil, errors.New("an option is given more than once; give it once")
+		}
+		options[name] = value
 	}
-	return u, nil
+	return options, nil
+}
+
+// maxName bounds a scheme and the name of an option, in bytes: below the 32
+// digits of the shortest key that anyone may have pasted in their place.
+const maxName = 31
+
+func validOptionName(s string) bool {
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxName
 }
 
 func validScheme(s string) bool {
@@ -67,7 +100,7 @@ func validScheme(s string) bool {
 			return false
 		}
 	}
-	return s != ""
+	return s != "" && len(s) <= maxName
 }
 
 // String returns the URI as it was written.

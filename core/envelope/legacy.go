@@ -1,6 +1,7 @@
 package envelope
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"errors"
 	"slices"
@@ -45,10 +46,16 @@ func NewLegacyKey(value []byte) (*LegacyKey, error) {
 }
 
 // Seal appends to dst the legacy record of plaintext and returns the longer
-// slice.
+// slice. The part of dst behind its length must not overlap plaintext.
+//
+// A nonce that looks like the magic of a record with a header, one in 2^24, is
+// drawn again, so that counting records by their first bytes counts right.
 func (k *LegacyKey) Seal(dst, plaintext []byte) []byte {
 	start := len(dst)
 	dst = k.aead.Seal(dst, nil, plaintext, nil)
+	for bytes.HasPrefix(dst[start:], []byte(magicPrefix)) {
+		dst = k.aead.Seal(dst[:start], nil, plaintext, nil)
+	}
 	// nonce | ciphertext | tag  →  nonce | tag | ciphertext
 	body := dst[start+nonceSize:]
 	var tag [tagSize]byte
@@ -61,7 +68,8 @@ func (k *LegacyKey) Seal(dst, plaintext []byte) []byte {
 // Open appends to dst the plaintext of a legacy record and returns the longer
 // slice. It returns core.ErrInvalidCiphertext if the record is too short for a
 // whole nonce and tag (upstream accepts a tag cut down to 4 bytes, which an
-// attacker could guess) or does not open.
+// attacker could guess) or does not open. The part of dst behind its length may
+// be overwritten even then, and must not overlap record.
 func (k *LegacyKey) Open(dst, record []byte) ([]byte, error) {
 	if len(record) < legacyOverhead {
 		return nil, errOpen

@@ -2,6 +2,7 @@ package envelope
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/lockwood-kms/lockwood/core"
 )
@@ -14,7 +15,10 @@ import (
 //	32  n  ciphertext
 //	 …  16 tag
 const (
-	magic     = "LKW1"
+	// magicPrefix begins the magic of every format, this one and any later one.
+	magicPrefix = "LKW"
+	magic       = magicPrefix + "1"
+
 	nonceSize = 12
 	tagSize   = 16
 
@@ -37,16 +41,23 @@ func ParseHeader(record []byte) (id KeyID, ok bool) {
 // Seal appends to dst the record of plaintext, bound to aad, and returns the
 // longer slice. The record is Overhead bytes longer than plaintext. With enough
 // capacity in dst it does not allocate. The part of dst behind its length must
-// not overlap plaintext.
+// overlap neither plaintext nor aad.
 func (k *Key) Seal(dst, plaintext, aad []byte) []byte {
-	dst = append(dst, magic...)
-	dst = append(dst, k.id[:]...)
-	return k.aead.Seal(dst, nil, plaintext, aad)
+	start := len(dst)
+	dst = slices.Grow(dst, Overhead+len(plaintext))
+	// The header goes in last: where the buffers do overlap, the cipher panics
+	// before anything is overwritten, and a secret is not silently sealed wrong.
+	dst = k.aead.Seal(dst[:start+headerSize], nil, plaintext, aad)
+	copy(dst[start:], magic)
+	copy(dst[start+len(magic):], k.id[:])
+	return dst
 }
 
 // Open appends to dst the plaintext of a format-1 record and returns the longer
 // slice. It returns core.ErrInvalidCiphertext, and never any plaintext, if the
-// record is not one of this key, has been altered, or is bound to other aad.
+// record is not one of this key, has been altered, or is bound to other aad. With
+// enough capacity in dst it does not allocate. The part of dst behind its length
+// may be overwritten even then, and must overlap neither record nor aad.
 func (k *Key) Open(dst, record, aad []byte) ([]byte, error) {
 	id, ok := ParseHeader(record)
 	if !ok || id != k.id {

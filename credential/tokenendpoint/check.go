@@ -37,15 +37,15 @@ type Options struct {
 // differently. It returns one of the package's errors if the endpoint is
 // refused. Check resolves no name and is safe for concurrent use.
 func Check(raw string, opts Options) (string, error) {
-	if strings.IndexByte(raw, 0) >= 0 {
-		return "", ErrNUL
-	}
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "", ErrURL
 	}
 	if err := checkParts(u, opts); err != nil {
 		return "", err
+	}
+	if strings.IndexByte(raw, 0) >= 0 {
+		return "", ErrNUL
 	}
 	return u.Href(false), nil
 }

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/lockwood-kms/lockwood/credential"
+)
+
+// shownFailures is how many failures are printed as text; JSON has all.
+const shownFailures = 100
+
+func newCredentials(c *cli) *cobra.Command {
+	return group("credentials", "Credentials: check that they can be opened", newCredentialsVerify(c))
+}
+
+func newCredentialsVerify(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "verify", Short: "Open every record and report those that do not open", Args: noArgs,
+		Long: `Opens every record of every credential under the configured keys and prints
+counts; a plaintext is never printed, and nothing is written. Exit code 1 says
+that a record does not open.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			v, err := c.inspect(ctx)
+			if err != nil {
+				return err
+			}
+			defer v.close()
+			report, err := c.verify(ctx, v)
+			if err != nil {
+				return err
+			}
+			if err := c.print(report, func(w io.Writer) { printReport(w, report) }); err != nil {
+				return err
+			}
+			if len(report.Failed) > 0 {
+				return errFound
+			}
+			return nil
+		},
+	}
+}
+
+// verify verifies every record, with a progress bar on a terminal.
+func (c *cli) verify(ctx context.Context, v *vault) (*credential.Report, error) {
+	opts := &credential.VerifyOptions{}
+	if f, ok := c.stderr.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(f.Fd())) {
+		counts, err := v.store.Counts(ctx)
+		if err != nil {
+			return nil, err
+		}
+		bar := progressbar.NewOptions64(counts.Credentials, progressbar.OptionSetWriter(c.stderr),
+			progressbar.OptionSetDescription("verifying"), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
+			progressbar.OptionSetItsString("credentials"), progressbar.OptionClearOnFinish())
+		defer func() { _ = bar.Finish() }()
+		opts.Progress = func(rows int) { _ = bar.Add(rows) }
+	}
+	return v.credentials.Verify(ctx, opts)
+}
+
+func printReport(w io.Writer, r *credential.Report) {
+	_, _ = fmt.Fprintf(w, `credentials  %d
+records      %d
+  ok         %d
+  legacy     %d (of the ok ones)
+  stale      %d (of the ok ones; legacy or not under the primary data key)
+  failed     %d
+`, r.Credentials, r.Records, r.OK, r.Legacy, r.Stale, len(r.Failed))
+	for i, f := range r.Failed {
+		if i == shownFailures {
+			_, _ = fmt.Fprintf(w, "… and %d more; --json lists all\n", len(r.Failed)-i)
+			break
+		}
+		_, _ = fmt.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/joho/godotenv"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// devSecrets are the variables without which nothing useful runs.
+var devSecrets = []string{"FOREST_AUTH_SECRET", "FOREST_EXECUTOR_ENCRYPTION_KEY"}
+
+// ensureDevSecrets appends to the .env file at path a fresh value for each of the
+// secrets that is set neither there nor in environ, and returns the names it
+// added. What is there is never changed.
+func ensureDevSecrets(path string, environ []string) (added []string, err error) {
+	inFile, err := godotenv.Read(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading %s: it is not of the form NAME=value, a line each", path)
+	}
+	var lines strings.Builder
+	for _, name := range devSecrets {
+		if _, ok := inFile[name]; ok || isSet(environ, name) || isSet(environ, name+"_FILE") {
+			continue
+		}
+		if _, ok := inFile[name+"_FILE"]; ok {
+			continue
+		}
+		fmt.Fprintf(&lines, "%s=%s\n", name, newSecret())
+		added = append(added, name)
+	}
+	if len(added) == 0 {
+		return nil, nil
+	}
+	return added, appendPrivately(path, lines.String())
+}
+
+// appendPrivately appends text to the file at path, which is made with mode 0600
+// if it does not exist.
+func appendPrivately(path, text string) (err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s can be read by other users; run: chmod 600 %s", path, path)
+	}
+	if n := info.Size(); n > 0 {
+		last := make([]byte, 1)
+		if _, err := f.ReadAt(last, n-1); err != nil {
+			return fmt.Errorf("reading %s: %w", path, err)
+		}
+		if last[0] != '\n' {
+			text = "\n" + text
+		}
+	}
+	if _, err := f.WriteString(text); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func isSet(environ []string, name string) bool {
+	for _, e := range environ {
+		if strings.HasPrefix(e, name+"=") {
+			return true
+		}
+	}
+	return false
+}
+
+// devTokenLife is how long the token that --dev prints is valid.
+const devTokenLife = 24 * time.Hour
+
+// devToken returns a token for user 1.
+func devToken(secret core.Secret, now time.Time) (string, error) {
+	claims := jwt.MapClaims{"id": 1, "iat": now.Unix(), "exp": now.Add(devTokenLife).Unix()}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(secret))
+	if err != nil {
+		return "", fmt.Errorf("signing a token: %w", err)
+	}
+	return token, nil
+}
+
+// printCurl prints the commands that try the service at base, such as
+// http://127.0.0.1:3400.
+func printCurl(w io.Writer, base, token string) {
+	_, _ = fmt.Fprintf(w, `
+Deposit a credential (as user 1, the token is valid for a day):
+
+  curl -sS -X POST %[1]s/mcp-oauth-credentials -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' -d '{"mcpServerId":"my-server","refreshToken":"my-refresh-token","tokenEndpoint":"https://idp.example.com/oauth2/token"}'
+
+List your credentials, and remove one:
+
+  curl -sS %[1]s/mcp-oauth-credentials -H 'Authorization: Bearer %[2]s'
+  curl -sS -X DELETE %[1]s/mcp-oauth-credentials/my-server -H 'Authorization: Bearer %[2]s'
+
+`, base, token)
+}

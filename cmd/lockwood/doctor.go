@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lockwood-kms/lockwood/config"
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/credential"
+)
+
+// The verdicts of a check.
+const (
+	verdictOK   = "ok"
+	verdictWarn = "warn" // works, and should be better
+	verdictFail = "fail" // does not work, or loses something
+	verdictSkip = "skip" // could not be judged, because of an earlier failure
+)
+
+// finding is what one check found.
+type finding struct {
+	Check   string `json:"check"`
+	Verdict string `json:"verdict"`
+	Detail  string `json:"detail"`
+	Remedy  string `json:"remedy,omitempty"`
+}
+
+func newDoctor(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Check everything an operator should before going live", Args: noArgs,
+		Long: `Checks the configuration, the keys, the database, every record and the other
+instances, and says what to do about each finding. It writes nothing. Exit code 1
+says that a check failed; warnings do not change it.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			findings := c.examine(cmd.Context())
+			if err := c.print(findings, func(w io.Writer) { printFindings(w, findings) }); err != nil {
+				return err
+			}
+			for _, f := range findings {
+				if f.Verdict == verdictFail {
+					return errFound
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// examine runs all checks. Those that need what an earlier one found missing are
+// skipped, and say so.
+func (c *cli) examine(ctx context.Context) []finding {
+	v, err := c.open(ctx, os.Environ(), true)
+	if err != nil {
+		return []finding{
+			{"configuration", verdictFail, err.Error(), "correct every line above; .env.example explains the variables"},
+			skipped("keys, database, records and instances", "the configuration"),
+		}
+	}
+	defer v.close()
+	findings := append(v.checkConfiguration(), checkHost(v.cfg)...)
+	findings = append(findings, c.checkEnvFile())
+	if err := v.store.Ping(ctx); err != nil {
+		return append(findings,
+			finding{"database", verdictFail, err.Error(), "start the database, or correct DATABASE_URL"},
+			skipped("keys, records and instances", "the database"))
+	}
+	v.startErr = v.ring.Start(ctx)
+	s, err := v.keyStatus(ctx)
+	if err != nil {
+		return append(findings,
+			finding{"database", verdictFail, err.Error(), "grant the role the rights that the README lists, or correct DATABASE_SCHEMA"},
+			skipped("keys, records and instances", "the database"))
+	}
+	findings = append(findings, checkSchema(s), v.checkKey(s))
+	findings = append(findings, c.checkRecords(ctx, v)...)
+	return append(findings, checkLegacy(s), checkInstances(s))
+}
+
+func skipped(what, because string) finding {
+	return finding{what, verdictSkip, "not checked, because " + because + " is not in order", ""}
+}
+
+func (v *vault) checkConfiguration() []finding {
+	if len(v.warnings) == 0 {
+		return []finding{{"configuration", verdictOK, "complete, and the keys are strong", ""}}
+	}
+	var findings []finding
+	for _, w := range v.warnings {
+		findings = append(findings, finding{"configuration", verdictWarn, w, "see .env.example"})
+	}
+	return findings
+}
+
+// checkHost looks at what the service exposes.
+func checkHost(cfg *config.Config) []finding {
+	var findings []finding
+	if os.Geteuid() == 0 {
+		findings = append(findings, finding{"user", verdictWarn, "this runs as root", "run the service as a user of its own, as deploy/lockwood.service does"})
+	}
+	host, _, err := net.SplitHostPort(cfg.AdminAddr)
+	if cfg.AdminAddr != "" && (err != nil || !loopback(host)) {
+		findings = append(findings, finding{"admin listener", verdictWarn, "ADMIN_ADDR can be reached from other hosts, and asks for no token", "bind it to loopback, or let only the monitoring reach it"})
+	}
+	if cfg.Database.Driver == config.SQLite && !cfg.Database.Memory {
+		if info, err := os.Stat(cfg.Database.Path); err == nil && info.Mode().Perm()&0o077 != 0 {
+			findings = append(findings, finding{"database file", verdictWarn, "other users can read " + cfg.Database.Path, "run: chmod 600 " + cfg.Database.Path})
+		}
+	}
+	return findings
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c *cli) checkEnvFile() finding {
+	info, err := os.Stat(c.envFile)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return finding{"env file", verdictOK, "there is no " + c.envFile, ""}
+	case err != nil:
+		return finding{"env file", verdictFail, err.Error(), "make it readable for the service's user"}
+	case info.Mode().Perm()&0o077 != 0:
+		return finding{"env file", verdictFail, "other users can read " + c.envFile + ", which may hold the key", "run: chmod 600 " + c.envFile}
+	}
+	return finding{"env file", verdictOK, "only its owner can read " + c.envFile, ""}
+}
+
+func checkSchema(s *keyStatus) finding {
+	if s.StoreID == "" {
+		return finding{"schema", verdictWarn, "the database has none of Lockwood's tables yet", "lockwood serve makes them; upstream's table stays as it is"}
+	}
+	return finding{"schema", verdictOK, "store " + s.StoreID, ""}
+}
+
+func (v *vault) checkKey(s *keyStatus) finding {
+	switch {
+	case v.startErr == nil && s.StoreID == "":
+		return finding{"key", verdictOK, "configured is " + string(s.KEKID), ""}
+	case v.startErr == nil:
+		return finding{"key", verdictOK, "unwraps the primary data key; configured is " + string(s.KEKID), ""}
+	case errors.Is(v.startErr, core.ErrKeyMissing):
+		return finding{"key", verdictFail, v.startErr.Error(), "set FOREST_EXECUTOR_ENCRYPTION_KEY to the output of lockwood key generate or, on a database that is in use, to the key it was written with"}
+	}
+	return finding{"key", verdictFail, v.startErr.Error(), "configure the key that this store was written with, as the current or a previous one"}
+}
+
+// checkRecords opens every record.
+func (c *cli) checkRecords(ctx context.Context, v *vault) []finding {
+	if errors.Is(v.startErr, core.ErrKeyMissing) {
+		return []finding{skipped("records", "the key")}
+	}
+	report, err := c.verify(ctx, v)
+	if err != nil {
+		return []finding{{"records", verdictFail, err.Error(), "mend what it names, and run doctor again"}}
+	}
+	if n := len(report.Failed); n > 0 {
+		detail := fmt.Sprintf("%d of %d records do not open", n, report.Records)
+		if report.OK == 0 {
+			detail += ": the configured key is not the one they were written with"
+		}
+		return []finding{{"records", verdictFail, detail, "see them with: lockwood credentials verify"}}
+	}
+	return []finding{recordsInOrder(report)}
+}
+
+func recordsInOrder(r *credential.Report) finding {
+	return finding{"records", verdictOK, fmt.Sprintf("all %d records of %d credentials open", r.Records, r.Credentials), ""}
+}
+
+func checkLegacy(s *keyStatus) finding {
+	switch {
+	case s.Legacy == "closed" && s.LegacyRecords > 0:
+		return finding{"legacy", verdictFail, fmt.Sprintf("%d legacy records are refused", s.LegacyRecords), "unset FOREST_EXECUTOR_LEGACY until they are deposited anew"}
+	case s.Legacy == "closed":
+		return finding{"legacy", verdictOK, "closed: records that name no key are refused", ""}
+	case s.LegacyRecords == 0:
+		return finding{"legacy", verdictWarn, "open, though no legacy record is left: whoever can write to the database may paste one into any row", "set FOREST_EXECUTOR_LEGACY=closed once upstream is stopped for good"}
+	}
+	return finding{"legacy", verdictWarn, fmt.Sprintf("%d legacy records are bound to no row", s.LegacyRecords), "they become format 1 when they are deposited anew"}
+}
+
+func checkInstances(s *keyStatus) finding {
+	live := 0
+	for _, i := range s.Instances {
+		if !i.Live {
+			continue
+		}
+		live++
+		if s.KEKID != "" && !usesKey(i.KEKIDs, s.KEKID) {
+			return finding{"instances", verdictFail, fmt.Sprintf("instance %s on %s cannot use %s", i.ID, i.Hostname, s.KEKID), "give every instance on this database the same key"}
+		}
+	}
+	return finding{"instances", verdictOK, fmt.Sprintf("%d live, all with this key", live), ""}
+}
+
+func printFindings(w io.Writer, findings []finding) {
+	for _, f := range findings {
+		_, _ = fmt.Fprintf(w, "%-4s  %s: %s\n", f.Verdict, f.Check, strings.ReplaceAll(f.Detail, "\n", "\n      "))
+		if f.Remedy != "" {
+			_, _ = fmt.Fprintf(w, "      → %s\n", f.Remedy)
+		}
+	}
+}

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func newKey(c *cli) *cobra.Command {
+	return group("key", "Keys: make one, look at those in use", newKeyGenerate(c), newKeyStatus(c))
+}
+
+func newKeyGenerate(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "generate", Short: "Print a new encryption key, as openssl rand -hex 32 does", Args: noArgs,
+		Long: `Prints 32 random bytes as 64 hexadecimal digits: a value for
+FOREST_EXECUTOR_ENCRYPTION_KEY or FOREST_AUTH_SECRET. Nothing is stored.`,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(c.stdout, newSecret())
+			return err
+		},
+	}
+}
+
+// newSecret returns 32 random bytes as 64 hexadecimal digits.
+func newSecret() string {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}

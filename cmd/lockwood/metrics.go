@@ -1,0 +1,57 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lockwood-kms/lockwood/core/keyring"
+)
+
+// ringCollector exports a ring's status. It asks the ring's memory only, so a
+// scrape costs the provider and the database nothing.
+type ringCollector struct {
+	ring *keyring.Ring
+
+	state, unlocked, enabled, outage, calls *prometheus.Desc
+}
+
+func newRingCollector(ring *keyring.Ring) *ringCollector {
+	return &ringCollector{
+		ring:     ring,
+		state:    prometheus.NewDesc("lockwood_ring_state", "1 for the state that the ring is in.", []string{"state"}, nil),
+		unlocked: prometheus.NewDesc("lockwood_data_keys_unlocked", "Data keys in memory.", nil, nil),
+		enabled:  prometheus.NewDesc("lockwood_data_keys_enabled", "Data keys that may open records.", nil, nil),
+		outage:   prometheus.NewDesc("lockwood_key_outage_budget_seconds", "How long data keys stay in memory if the key provider does not answer from now on.", nil, nil),
+		calls:    prometheus.NewDesc("lockwood_key_provider_calls_total", "Calls to the current key provider.", []string{"call"}, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *ringCollector) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.state, c.unlocked, c.enabled, c.outage, c.calls} {
+		descs <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *ringCollector) Collect(metrics chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := c.ring.Status()
+	for _, state := range keyring.States() {
+		value := 0.0
+		if state == s.State {
+			value = 1
+		}
+		gauge(c.state, value, state)
+	}
+	gauge(c.unlocked, float64(s.Unlocked))
+	gauge(c.enabled, float64(s.Enabled))
+	gauge(c.outage, s.OutageBudgetLeft.Seconds())
+	calls := c.ring.Calls()
+	for name, n := range map[string]int64{
+		"generate": calls.Generate.Load(), "wrap": calls.Wrap.Load(), "unwrap": calls.Unwrap.Load(), "status": calls.Status.Load(),
+	} {
+		metrics <- prometheus.MustNewConstMetric(c.calls, prometheus.CounterValue, float64(n), name)
+	}
+}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/store"
+)
+
+// shutdownTimeout bounds how long requests under way may take once the listener
+// is closed.
+const shutdownTimeout = 10 * time.Second
+
+func newServe(c *cli) *cobra.Command {
+	var dev bool
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Serve the vault over HTTP", Args: noArgs,
+		Long: `Serves the vault until SIGTERM or an interrupt, then drains: /health says
+"draining" for a moment while requests are still taken, and what is under way
+is finished.
+
+With --dev, secrets that are missing are made and kept in the .env file (mode
+0600; nothing there is ever overwritten), the service listens on loopback, and
+the curl lines to try it are printed.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.serve(cmd.Context(), dev) },
+	}
+	cmd.Flags().BoolVar(&dev, "dev", false, "make missing secrets, listen on loopback, print how to try it")
+	return cmd
+}
+
+func (c *cli) serve(ctx context.Context, dev bool) error {
+	forbidCoreDumps()
+	environ := os.Environ()
+	if dev {
+		added, err := ensureDevSecrets(c.envFile, environ)
+		if err != nil {
+			return usageError(err)
+		}
+		for _, name := range added {
+			_, _ = fmt.Fprintf(c.stdout, "made %s and kept it in %s\n", name, c.envFile)
+		}
+		if !isSet(environ, "HTTP_HOST") {
+			environ = append(environ, "HTTP_HOST=127.0.0.1")
+		}
+	}
+	v, err := c.open(ctx, environ, false)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	for _, w := range v.warnings {
+		v.log.Warn(w)
+	}
+	s, err := newService(v)
+	if err != nil {
+		return err
+	}
+	if dev {
+		s.announce = func(address string) error {
+			token, err := devToken(v.cfg.AuthSecret, time.Now())
+			if err != nil {
+				return err
+			}
+			printCurl(c.stdout, "http://"+address, token)
+			return nil
+		}
+	}
+	return s.run(ctx)
+}
+
+// service is the running vault.
+type service struct {
+	*vault
+	api      *httpapi.Server
+	admin    *http.Server
+	gate     *gate
+	announce func(address string) error // told the address once deposits are taken
+}
+
+func newService(v *vault) (*service, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRingCollector(v.ring))
+	s := &service{vault: v, gate: &gate{Service: v.credentials}}
+	var err error
+	s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &httpapi.Options{
+		Version:                  versionString(),
+		AllowLocalTokenEndpoints: v.cfg.AllowLocalTokenEndpoints,
+		Logger:                   v.log,
+		Registerer:               registry,
+		RatePerUser:              v.cfg.RateLimit,
+		DrainDelay:               v.cfg.DrainGrace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.admin = &http.Server{
+		Handler:           s.api.Admin(httpapi.AdminOptions{Ready: s.readiness, Gatherer: registry}),
+		ReadHeaderTimeout: 10 * time.Second,
+	}
+	return s, nil
+}
+
+// readiness is what the service knows of the things that it depends on.
+func (s *service) readiness(ctx context.Context) httpapi.Readiness {
+	ring := s.ring.Status()
+	r := httpapi.Readiness{Keys: map[string]string{"state": ring.State, "kek_id": string(ring.KEKID)}}
+	if ring.Err != nil {
+		r.Keys["problem"] = ring.Err.Error()
+	}
+	if r.Database = errClosedGate; s.gate.open.Load() {
+		r.Database = s.store.Ping(ctx)
+	}
+	return r
+}
+
+// run serves until ctx ends, and then drains.
+func (s *service) run(ctx context.Context) error {
+	listener, err := listen(net.JoinHostPort(s.cfg.HTTPHost, strconv.Itoa(s.cfg.HTTPPort)), "HTTP_HOST and HTTP_PORT")
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 3)
+	adminAddress := ""
+	if s.cfg.AdminAddr != "" {
+		l, err := listen(s.cfg.AdminAddr, "ADMIN_ADDR")
+		if err != nil {
+			return errors.Join(err, listener.Close())
+		}
+		adminAddress = l.Addr().String()
+		go func() { failed <- s.admin.Serve(l) }()
+	}
+	go func() { failed <- s.api.Serve(listener) }()
+	s.log.Info("listening", "address", listener.Addr().String(), "admin_address", adminAddress, "version", versionString())
+
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var tasks sync.WaitGroup
+	tasks.Go(func() {
+		if err := s.bringUp(background, listener.Addr().String()); err != nil && background.Err() == nil {
+			failed <- err
+		}
+	})
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		s.drain()
+	}
+	stop()
+	tasks.Wait()
+	return err
+}
+
+func listen(address, variables string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("listening: %w; choose another address with %s", err, variables))
+	}
+	return l, nil
+}
+
+// bringUp migrates, starts the ring and keeps the instance's row, until ctx ends.
+// A database that is down is waited for; one that refuses is an error.
+func (s *service) bringUp(ctx context.Context, address string) error {
+	if err := s.migrate(ctx); err != nil {
+		return err
+	}
+	if err := s.ring.Start(ctx); err != nil {
+		if errors.Is(err, keyring.ErrLegacyClosed) {
+			return usageError(fmt.Errorf("FOREST_EXECUTOR_WRITE_FORMAT=legacy: %w; unset the variable, or use a database that upstream made", err))
+		}
+		s.log.Error("the service runs, and seals nothing until this is mended", "state", s.ring.Status().State, "error", err)
+	}
+	s.gate.open.Store(true)
+	s.log.Info("serving", "state", s.ring.Status().State, "kek_id", string(s.ring.Status().KEKID))
+	if s.announce != nil {
+		if err := s.announce(address); err != nil {
+			return err
+		}
+	}
+	id := newSecret()[:16]
+	fleet.NewHeart(s.store, func() fleet.Instance { return s.instance(id) }, s.log).Run(ctx)
+	return nil
+}
+
+func (s *service) migrate(ctx context.Context) error {
+	try := func() (struct{}, error) {
+		err := s.store.Migrate(ctx, store.MigrateOptions{WriteLegacy: s.cfg.WriteLegacy})
+		if err != nil && !errors.Is(err, core.ErrStoreUnavailable) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}
+	delay := backoff.NewExponentialBackOff()
+	delay.MaxInterval = 5 * time.Second
+	_, err := backoff.Retry(ctx, try, backoff.WithBackOff(delay), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(err error, next time.Duration) {
+			s.log.Warn("waiting for the database", "error", err, "next_try_in", next.Round(time.Millisecond).String())
+		}))
+	if err != nil {
+		return fmt.Errorf("migrating the database: %w", err)
+	}
+	return nil
+}
+
+// drain ends the service so that nobody notices: load balancers see it coming,
+// and requests under way are answered.
+func (s *service) drain() {
+	s.log.Info("draining")
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.DrainGrace+shutdownTimeout)
+	defer cancel()
+	if err := s.api.Shutdown(ctx); err != nil {
+		s.log.Warn("requests were cut off", "error", err)
+	}
+	_ = s.admin.Close()
+}
+
+// gate answers for the credentials until the schema is there.
+type gate struct {
+	*credential.Service
+	open atomic.Bool
+}
+
+var errClosedGate = fmt.Errorf("the service is starting: %w", core.ErrStoreUnavailable)
+
+// Deposit is credential.Service.Deposit behind the gate.
+func (g *gate) Deposit(ctx context.Context, userID int64, d *credential.Deposit) error {
+	if !g.open.Load() {
+		return errClosedGate
+	}
+	return g.Service.Deposit(ctx, userID, d)
+}
+
+// List is credential.Service.List behind the gate.
+func (g *gate) List(ctx context.Context, userID int64) ([]credential.Metadata, error) {
+	if !g.open.Load() {
+		return nil, errClosedGate
+	}
+	return g.Service.List(ctx, userID)
+}
+
+// Disconnect is credential.Service.Disconnect behind the gate.
+func (g *gate) Disconnect(ctx context.Context, userID int64, mcpServerID string) error {
+	if !g.open.Load() {
+		return errClosedGate
+	}
+	return g.Service.Disconnect(ctx, userID, mcpServerID)
+}
+
+// forbidCoreDumps keeps data keys out of files that outlive the process.
+func forbidCoreDumps() {
+	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
+}

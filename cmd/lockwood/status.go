@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+)
+
+// keyStatus is what "key status" tells, and the shape of its JSON.
+type keyStatus struct {
+	Provider      string           `json:"provider"`
+	KEKID         core.KEKID       `json:"kek_id"`
+	State         string           `json:"state"`
+	StoreID       string           `json:"store_id"`
+	Credentials   int64            `json:"credentials"`
+	Records       int64            `json:"records"`
+	LegacyRecords int64            `json:"legacy_records"`
+	Legacy        string           `json:"legacy"` // "open" or "closed"
+	DataKeys      []dataKeyStatus  `json:"data_keys"`
+	Instances     []instanceStatus `json:"instances"`
+	Problems      []string         `json:"problems"`
+}
+
+type dataKeyStatus struct {
+	KeyID         string       `json:"key_id"`
+	Version       int64        `json:"version"`
+	State         string       `json:"state"` // "enabled" or "destroyed"
+	Primary       bool         `json:"primary"`
+	CreatedAt     time.Time    `json:"created_at"`
+	DestroyedAt   *time.Time   `json:"destroyed_at"`
+	SealsReserved int64        `json:"seals_reserved"`
+	SealsLimit    int64        `json:"seals_limit"`
+	Records       int64        `json:"records"`
+	Wraps         []wrapStatus `json:"wraps"`
+}
+
+type wrapStatus struct {
+	KEKID core.KEKID `json:"kek_id"`
+}
+
+type instanceStatus struct {
+	ID         string       `json:"id"`
+	Hostname   string       `json:"hostname"`
+	KEKIDs     []core.KEKID `json:"kek_ids"`
+	State      string       `json:"state"`
+	ConfigHash string       `json:"config_hash"`
+	Version    string       `json:"version"`
+	StartedAt  time.Time    `json:"started_at"`
+	LastSeen   time.Time    `json:"last_seen"`
+	Live       bool         `json:"live"`
+}
+
+func newKeyStatus(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the key provider, the data keys and who uses them", Args: noArgs,
+		Long: `Shows the provider and its KEK ID, every data key with its state, age, seals,
+records and wraps, the legacy records, the instances that run on this store, and
+what is not as it should be. It writes nothing, and works on a dump without
+Lockwood's tables. Problems are told, and do not change the exit code: doctor is
+the command that judges.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, err := c.inspect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer v.close()
+			s, err := v.keyStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.print(s, func(w io.Writer) { s.print(w, time.Now()) })
+		},
+	}
+}
+
+// keyStatus gathers the facts from the store and the ring.
+func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
+	state, err := v.store.LoadRing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counts, err := v.store.Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	instances, err := v.store.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ring := v.ring.Status()
+	s := &keyStatus{
+		Provider: v.cfg.KeyProvider, KEKID: ring.KEKID, State: ring.State, StoreID: state.StoreID,
+		Credentials: counts.Credentials, Records: counts.Records, LegacyRecords: counts.Legacy, Legacy: "open",
+		DataKeys: []dataKeyStatus{}, Instances: []instanceStatus{}, Problems: []string{},
+	}
+	if state.LegacyClosed || v.cfg.LegacyClosed {
+		s.Legacy = "closed"
+	}
+	for _, k := range state.DataKeys {
+		s.DataKeys = append(s.DataKeys, dataKeyOf(k, counts.ByKey[k.ID]))
+	}
+	for _, i := range instances {
+		s.Instances = append(s.Instances, instanceStatus(i))
+	}
+	s.Problems = append(s.Problems, v.problems(s, &state, counts.ByKey)...)
+	return s, nil
+}
+
+func dataKeyOf(k keyring.DataKeyState, records int64) dataKeyStatus {
+	d := dataKeyStatus{
+		KeyID: k.ID.String(), Version: k.Version, State: string(k.State), Primary: k.Primary, CreatedAt: k.CreatedAt,
+		SealsReserved: k.SealsReserved, SealsLimit: envelope.MaxSeals, Records: records, Wraps: []wrapStatus{},
+	}
+	if k.State == keyring.Destroyed {
+		d.DestroyedAt = &k.DestroyedAt
+	}
+	for _, w := range k.Wraps {
+		d.Wraps = append(d.Wraps, wrapStatus{w.KEKID})
+	}
+	return d
+}
+
+// problems says what is not as it should be, each with what to do.
+func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.KeyID]int64) []string {
+	var problems []string
+	if v.startErr != nil {
+		problems = append(problems, v.startErr.Error())
+	}
+	if s.StoreID == "" {
+		problems = append(problems, "the database has none of Lockwood's tables yet; lockwood serve makes them")
+	}
+	for id, n := range byKey {
+		if !hasEnabled(state, id) {
+			problems = append(problems, fmt.Sprintf("%d records are sealed under data key %s, which this store does not have", n, id))
+		}
+	}
+	if s.Legacy == "closed" && s.LegacyRecords > 0 {
+		problems = append(problems, fmt.Sprintf("%d legacy records are refused because legacy is closed; unset FOREST_EXECUTOR_LEGACY if they are wanted", s.LegacyRecords))
+	}
+	for _, i := range s.Instances {
+		if i.Live && s.KEKID != "" && !usesKey(i.KEKIDs, s.KEKID) {
+			problems = append(problems, fmt.Sprintf("instance %s on %s cannot use %s; give it the same key", i.ID, i.Hostname, s.KEKID))
+		}
+	}
+	return append(problems, v.warnings...)
+}
+
+func hasEnabled(state *keyring.State, id envelope.KeyID) bool {
+	for _, k := range state.DataKeys {
+		if k.ID == id && k.State == keyring.Enabled {
+			return true
+		}
+	}
+	return false
+}
+
+func usesKey(ids []core.KEKID, id core.KEKID) bool {
+	for _, i := range ids {
+		if i.Key() == id.Key() {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *keyStatus) print(w io.Writer, now time.Time) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) }
+	row("provider\t%s", s.Provider)
+	row("KEK ID\t%s", orNone(string(s.KEKID)))
+	row("state\t%s", s.State)
+	row("store\t%s", orNone(s.StoreID))
+	row("credentials\t%d", s.Credentials)
+	row("records\t%d, of which legacy %d (legacy is %s)", s.Records, s.LegacyRecords, s.Legacy)
+	_ = t.Flush()
+	s.printDataKeys(row, now)
+	s.printInstances(row, now)
+	_ = t.Flush()
+	for _, p := range s.Problems {
+		_, _ = fmt.Fprintf(w, "\nproblem: %s\n", p)
+	}
+}
+
+func (s *keyStatus) printDataKeys(row func(string, ...any), now time.Time) {
+	if len(s.DataKeys) == 0 {
+		return
+	}
+	row("\nDATA KEY\tVERSION\tSTATE\tAGE\tSEALS RESERVED\tRECORDS\tWRAPPED UNDER")
+	for _, k := range s.DataKeys {
+		state := k.State
+		if k.Primary {
+			state = "primary"
+		}
+		var under []string
+		for _, w := range k.Wraps {
+			under = append(under, string(w.KEKID))
+		}
+		row("%s\t%d\t%s\t%s\t%d of %d\t%d\t%s", k.KeyID, k.Version, state, age(now.Sub(k.CreatedAt)),
+			k.SealsReserved, k.SealsLimit, k.Records, orNone(strings.Join(under, ", ")))
+	}
+}
+
+func (s *keyStatus) printInstances(row func(string, ...any), now time.Time) {
+	if len(s.Instances) == 0 {
+		return
+	}
+	row("\nINSTANCE\tHOST\tSTATE\tVERSION\tLAST SEEN\tKEK IDS")
+	for _, i := range s.Instances {
+		seen := age(now.Sub(i.LastSeen)) + " ago"
+		if !i.Live {
+			seen += " (gone)"
+		}
+		var ids []string
+		for _, id := range i.KEKIDs {
+			ids = append(ids, string(id))
+		}
+		row("%s\t%s\t%s\t%s\t%s\t%s", i.ID, i.Hostname, i.State, i.Version, seen, orNone(strings.Join(ids, ", ")))
+	}
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+// age is d for people: one unit, rounded down.
+func age(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d hours", d/time.Hour)
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d minutes", d/time.Minute)
+	}
+	return fmt.Sprintf("%d s", max(0, d)/time.Second)
+}

@@ -1,0 +1,86 @@
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readyTimeout bounds a readiness check.
+const readyTimeout = 3 * time.Second
+
+// Readiness is what an instance knows of the things that it depends on.
+type Readiness struct {
+	// Database is why the database does not answer, or nil. The text is logged
+	// and not shown.
+	Database error
+	// Keys is the state of each key, by name. It is detail and never makes an
+	// instance unready: listing and deleting work in every state of the keys.
+	Keys map[string]string
+}
+
+// AdminOptions are the parts of the admin handler.
+type AdminOptions struct {
+	// Ready is asked at each GET /readyz, with a context of a few seconds. Nil
+	// is always ready.
+	Ready func(context.Context) Readiness
+	// Gatherer has the metrics. Nil is prometheus.DefaultGatherer.
+	Gatherer prometheus.Gatherer
+}
+
+// Admin returns the handler of the second listener, which needs no token and so
+// belongs on an address that only operators reach: GET /livez, /readyz and
+// /metrics.
+func (s *Server) Admin(opts AdminOptions) http.Handler {
+	if opts.Ready == nil {
+		opts.Ready = func(context.Context) Readiness { return Readiness{} }
+	}
+	if opts.Gatherer == nil {
+		opts.Gatherer = prometheus.DefaultGatherer
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		live := jsonResponse(http.StatusOK, `{"status":"live"}`)
+		live.write(w)
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		s.readyz(r.Context(), opts.Ready).write(w)
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(opts.Gatherer, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// readyJSON is the answer to GET /readyz.
+type readyJSON struct {
+	Status   string            `json:"status"`   // ready or unready
+	State    State             `json:"state"`    // as GET /health
+	Database string            `json:"database"` // ok or unavailable
+	Keys     map[string]string `json:"keys,omitempty"`
+}
+
+// readyz is unready while the database is down or the server does not run.
+func (s *Server) readyz(ctx context.Context, ready func(context.Context) Readiness) *response {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	r := ready(ctx)
+	answer := readyJSON{Status: "ready", State: s.State(), Database: "ok", Keys: r.Keys}
+	status := http.StatusOK
+	if r.Database != nil {
+		s.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "not ready: the database does not answer", slog.Any("error", r.Database))
+		answer.Database = "unavailable"
+	}
+	if r.Database != nil || answer.State != StateRunning {
+		answer.Status, status = "unready", http.StatusServiceUnavailable
+	}
+	text, err := json.Marshal(answer, json.Deterministic(true))
+	if err != nil {
+		return &internal
+	}
+	resp := jsonResponse(status, string(text))
+	return &resp
+}

@@ -1,0 +1,149 @@
+package httpapi
+
+import (
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/credential"
+)
+
+const sessionCookie = "forest_session_token"
+
+var (
+	errToken = errors.New("the token is not valid")
+	errUser  = errors.New("the token names no user")
+)
+
+// caller is who sent a request.
+type caller struct {
+	userID   int64
+	byCookie bool // a browser may have added the token on its own
+}
+
+// authenticator verifies the JSON Web Tokens of requests.
+type authenticator struct {
+	secret []byte
+	parser *jwt.Parser
+}
+
+func newAuthenticator(secret core.Secret, now func() time.Time) *authenticator {
+	return &authenticator{
+		secret: []byte(secret),
+		parser: jwt.NewParser(
+			// HMAC only: with a public-key algorithm, or none, the secret would
+			// be taken for something that an attacker knows.
+			jwt.WithValidMethods([]string{"HS256", "HS384", "HS512"}),
+			jwt.WithExpirationRequired(),
+			jwt.WithStrictDecoding(),
+			jwt.WithTimeFunc(now),
+		),
+	}
+}
+
+// authenticate finds out who sent r. Of two tokens neither beats the other: a
+// request whose cookie and header name different users is refused, since
+// somebody may have planted one of them.
+func (a *authenticator) authenticate(r *http.Request) (caller, error) {
+	header, cookie := bearerToken(r.Header), cookieToken(r.Header)
+	if cookie == "" {
+		id, err := a.userID(header)
+		return caller{userID: id}, err
+	}
+	id, err := a.userID(cookie)
+	if err != nil || header == "" || header == cookie {
+		return caller{userID: id, byCookie: header == ""}, err
+	}
+	other, err := a.userID(header)
+	if err != nil || other != id {
+		return caller{}, errToken
+	}
+	return caller{userID: id}, nil
+}
+
+// userID verifies a token and returns its user.
+func (a *authenticator) userID(token string) (int64, error) {
+	if token == "" {
+		return 0, errToken
+	}
+	claims := jwt.MapClaims{}
+	if _, err := a.parser.ParseWithClaims(token, claims, a.key); err != nil {
+		return 0, errToken // the cause may quote the token
+	}
+	// RFC 7519, section 4.1.3: who does not identify itself with the audience
+	// must reject the token. Lockwood has no such name.
+	if _, addressed := claims["aud"]; addressed {
+		return 0, errToken
+	}
+	return parseUserID(claims["id"])
+}
+
+// key returns the secret, unless the header holds what this package does not
+// understand although it is marked as critical (RFC 7515, section 4.1.11).
+func (a *authenticator) key(token *jwt.Token) (any, error) {
+	if _, critical := token.Header["crit"]; critical {
+		return nil, errToken
+	}
+	return a.secret, nil
+}
+
+// parseUserID reads the id claim: a positive integer, as a number or as a string
+// of decimal digits the way JavaScript reads one, with white space around it, a
+// fraction of zero or an exponent.
+func parseUserID(claim any) (int64, error) {
+	id, ok := claim.(float64)
+	if s, isString := claim.(string); isString {
+		s = trimJS(s)
+		if strings.Trim(s, "+-.0123456789eE") != "" {
+			return 0, errUser // ParseFloat would read infinities and hexadecimals
+		}
+		var err error
+		id, err = strconv.ParseFloat(s, 64)
+		ok = err == nil
+	}
+	if !ok || id != math.Trunc(id) || id < 1 || id > credential.MaxUserID {
+		return 0, errUser
+	}
+	return int64(id), nil
+}
+
+// trimJS trims what JavaScript's String.prototype.trim does.
+func trimJS(s string) string {
+	return strings.Trim(s, "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"+
+		"\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff")
+}
+
+// bearerToken returns the token of the Authorization header, or "". Exactly one
+// space stands between scheme and token.
+func bearerToken(h http.Header) string {
+	scheme, token, ok := strings.Cut(strings.TrimSpace(h.Get("Authorization")), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || strings.Contains(token, " ") {
+		return ""
+	}
+	return token
+}
+
+// cookieToken returns the value of the first session cookie, or "". It does not
+// go by net/http, which drops a cookie that it finds malformed: such a cookie
+// has to fail, and not to leave the decision to the header.
+func cookieToken(h http.Header) string {
+	for _, line := range h["Cookie"] {
+		for pair := range strings.SplitSeq(line, ";") {
+			value, ok := strings.CutPrefix(strings.TrimLeft(pair, " "), sessionCookie+"=")
+			if !ok {
+				continue
+			}
+			if unquoted, ok := strings.CutPrefix(value, `"`); ok {
+				value = strings.TrimSuffix(unquoted, `"`)
+			}
+			return value
+		}
+	}
+	return ""
+}

@@ -1,0 +1,93 @@
+package httpapi_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/credential"
+)
+
+type owner struct {
+	userID int64
+	server string
+}
+
+// fakeCredentials keeps credentials in memory, unsealed.
+type fakeCredentials struct {
+	mu    sync.Mutex
+	err   error // what every call returns, if not nil
+	rows  map[owner]*credential.Deposit
+	calls int
+}
+
+func newFake() *fakeCredentials {
+	return &fakeCredentials{rows: make(map[owner]*credential.Deposit)}
+}
+
+func (f *fakeCredentials) Deposit(_ context.Context, userID int64, d *credential.Deposit) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	if f.err == nil {
+		f.rows[owner{userID, d.MCPServerID}] = d
+	}
+	return f.err
+}
+
+func (f *fakeCredentials) List(_ context.Context, userID int64) ([]credential.Metadata, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	var list []credential.Metadata
+	for o, d := range f.rows {
+		if o.userID == userID {
+			list = append(list, metadata(d))
+		}
+	}
+	slices.SortFunc(list, func(a, b credential.Metadata) int { return strings.Compare(a.MCPServerID, b.MCPServerID) })
+	return list, f.err
+}
+
+func (f *fakeCredentials) Disconnect(_ context.Context, userID int64, server string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls++
+	if f.err == nil {
+		delete(f.rows, owner{userID, server})
+	}
+	return f.err
+}
+
+// reset forgets everything and makes every later call return err.
+func (f *fakeCredentials) reset(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err, f.calls = err, 0
+	clear(f.rows)
+}
+
+func (f *fakeCredentials) row(userID int64, server string) *credential.Deposit {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rows[owner{userID, server}]
+}
+
+func (f *fakeCredentials) callCount() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls
+}
+
+var created = time.Date(2026, 1, 2, 3, 4, 5, 678_900_000, time.UTC)
+
+func metadata(d *credential.Deposit) credential.Metadata {
+	return credential.Metadata{
+		MCPServerID: d.MCPServerID, ClientID: d.ClientID, HasClientSecret: d.ClientSecret != nil,
+		ClientSecretExpiresAt: d.ClientSecretExpiresAt, TokenEndpoint: d.TokenEndpoint,
+		TokenEndpointAuthMethod: d.TokenEndpointAuthMethod, Scopes: d.Scopes,
+		CreatedAt: created, UpdatedAt: created.Add(time.Hour),
+	}
+}

@@ -1,0 +1,156 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// exchange is one request while it is served.
+type exchange struct {
+	*http.Request // its context has the request ID and the deadline
+	route         string
+	server        string // the MCP server ID in the path
+	caller        caller
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	id := requestID(r.Header.Get("X-Request-Id"))
+	ctx, cancel := context.WithTimeout(withRequestID(r.Context(), id), s.opts.RequestTimeout)
+	defer cancel()
+
+	x := &exchange{Request: r.WithContext(ctx)}
+	x.route, x.server = matchRoute(targetPath(r.RequestURI))
+	resp := s.recovered(x)
+
+	h := w.Header()
+	h["X-Executor-Version"] = []string{s.opts.Version}
+	h["X-Request-Id"] = []string{id}
+	h["Cache-Control"] = []string{"no-store"}
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+	if s.State() == StateDraining {
+		h["Connection"] = []string{"close"} // come back to another instance
+	}
+	resp.write(w)
+	s.record(x, resp.status, time.Since(start))
+}
+
+// recovered serves x and turns a panic into a 500. The log gets the type of the
+// panic's value and the stack, but not the value, which may quote the request.
+func (s *Server) recovered(x *exchange) (resp response) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		s.opts.Logger.LogAttrs(x.Context(), slog.LevelError, "panic while serving",
+			slog.String("route", x.route), slog.String("panic", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())))
+		resp = internal
+	}()
+	return s.serve(x)
+}
+
+// serve answers x. The order of the checks is upstream's: body, token, route,
+// schema, and then key and database behind the Credentials seam.
+func (s *Server) serve(x *exchange) response {
+	if x.route == routeHealth && x.Method == http.MethodGet {
+		return s.health()
+	}
+	var body *fields
+	if x.route == routeCredentials && x.Method == http.MethodPost {
+		var refused *response
+		if body, refused = parseBody(x.Request); refused != nil {
+			return *refused
+		}
+	}
+	var err error
+	if x.caller, err = s.auth.authenticate(x.Request); err != nil {
+		return unauthorized
+	}
+	if wait := s.limiter.wait(x.caller.userID); wait > 0 {
+		limited := tooMany
+		limited.retryAfter = wait
+		return limited
+	}
+	return s.dispatch(x, body)
+}
+
+// allowed are the methods of each route, as the Allow header lists them.
+var allowed = map[string]string{
+	routeCredentials: "GET, POST",
+	routeCredential:  "DELETE",
+}
+
+// dispatch answers a request whose caller is known.
+func (s *Server) dispatch(x *exchange, body *fields) response {
+	switch {
+	case x.route == routeCredentials && x.Method == http.MethodPost:
+		return s.deposit(x, body)
+	case x.route == routeCredentials && x.Method == http.MethodGet:
+		return s.list(x)
+	case x.route == routeCredential && x.Method == http.MethodDelete:
+		return s.disconnect(x)
+	}
+	return withoutRoute(x.Method, allowed[x.route])
+}
+
+// withoutRoute answers as upstream's router does; allow is empty for an unknown
+// path.
+func withoutRoute(method, allow string) response {
+	var resp response
+	switch {
+	case !implemented(method):
+		resp = textResponse(http.StatusNotImplemented)
+	case allow == "":
+		return notFound
+	case method == http.MethodOptions:
+		resp = response{status: http.StatusOK, contentType: typeText}
+	default:
+		resp = textResponse(http.StatusMethodNotAllowed)
+	}
+	resp.allow = allow
+	return resp
+}
+
+func implemented(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut,
+		http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return true
+	}
+	return false
+}
+
+// failed logs err and returns the response to it.
+func (s *Server) failed(x *exchange, err error) response {
+	resp := failure(err)
+	level := slog.LevelError
+	if resp.status < 500 || errors.Is(err, context.Canceled) {
+		level = slog.LevelInfo
+	}
+	s.opts.Logger.LogAttrs(x.Context(), level, "request failed",
+		slog.String("route", x.route), slog.Int64("user_id", x.caller.userID), slog.Any("error", err))
+	return resp
+}
+
+// record counts and logs an answered request. The log names the route and not the
+// path or the query, which may hold a token.
+func (s *Server) record(x *exchange, status int, took time.Duration) {
+	s.metrics.observe(x.route, x.Method, status, took)
+	level := slog.LevelInfo
+	if x.route == routeHealth {
+		level = slog.LevelDebug
+	}
+	if !s.opts.Logger.Enabled(x.Context(), level) {
+		return
+	}
+	s.opts.Logger.LogAttrs(x.Context(), level, "request",
+		slog.String("method", methodLabel(x.Method)), slog.String("route", x.route), slog.Int("status", status),
+		slog.Duration("took", took), slog.Int64("user_id", x.caller.userID))
+}

@@ -1,0 +1,107 @@
+package httpapi
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// The routes, by the names that they have in logs and metrics.
+const (
+	routeHealth      = "/health"
+	routeCredentials = "/mcp-oauth-credentials"
+	routeCredential  = "/mcp-oauth-credentials/:mcpServerId"
+	routeOther       = "other"
+)
+
+// targetPath returns the path of a request target as it was sent: undecoded, so
+// that an encoded slash stays one, and without query or fragment.
+func targetPath(target string) string {
+	if !strings.HasPrefix(target, "/") {
+		if _, rest, ok := strings.Cut(target, "://"); ok { // absolute form
+			slash := strings.IndexByte(rest, '/')
+			if slash < 0 {
+				return "/"
+			}
+			target = rest[slash:]
+		}
+	}
+	if end := strings.IndexAny(target, "?#"); end >= 0 {
+		target = target[:end]
+	}
+	return target
+}
+
+// matchRoute finds the route of a path and, for routeCredential, the MCP server
+// ID in it, decoded. Paths ignore case and one trailing slash; /health does not.
+func matchRoute(path string) (route, mcpServerID string) {
+	if path == routeHealth {
+		return routeHealth, ""
+	}
+	if len(path) < len(routeCredentials) || !strings.EqualFold(path[:len(routeCredentials)], routeCredentials) {
+		return routeOther, ""
+	}
+	rest := path[len(routeCredentials):]
+	if rest == "" || rest == "/" {
+		return routeCredentials, ""
+	}
+	id, ok := strings.CutPrefix(strings.TrimSuffix(rest, "/"), "/")
+	if !ok || id == "" || strings.Contains(id, "/") {
+		return routeOther, ""
+	}
+	return routeCredential, decodeComponent(fromLatin1(id))
+}
+
+// fromLatin1 reads a request target the way Node.js does: a byte is a character.
+func fromLatin1(s string) string {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			var b strings.Builder
+			for j := range len(s) {
+				b.WriteRune(rune(s[j]))
+			}
+			return b.String()
+		}
+	}
+	return s
+}
+
+// decodeComponent decodes percent escapes, once. If one of them is not an escape,
+// or the result is not UTF-8, the whole is literal.
+func decodeComponent(s string) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			b = append(b, s[i])
+			continue
+		}
+		if !isEscape(s[i:]) {
+			return s
+		}
+		b = append(b, unhex(s[i+1])<<4|unhex(s[i+2]))
+		i += 2
+	}
+	if !utf8.Valid(b) {
+		return s
+	}
+	return string(b)
+}
+
+// isEscape reports whether s begins with '%' and two hexadecimal digits.
+func isEscape[S string | []byte](s S) bool {
+	return len(s) >= 3 && s[0] == '%' && isHex(s[1]) && isHex(s[2])
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
+}
+
+// unhex returns the value of a hexadecimal digit.
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c | 0x20 - 'a' + 10
+}

@@ -1,0 +1,52 @@
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var databases atomic.Int64
+
+// NewDatabase makes an empty database and returns its URL for the superuser.
+func (c *Cluster) NewDatabase(tb testing.TB) string {
+	tb.Helper()
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.Add(1))
+	Exec(tb, c.URL(Superuser, "postgres"), "CREATE DATABASE "+name)
+	return c.URL(Superuser, name)
+}
+
+// Exec runs one or more statements without parameters.
+func Exec(tb testing.TB, databaseURL, sql string) {
+	tb.Helper()
+	conn := Connect(tb, databaseURL)
+	defer conn.Close(context.Background())
+	if _, err := conn.PgConn().Exec(context.Background(), sql).ReadAll(); err != nil {
+		tb.Fatalf("executing SQL: %v", err)
+	}
+}
+
+// Load runs a plain dump, as pg_dump writes it with --inserts.
+func Load(tb testing.TB, databaseURL, path string) {
+	tb.Helper()
+	dump, err := os.ReadFile(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	Exec(tb, databaseURL, string(dump))
+}
+
+// Connect opens a connection, which closes with the test.
+func Connect(tb testing.TB, databaseURL string) *pgx.Conn {
+	tb.Helper()
+	conn, err := pgx.Connect(context.Background(), databaseURL)
+	if err != nil {
+		tb.Fatalf("connecting: %v", err)
+	}
+	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
+	return conn
+}

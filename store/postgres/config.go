@@ -1,0 +1,174 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// DefaultSchema is the schema that upstream uses, and so the default.
+const DefaultSchema = "forest"
+
+// Connections of one instance to the database.
+const (
+	defaultMaxConns = 16
+	// minMaxConns is the least with which a migration can run: one connection
+	// holds the lock, another does the work.
+	minMaxConns = 2
+)
+
+// defaultConnectTimeout bounds one attempt to connect, unless the URL does.
+const defaultConnectTimeout = 5 * time.Second
+
+// Config says which database and how to reach it.
+type Config struct {
+	// URL is postgres://user:password@host:port/database?…, or the keyword form
+	// of libpq.
+	URL core.Secret
+	// Schema holds all tables: letters, digits, '_' and '$', at most 63
+	// characters, and no digit or '$' first. Empty is DefaultSchema.
+	Schema string
+	// SSL says how the connection is protected, where the URL has no sslmode:
+	// "true" or empty verifies the server's certificate and its name, "no-verify"
+	// encrypts without verifying, "false" does not encrypt. It does not apply to
+	// a Unix socket.
+	SSL string
+	// SSLCA is a file of PEM certificates to verify against instead of the
+	// system's roots. It is used only where SSL is.
+	SSLCA string
+	// MaxConns is the most connections that are held; at least 2. Zero is
+	// pool_max_conns in the URL, or else 16.
+	MaxConns int32
+}
+
+var schemaPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_$]*$`)
+
+// maxSchemaSize is the length to which PostgreSQL cuts names.
+const maxSchemaSize = 63
+
+// schema returns the schema's name, checked. It is rendered into SQL, so nothing
+// but the pattern passes.
+func (c Config) schema() (string, error) {
+	if c.Schema == "" {
+		return DefaultSchema, nil
+	}
+	if len(c.Schema) > maxSchemaSize || !schemaPattern.MatchString(c.Schema) {
+		return "", fmt.Errorf("the schema must match %s and have at most %d characters", schemaPattern, maxSchemaSize)
+	}
+	return c.Schema, nil
+}
+
+// errURL does not repeat the URL, nor what its parser says of it: either may hold
+// the password.
+var errURL = errors.New("the connection URL, or a file it names, cannot be used; " +
+	"want postgres://user:password@host:port/database with every special character in user and password percent-encoded, " +
+	"and sslmode one of disable, allow, prefer, require, no-verify, verify-ca, verify-full")
+
+// pool returns the settings of the connection pool.
+func (c Config) pool() (*pgxpool.Config, error) {
+	dsn, err := c.connString()
+	if err != nil {
+		return nil, err
+	}
+	p, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, errURL
+	}
+	switch {
+	case c.MaxConns != 0:
+		p.MaxConns = c.MaxConns
+	case !hasSetting(string(c.URL), "pool_max_conns"):
+		p.MaxConns = defaultMaxConns
+	}
+	if p.MaxConns < minMaxConns {
+		return nil, fmt.Errorf("%d connections are too few: a migration holds a lock on one and works on another, so at least %d are needed", p.MaxConns, minMaxConns)
+	}
+	conn := p.ConnConfig
+	if !hasSetting(string(c.URL), "connect_timeout") {
+		conn.ConnectTimeout = defaultConnectTimeout
+	}
+	if conn.RuntimeParams["application_name"] == "" {
+		conn.RuntimeParams["application_name"] = "lockwood"
+	}
+	// No named prepared statements, which a transaction pooler cannot follow from
+	// one server connection to the next: descriptions are cached on our side, and
+	// every execution is one unnamed statement in one round trip.
+	conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	return p, nil
+}
+
+// connString returns the URL with the TLS mode in it.
+func (c Config) connString() (string, error) {
+	dsn := string(c.URL)
+	if mode, ok := setting(dsn, "sslmode"); ok {
+		if mode == "no-verify" { // a word of Node's driver
+			dsn = strings.Replace(dsn, "sslmode=no-verify", "sslmode=require", 1)
+		}
+		return dsn, nil
+	}
+	if hasSetting(dsn, "ssl") {
+		return dsn, nil
+	}
+	switch c.SSL {
+	case "", "true":
+		dsn = withSetting(dsn, "sslmode", "verify-full")
+		if c.SSLCA != "" {
+			dsn = withSetting(dsn, "sslrootcert", c.SSLCA)
+		}
+		return dsn, nil
+	case "no-verify":
+		return withSetting(dsn, "sslmode", "require"), nil
+	case "false":
+		return withSetting(dsn, "sslmode", "disable"), nil
+	}
+	return "", errors.New(`the TLS mode must be "true", "no-verify" or "false"`)
+}
+
+func isURL(dsn string) bool {
+	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
+}
+
+var keywordSetting = regexp.MustCompile(`(?:^|\s)(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)`)
+
+// setting returns a setting of the connection string. Only the form is looked
+// at here; what it means, and whether it is right, is for pgx.
+func setting(dsn, name string) (value string, ok bool) {
+	if isURL(dsn) {
+		_, query, _ := strings.Cut(dsn, "?")
+		values, _ := url.ParseQuery(query)
+		return values.Get(name), values.Has(name)
+	}
+	for _, m := range keywordSetting.FindAllStringSubmatch(dsn, -1) {
+		if m[1] == name {
+			return strings.Trim(m[2], "'"), true
+		}
+	}
+	return "", false
+}
+
+func hasSetting(dsn, name string) bool {
+	_, ok := setting(dsn, name)
+	return ok
+}
+
+func withSetting(dsn, name, value string) string {
+	if !isURL(dsn) {
+		return dsn + " " + name + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+	}
+	separator := "?"
+	switch {
+	case strings.HasSuffix(dsn, "?") || strings.HasSuffix(dsn, "&"):
+		separator = ""
+	case strings.Contains(dsn, "?"):
+		separator = "&"
+	}
+	return dsn + separator + name + "=" + url.QueryEscape(value)
+}

@@ -1,0 +1,100 @@
+package postgres
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+func TestSchemaNames(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"": true, "forest": true, "_a$1": true, "Forest": true, strings.Repeat("a", 63): true,
+		strings.Repeat("a", 64): false, "1a": false, "$a": false, "a-b": false, "a b": false, `a"b`: false, "a.b": false, "é": false, "a\n": false,
+	} {
+		if _, err := (Config{Schema: name}).schema(); (err == nil) != ok {
+			t.Errorf("schema %q: %v, want accepted %v", name, err, ok)
+		}
+	}
+}
+
+// What TLS comes to, with the URL having the last word.
+func TestTLSModes(t *testing.T) {
+	const plain, encrypts, verifies = "plain", "encrypts", "verifies"
+	for _, c := range []struct{ url, ssl, want string }{
+		{"postgres://u:p@db.example.com/d", "", verifies},
+		{"postgres://u:p@db.example.com/d", "true", verifies},
+		{"postgres://u:p@db.example.com/d?application_name=x", "true", verifies},
+		{"postgres://u:p@db.example.com/d", "no-verify", encrypts},
+		{"postgres://u:p@db.example.com/d", "false", plain},
+		{"postgres://u:p@db.example.com/d?sslmode=disable", "true", plain},
+		{"postgres://u:p@db.example.com/d?sslmode=verify-full", "false", verifies},
+		{"postgres://u:p@db.example.com/d?sslmode=require", "false", encrypts},
+		{"postgres://u:p@db.example.com/d?sslmode=no-verify", "true", encrypts},
+		{"host=db.example.com user=u password='p sslmode=disable'", "true", verifies},
+		{"host=db.example.com user=u sslmode = 'disable'", "true", plain},
+		{"postgres://u:p@/d?host=/run/postgresql", "true", plain}, // a socket
+	} {
+		p, err := Config{URL: core.Secret(c.url), SSL: c.ssl}.pool()
+		if err != nil {
+			t.Errorf("%s with %q: %v", c.url, c.ssl, err)
+			continue
+		}
+		got := plain
+		if tls := p.ConnConfig.TLSConfig; tls != nil {
+			got = verifies
+			if tls.InsecureSkipVerify || tls.ServerName != "db.example.com" {
+				got = encrypts
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s with %q: the connection %s, want %s", c.url, c.ssl, got, c.want)
+		}
+	}
+}
+
+func TestPoolSettings(t *testing.T) {
+	const url = "postgres://u:p@db.example.com/d"
+	p, err := Config{URL: url}.pool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.MaxConns != 16 || p.ConnConfig.ConnectTimeout != 5*time.Second ||
+		p.ConnConfig.RuntimeParams["application_name"] != "lockwood" || p.ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeCacheDescribe {
+		t.Errorf("the defaults are %+v", p.ConnConfig.RuntimeParams)
+	}
+	p, err = Config{URL: url + "?pool_max_conns=3&connect_timeout=9&application_name=other"}.pool()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.MaxConns != 3 || p.ConnConfig.ConnectTimeout != 9*time.Second || p.ConnConfig.RuntimeParams["application_name"] != "other" {
+		t.Errorf("the URL's settings are %+v", p.ConnConfig.RuntimeParams)
+	}
+}
+
+// A refusal says what to do, and never repeats what may be the password.
+func TestRefusedConfigurations(t *testing.T) {
+	for name, c := range map[string]Config{
+		"a host that is none":  {URL: "postgres://user:hunter2@ho st:x/db"},
+		"an escape that is no": {URL: "postgres://user:hunter2%zz@host/db"},
+		"not a URL":            {URL: "hunter2"},
+		"an unknown sslmode":   {URL: "postgres://user:hunter2@host/db?sslmode=perhaps"},
+		"an unknown TLS mode":  {URL: "postgres://user:hunter2@host/db", SSL: "perhaps"},
+		"a CA that is no file": {URL: "postgres://user:hunter2@host/db", SSLCA: "/does/not/exist"},
+		"one connection":       {URL: "postgres://user:hunter2@host/db", MaxConns: 1},
+		"one, in the URL":      {URL: "postgres://user:hunter2@host/db?pool_max_conns=1"},
+		"a schema that is no":  {URL: "postgres://user:hunter2@host/db", Schema: "a;b"},
+	} {
+		_, err := Open(t.Context(), c)
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+			continue
+		}
+		if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: the error repeats the password: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/store/internal/records"
+)
+
+// Upsert implements credential.Store. It returns store.ErrLegacyClosed for a
+// legacy record where those are refused.
+func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.KeyID) error {
+	var key []byte // NULL for legacy records
+	if !under.IsZero() {
+		key = under[:]
+	}
+	tag, err := s.pool.Exec(ctx, s.queries.Get("upsert"),
+		row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
+		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = keyring.ErrNotEnabled
+	}
+	return failure("writing credential", err)
+}
+
+// Get implements credential.Store.
+func (s *Store) Get(ctx context.Context, userID int64, mcpServerID string) (*credential.Row, error) {
+	rows, err := collect(ctx, s.pool, s.queries.Get("get"), scanRow, userID, mcpServerID)
+	if err != nil {
+		return nil, failure("reading credential", err)
+	}
+	if len(rows) == 0 {
+		return nil, credential.ErrNotFound
+	}
+	return &rows[0], nil
+}
+
+// List implements credential.Store.
+func (s *Store) List(ctx context.Context, userID int64) ([]credential.Metadata, error) {
+	list, err := collect(ctx, s.pool, s.queries.Get("list"), scanMetadata, userID)
+	return list, failure("listing credentials", err)
+}
+
+// Delete implements credential.Store.
+func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
+	tag, err := s.pool.Exec(ctx, s.queries.Get("delete"), userID, mcpServerID)
+	return tag.RowsAffected() > 0, failure("deleting credential", err)
+}
+
+// Scan implements credential.Store.
+func (s *Store) Scan(ctx context.Context, after int64, limit int) ([]credential.Row, error) {
+	rows, err := collect(ctx, s.pool, s.queries.Get("scan"), scanRow, after, int64(limit))
+	return rows, failure("scanning credentials", err)
+}
+
+// Counts implements credential.Store.
+func (s *Store) Counts(ctx context.Context) (credential.Counts, error) {
+	var tally records.Tally
+	for _, t := range records.Tables() {
+		if err := s.count(ctx, t, &tally); err != nil {
+			return credential.Counts{}, failure("counting records", err)
+		}
+	}
+	return tally.Counts, nil
+}
+
+func (s *Store) count(ctx context.Context, t records.Table, tally *records.Tally) error {
+	rows, err := s.pool.Query(ctx, s.records.Count(t))
+	if err != nil {
+		return err
+	}
+	var isRow bool
+	var header []byte
+	var n int64
+	_, err = pgx.ForEachRow(rows, []any{&isRow, &header, &n}, func() error {
+		tally.Add(t.Name, isRow, header, n)
+		return nil
+	})
+	return err
+}
+
+func scanRow(row pgx.CollectableRow) (r credential.Row, err error) {
+	err = row.Scan(&r.ID, &r.UserID, &r.MCPServerID, &r.RefreshTokenEnc, &r.ClientID, &r.ClientSecretEnc,
+		&r.ClientSecretExpiresAt, &r.TokenEndpoint, &r.TokenEndpointAuthMethod, &r.Scopes, &r.CreatedAt, &r.UpdatedAt)
+	r.HasClientSecret = r.ClientSecretEnc != nil
+	inUTC(&r.Metadata)
+	return r, err
+}
+
+func scanMetadata(row pgx.CollectableRow) (m credential.Metadata, err error) {
+	err = row.Scan(&m.MCPServerID, &m.ClientID, &m.HasClientSecret,
+		&m.ClientSecretExpiresAt, &m.TokenEndpoint, &m.TokenEndpointAuthMethod, &m.Scopes, &m.CreatedAt, &m.UpdatedAt)
+	inUTC(&m)
+	return m, err
+}
+
+// inUTC puts the times, which come in the zone of this machine, into UTC.
+func inUTC(m *credential.Metadata) {
+	times := []*time.Time{&m.CreatedAt, &m.UpdatedAt, m.ClientSecretExpiresAt}
+	for _, t := range times {
+		if t != nil {
+			*t = t.UTC()
+		}
+	}
+}

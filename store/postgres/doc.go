@@ -1,0 +1,15 @@
+// Package postgres keeps a store in PostgreSQL, beside the tables of the
+// upstream executor and readable by it. It exists so that many instances can
+// share one vault: whatever must not happen twice, or at the same time, is
+// decided by the database and not by an instance.
+//
+// It works behind a transaction pooler such as PgBouncer: it uses no named
+// prepared statement, no search_path and no other state of a session, and the
+// only lock that outlives a statement belongs to a transaction. Every table is
+// written with its schema, which is configuration.
+//
+// The one lock worth knowing is that on the row of a data key. A deposit takes
+// it shared (FOR KEY SHARE) in the statement that writes the records; destroying
+// takes it exclusively (FOR UPDATE), and then counts. So a record is either
+// counted, or finds its key destroyed and is not written.
+package postgres

@@ -1,0 +1,126 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/puddle/v2"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/store"
+)
+
+// The SQLSTATEs that are told apart (PostgreSQL documentation, appendix A).
+const (
+	uniqueViolation = "23505"
+	checkViolation  = "23514"
+	undefinedTable  = "42P01"
+	invalidSchema   = "3F000"
+)
+
+// failure returns err as the package's callers see it, or nil: what was being
+// done, the sentinel, and of the server's report only what cannot hold a value.
+func failure(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return fmt.Errorf("%s: %w", doing, reported(server))
+	}
+	if isConnection(err) {
+		return fmt.Errorf("%s: %w: %w", doing, core.ErrStoreUnavailable, withoutConfig(err))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// reported returns the report of the server without its detail, which quotes
+// whole rows, and without the message where that quotes the offending value.
+func reported(e *pgconn.PgError) error {
+	var text strings.Builder
+	text.WriteString("PostgreSQL reports SQLSTATE " + e.Code)
+	if !quotesValues(e.Code) {
+		text.WriteString(" (" + e.Message + ")")
+	}
+	if e.ConstraintName != "" {
+		text.WriteString(", constraint " + e.ConstraintName)
+	}
+	cause := errors.New(text.String())
+	switch {
+	case e.Code == checkViolation && strings.HasSuffix(e.ConstraintName, "_enc_format_1"):
+		return fmt.Errorf("%w: %w", store.ErrLegacyClosed, cause)
+	case isMissing(e):
+		return fmt.Errorf("%w: wrong database or schema, or not migrated yet: %w", core.ErrStoreUnavailable, cause)
+	case isOutage(e.Code):
+		return fmt.Errorf("%w: %w", core.ErrStoreUnavailable, cause)
+	}
+	return cause
+}
+
+// quotesValues reports whether messages of the code's class may quote a value:
+// data exceptions, and what functions and triggers of others raise.
+func quotesValues(code string) bool {
+	return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "P0")
+}
+
+// isMissing reports whether a table, or its schema, is not there.
+func isMissing(err error) bool {
+	return hasCode(err, undefinedTable) || hasCode(err, invalidSchema)
+}
+
+func hasCode(err error, code string) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == code
+}
+
+// isOutage reports whether the code says that the server cannot serve now,
+// rather than that it refuses the statement.
+func isOutage(code string) bool {
+	switch code[:min(2, len(code))] {
+	case "08", // connection exception
+		"25", // invalid transaction state: a standby after a failover, a transaction that timed out
+		"28", // invalid authorization: connecting failed, and a changed password may be on its way
+		"3D", // invalid catalogue name: no such database
+		"40", // transaction rollback: serialization failure, deadlock
+		"53", // insufficient resources: too many connections, disk full
+		"55", // object not in prerequisite state: lock timeout, database not accepting connections
+		"57", // operator intervention: shutdown, crash, cannot connect now, statement cancelled
+		"58": // system error: I/O
+		return true
+	}
+	return false
+}
+
+// isConnection reports whether err is the failure of a connection rather than of
+// a statement. A cancelled call is one too: whether its statement took effect
+// is not known.
+func isConnection(err error) bool {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	for _, target := range []error{
+		context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
+		pgconn.ErrConnClosed, puddle.ErrClosedPool, puddle.ErrNotAvailable,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return pgconn.SafeToRetry(err) || pgconn.Timeout(err)
+}
+
+// withoutConfig strips a ConnectError, which carries the whole configuration
+// with the password, down to its cause.
+func withoutConfig(err error) error {
+	if e, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return fmt.Errorf("connecting: %w", errors.New(e.Unwrap().Error()))
+	}
+	return err
+}

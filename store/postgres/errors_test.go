@@ -1,0 +1,65 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/store"
+)
+
+func TestFailuresAreToldApart(t *testing.T) {
+	report := func(code string) error { return &pgconn.PgError{Code: code, Message: "the message"} }
+	unavailable := []error{
+		context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, &net.OpError{Op: "read", Err: io.EOF},
+		report("57P01"), report("57P03"), report("57014"), report("53300"), report("53100"), report("08006"), report("25006"),
+		report("28P01"), report("3D000"), report("40001"), report("40P01"), report("55P03"), report("58030"), report("42P01"), report("3F000"),
+	}
+	for _, err := range unavailable {
+		if got := failure("writing", fmt.Errorf("wrapped: %w", err)); !errors.Is(got, core.ErrStoreUnavailable) {
+			t.Errorf("%v: %v, want core.ErrStoreUnavailable", err, got)
+		}
+	}
+	for _, err := range []error{report("42501"), report("23505"), report("22001"), report(""), errors.New("another"), keyring.ErrConflict} {
+		got := failure("writing", err)
+		if got == nil || errors.Is(got, core.ErrStoreUnavailable) {
+			t.Errorf("%v: %v, want no core.ErrStoreUnavailable", err, got)
+		}
+	}
+	if got := failure("writing", keyring.ErrConflict); !errors.Is(got, keyring.ErrConflict) {
+		t.Errorf("a sentinel is lost: %v", got)
+	}
+	if got := failure("writing", nil); got != nil {
+		t.Errorf("nothing failed: %v", got)
+	}
+}
+
+func TestFailuresHoldNoValues(t *testing.T) {
+	for _, code := range []string{"23514", "22001", "22P02", "42P01", "P0001", "57P01"} {
+		err := &pgconn.PgError{
+			Code: code, Detail: "Failing row contains (secret).", Where: "secret", InternalQuery: "secret", Hint: "secret",
+			ConstraintName: "lockwood_refresh_token_enc_format_1",
+		}
+		if strings.HasPrefix(code, "22") || strings.HasPrefix(code, "P0") {
+			err.Message = `invalid input: "secret"`
+		}
+		got := failure("writing", err)
+		if text := fmt.Sprintf("%+v %#v", got, got); strings.Contains(text, "secret") {
+			t.Errorf("%s: %s", code, text)
+		}
+		if _, ok := errors.AsType[*pgconn.PgError](got); ok {
+			t.Errorf("%s: the server's whole report can be had from the error", code)
+		}
+		if (code == "23514") != errors.Is(got, store.ErrLegacyClosed) {
+			t.Errorf("%s: %v", code, got)
+		}
+	}
+}

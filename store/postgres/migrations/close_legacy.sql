@@ -1,0 +1,8 @@
+-- Every record starts with the magic of format 1, 'LKW1'. Whoever can write to
+-- the table but holds no key cannot then pass off a legacy record, which is
+-- bound to no row.
+ALTER TABLE {{schema}}.ai_mcp_oauth_credentials
+    ADD CONSTRAINT lockwood_refresh_token_enc_format_1
+        CHECK (substr(refresh_token_enc, 1, 4) = decode('4c4b5731', 'hex')),
+    ADD CONSTRAINT lockwood_client_secret_enc_format_1
+        CHECK (substr(client_secret_enc, 1, 4) = decode('4c4b5731', 'hex'));

@@ -1,0 +1,1 @@
+DELETE FROM {{schema}}.lockwood_instances WHERE id = $1::text

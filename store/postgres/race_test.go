@@ -1,0 +1,170 @@
+package postgres_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/store/internal/records"
+	"github.com/lockwood-kms/lockwood/store/postgres"
+)
+
+// A deposit is stopped in the middle of its statement, with the data key locked
+// and the row not yet written. A destruction that begins then must wait for it,
+// and find its record.
+func TestDestructionWaitsForADepositUnderWay(t *testing.T) {
+	depositor, destroyer, db, old := raced(t)
+	ctx := t.Context()
+
+	release := holdRow(t, db)
+	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(old, "server"), old) })
+	untilWaiting(t, db, 1)
+	var remaining int64
+	destroying := start(func() (err error) {
+		remaining, err = destroyer.DestroyDataKey(ctx, old)
+		return err
+	})
+	untilWaiting(t, db, 2)
+	release()
+
+	if err := <-writing; err != nil {
+		t.Errorf("the deposit: %v", err)
+	}
+	if err := <-destroying; !errors.Is(err, keyring.ErrInUse) || remaining != 1 {
+		t.Errorf("the destruction: %d remaining, %v; want 1 and keyring.ErrInUse", remaining, err)
+	}
+}
+
+// The other way round: a destruction is stopped with the data key locked. A
+// deposit that begins then sees the key still enabled, must wait, and then must
+// look again.
+func TestDepositWaitsForADestructionUnderWay(t *testing.T) {
+	depositor, _, db, old := raced(t)
+	ctx := t.Context()
+
+	destroying, err := db.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, destroying, "SELECT FROM forest.lockwood_data_keys WHERE key_id = $1 FOR UPDATE", old[:])
+	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(old, "server"), old) })
+	wrapping := start(func() error { return depositor.AddWrap(ctx, old, core.WrappedKey{KEKID: "late", Wrapped: []byte{1}}) })
+	untilWaiting(t, db, 2)
+	exec(t, destroying, "DELETE FROM forest.lockwood_data_key_wraps WHERE key_id = $1", old[:])
+	exec(t, destroying, "UPDATE forest.lockwood_data_keys SET state = 'destroyed', destroyed_at = now() WHERE key_id = $1", old[:])
+	if err := destroying.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	for what, result := range map[string]<-chan error{"the deposit": writing, "the wrap": wrapping} {
+		if err := <-result; !errors.Is(err, keyring.ErrNotEnabled) {
+			t.Errorf("%s: %v, want keyring.ErrNotEnabled", what, err)
+		}
+	}
+	if _, err := depositor.Get(ctx, 1, "server"); !errors.Is(err, credential.ErrNotFound) {
+		t.Errorf("the record of a destroyed key was written: %v", err)
+	}
+}
+
+// Reserving seals must not queue up behind deposits, nor they behind it.
+func TestReservationPassesADepositUnderWay(t *testing.T) {
+	depositor, other, db, _ := raced(t)
+	ctx := t.Context()
+	state, err := other.LoadRing(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	primary := state.Primary().ID
+	release := holdRow(t, db)
+	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(primary, "server"), primary) })
+	untilWaiting(t, db, 1)
+	if ok, err := other.ReserveSeals(ctx, primary, 1, 10); err != nil || !ok {
+		t.Errorf("reserving: %v, %v", ok, err)
+	}
+	release()
+	if err := <-writing; err != nil {
+		t.Error(err)
+	}
+}
+
+// raced returns two instances on one database, a connection of the test's own,
+// and a data key that is no longer primary.
+func raced(t *testing.T) (a, b *postgres.Store, db *pgx.Conn, old envelope.KeyID) {
+	t.Helper()
+	url := pgtest.Shared(t).NewDatabase(t)
+	cfg := postgres.Config{URL: core.Secret(url)}
+	a, b = openMigrated(t, cfg), openMigrated(t, cfg)
+	first, second := newKey(), newKey()
+	second.Version, second.Replaces = 2, first.ID
+	for _, k := range []keyring.NewDataKey{first, second} {
+		if err := a.InsertDataKey(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a, b, pgtest.Connect(t, url), first.ID
+}
+
+// holdRow makes every deposit of user 1 for "server" wait, by a row of the same
+// key that is not committed, until release, which takes the row back.
+func holdRow(t *testing.T, db *pgx.Conn) (release func()) {
+	t.Helper()
+	tx, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, tx, `INSERT INTO forest.ai_mcp_oauth_credentials (user_id, mcp_server_id, refresh_token_enc, token_endpoint, created_at, updated_at)
+		VALUES (1, 'server', $1, '', now(), now())`, []byte("LKW1"))
+	return func() {
+		if err := tx.Rollback(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// untilWaiting returns once so many sessions of the database wait for a lock.
+func untilWaiting(t *testing.T, db *pgx.Conn, want int) {
+	t.Helper()
+	pgtest.Eventually(t, "sessions wait for locks", func() bool {
+		var n int
+		err := db.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n >= want
+	})
+}
+
+func exec(t *testing.T, tx pgx.Tx, sql string, args ...any) {
+	t.Helper()
+	if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func start(f func() error) <-chan error {
+	result := make(chan error, 1)
+	go func() { result <- f() }()
+	return result
+}
+
+func newKey() keyring.NewDataKey {
+	k := keyring.NewDataKey{Version: 1, Wraps: []core.WrappedKey{{KEKID: "test:key#1", Wrapped: []byte("wrapped")}}}
+	_, _ = rand.Read(k.ID[:])
+	return k
+}
+
+func sealedRow(id envelope.KeyID, server string) *credential.Row {
+	return &credential.Row{
+		UserID:          1,
+		Metadata:        credential.Metadata{MCPServerID: server, TokenEndpoint: "https://idp.example.com/token"},
+		RefreshTokenEnc: append(records.Header(id), "nonce, ciphertext and tag"...),
+	}
+}

@@ -1,0 +1,211 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/store/internal/records"
+)
+
+// ringLine is one line of load_ring.sql: a data key with one of its wraps.
+type ringLine struct {
+	storeID      string
+	legacyClosed bool
+	keyID        []byte // nil: there are no data keys
+	version      *int64
+	state        *string
+	primary      *bool
+	reserved     *int64
+	createdAt    *time.Time
+	destroyedAt  *time.Time
+	kekID        *string // nil: the key has no wraps
+	wrapped      []byte
+}
+
+func scanRingLine(row pgx.CollectableRow) (l ringLine, err error) {
+	err = row.Scan(&l.storeID, &l.legacyClosed, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
+		&l.createdAt, &l.destroyedAt, &l.kekID, &l.wrapped)
+	return l, err
+}
+
+// LoadRing implements keyring.Store.
+func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
+	lines, err := collect(ctx, s.pool, s.queries.Get("load_ring"), scanRingLine)
+	if isMissing(err) {
+		return keyring.State{}, nil
+	}
+	if err != nil {
+		return keyring.State{}, failure("loading ring", err)
+	}
+	var state keyring.State
+	for _, l := range lines {
+		if err := l.addTo(&state); err != nil {
+			return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+		}
+	}
+	return state, nil
+}
+
+// addTo adds the line to state, in which the key of the line before is the last.
+func (l *ringLine) addTo(state *keyring.State) error {
+	state.StoreID, state.LegacyClosed = l.storeID, l.legacyClosed
+	if l.keyID == nil {
+		return nil
+	}
+	if len(l.keyID) != envelope.KeyIDSize {
+		return fmt.Errorf("data key of version %d has a key ID of %d bytes", *l.version, len(l.keyID))
+	}
+	id := envelope.KeyID(l.keyID)
+	if n := len(state.DataKeys); n == 0 || state.DataKeys[n-1].ID != id {
+		state.DataKeys = append(state.DataKeys, l.dataKey(id))
+	}
+	if l.kekID != nil {
+		k := &state.DataKeys[len(state.DataKeys)-1]
+		k.Wraps = append(k.Wraps, core.WrappedKey{KEKID: core.KEKID(*l.kekID), Wrapped: l.wrapped})
+	}
+	return nil
+}
+
+func (l *ringLine) dataKey(id envelope.KeyID) keyring.DataKeyState {
+	k := keyring.DataKeyState{
+		ID:            id,
+		Version:       *l.version,
+		State:         keyring.KeyState(*l.state),
+		Primary:       *l.primary,
+		SealsReserved: *l.reserved,
+		CreatedAt:     l.createdAt.UTC(),
+	}
+	if l.destroyedAt != nil {
+		k.DestroyedAt = l.destroyedAt.UTC()
+	}
+	return k
+}
+
+// InsertDataKey implements keyring.Store.
+func (s *Store) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.insertDataKey(ctx, tx, k) })
+	if hasCode(err, uniqueViolation) {
+		err = keyring.ErrConflict
+	}
+	return failure("inserting data key", err)
+}
+
+func (s *Store) insertDataKey(ctx context.Context, tx pgx.Tx, k keyring.NewDataKey) error {
+	if !k.Replaces.IsZero() {
+		tag, err := tx.Exec(ctx, s.queries.Get("demote_primary"), k.Replaces[:])
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return keyring.ErrConflict
+		}
+	}
+	if _, err := tx.Exec(ctx, s.queries.Get("insert_data_key"), k.ID[:], k.Version); err != nil {
+		return err
+	}
+	for _, w := range k.Wraps {
+		if _, err := tx.Exec(ctx, s.queries.Get("put_wrap"), k.ID[:], string(w.KEKID), w.Wrapped); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddWrap implements keyring.Store.
+func (s *Store) AddWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) error {
+	tag, err := s.pool.Exec(ctx, s.queries.Get("put_wrap"), id[:], string(wrap.KEKID), wrap.Wrapped)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = keyring.ErrNotEnabled
+	}
+	return failure("adding wrap", err)
+}
+
+// ReserveSeals implements keyring.Store.
+func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
+	tag, err := s.pool.Exec(ctx, s.queries.Get("reserve_seals"), id[:], n, limit)
+	if err != nil {
+		return false, failure("reserving seals", err)
+	}
+	if tag.RowsAffected() == 1 {
+		return true, nil
+	}
+	return false, failure("reserving seals", s.requireEnabled(ctx, id))
+}
+
+// requireEnabled returns keyring.ErrNotEnabled unless the key is enabled.
+func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
+	var state keyring.KeyState
+	err := s.pool.QueryRow(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && state != keyring.Enabled {
+		return keyring.ErrNotEnabled
+	}
+	return err
+}
+
+// DestroyDataKey implements keyring.Store.
+func (s *Store) DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		remaining, err = s.destroyDataKey(ctx, tx, id)
+		return err
+	})
+	return remaining, failure("destroying data key", err)
+}
+
+// destroyDataKey takes the lock first. Whoever wrote under the key has committed
+// by then, and the statement that counts begins after and sees it; whoever
+// comes later waits, and finds the key destroyed.
+func (s *Store) destroyDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID) (remaining int64, err error) {
+	if err := s.lockDataKey(ctx, tx, id); err != nil {
+		return 0, err
+	}
+	for _, t := range records.Tables() {
+		var n int64
+		if err := tx.QueryRow(ctx, s.records.CountUnder(t), records.Header(id)).Scan(&n); err != nil {
+			return 0, err
+		}
+		remaining += n
+	}
+	if remaining > 0 {
+		return remaining, keyring.ErrInUse
+	}
+	for _, query := range []string{"delete_wraps", "destroy_data_key"} {
+		if _, err := tx.Exec(ctx, s.queries.Get(query), id[:]); err != nil {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+// lockDataKey locks the row of a key that may be destroyed.
+func (s *Store) lockDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID) error {
+	var state keyring.KeyState
+	var primary bool
+	err := tx.QueryRow(ctx, s.queries.Get("lock_data_key"), id[:]).Scan(&state, &primary)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows) || err == nil && state != keyring.Enabled:
+		return keyring.ErrNotEnabled
+	case err == nil && primary:
+		return keyring.ErrConflict
+	}
+	return err
+}
+
+// LegacySample implements keyring.Store.
+func (s *Store) LegacySample(ctx context.Context, n int) ([][]byte, error) {
+	var sample [][]byte
+	for _, t := range records.Tables() {
+		found, err := collect(ctx, s.pool, s.records.Legacy(t), pgx.RowTo[[]byte], int64(n-len(sample)))
+		if err != nil {
+			return nil, failure("sampling legacy records", err)
+		}
+		sample = append(sample, found...)
+	}
+	return sample, nil
+}

@@ -1,0 +1,90 @@
+package postgres
+
+import (
+	"context"
+	"embed"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/store"
+	"github.com/lockwood-kms/lockwood/store/internal/records"
+	"github.com/lockwood-kms/lockwood/store/internal/sqltext"
+)
+
+//go:embed queries/*.sql
+var queryFiles embed.FS
+
+// Store is a store in PostgreSQL. It is safe for concurrent use.
+type Store struct {
+	pool    *pgxpool.Pool
+	schema  string // as configured
+	quoted  string // as written in SQL
+	queries sqltext.Set
+	records records.Dialect
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open prepares a store without connecting, so that a service can start while
+// its database is down. The errors are those of a configuration that can never
+// work; none repeats the URL.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	s, err := open(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("opening PostgreSQL store: %w", err)
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, cfg Config) (*Store, error) {
+	schema, err := cfg.schema()
+	if err != nil {
+		return nil, err
+	}
+	settings, err := cfg.pool()
+	if err != nil {
+		return nil, err
+	}
+	quoted := pgx.Identifier{schema}.Sanitize()
+	queries, err := sqltext.Load(queryFiles, "queries", "{{schema}}", quoted)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, settings)
+	if err != nil {
+		return nil, errURL
+	}
+	return &Store{
+		pool:    pool,
+		schema:  schema,
+		quoted:  quoted,
+		queries: queries,
+		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')"},
+	}, nil
+}
+
+// Close closes all connections, and waits for those in use.
+func (s *Store) Close() { s.pool.Close() }
+
+// Ping implements store.Store.
+func (s *Store) Ping(ctx context.Context) error {
+	return failure("reaching the database", s.pool.Ping(ctx))
+}
+
+// BinaryColumns implements store.Store.
+func (s *Store) BinaryColumns(ctx context.Context) ([]credential.Column, error) {
+	columns, err := collect(ctx, s.pool, s.queries.Get("binary_columns"), pgx.RowToStructByPos[credential.Column], s.schema)
+	return columns, failure("reading the schema", err)
+}
+
+// collect runs a query and gathers its rows.
+func collect[T any](ctx context.Context, pool *pgxpool.Pool, sql string, scan pgx.RowToFunc[T], args ...any) ([]T, error) {
+	rows, err := pool.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scan)
+}

@@ -1,0 +1,111 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/store/internal/records"
+)
+
+// Upsert implements credential.Store. It returns store.ErrLegacyClosed for a
+// legacy record where those are refused.
+func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.KeyID) error {
+	var key any // NULL for legacy records
+	if !under.IsZero() {
+		key = under[:]
+	}
+	n, err := exec(ctx, s.write, s.queries.Get("upsert"),
+		row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, orNull(row.ClientSecretEnc), inUTC(row.ClientSecretExpiresAt),
+		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key)
+	if err == nil && n == 0 {
+		err = keyring.ErrNotEnabled
+	}
+	return failure("writing credential", err)
+}
+
+// orNull returns b, or NULL for nil, which the driver would take for an empty
+// value.
+func orNull(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return b
+}
+
+func inUTC(t *time.Time) any {
+	if t == nil {
+		return nil
+	}
+	return t.UTC()
+}
+
+// Get implements credential.Store.
+func (s *Store) Get(ctx context.Context, userID int64, mcpServerID string) (*credential.Row, error) {
+	row, err := scanRow(s.read.QueryRowContext(ctx, s.queries.Get("get"), userID, mcpServerID))
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, credential.ErrNotFound
+	}
+	if err != nil {
+		return nil, failure("reading credential", err)
+	}
+	return &row, nil
+}
+
+// List implements credential.Store.
+func (s *Store) List(ctx context.Context, userID int64) ([]credential.Metadata, error) {
+	list, err := collect(ctx, s.read, s.queries.Get("list"), scanMetadata, userID)
+	return list, failure("listing credentials", err)
+}
+
+// Delete implements credential.Store.
+func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
+	n, err := exec(ctx, s.write, s.queries.Get("delete"), userID, mcpServerID)
+	return n > 0, failure("deleting credential", err)
+}
+
+// Scan implements credential.Store.
+func (s *Store) Scan(ctx context.Context, after int64, limit int) ([]credential.Row, error) {
+	rows, err := collect(ctx, s.read, s.queries.Get("scan"), scanRow, after, limit)
+	return rows, failure("scanning credentials", err)
+}
+
+// Counts implements credential.Store.
+func (s *Store) Counts(ctx context.Context) (credential.Counts, error) {
+	var tally records.Tally
+	for _, t := range records.Tables() {
+		_, err := collect(ctx, s.read, s.records.Count(t), func(row scanner) (none struct{}, err error) {
+			var isRow bool
+			var header []byte
+			var n int64
+			if err := row.Scan(&isRow, &header, &n); err != nil {
+				return none, err
+			}
+			tally.Add(t.Name, isRow, header, n)
+			return none, nil
+		})
+		if err != nil {
+			return credential.Counts{}, failure("counting records", err)
+		}
+	}
+	return tally.Counts, nil
+}
+
+func scanRow(row scanner) (r credential.Row, err error) {
+	err = row.Scan(&r.ID, &r.UserID, &r.MCPServerID, &r.RefreshTokenEnc, &r.ClientID, &r.ClientSecretEnc,
+		optionalStamp{&r.ClientSecretExpiresAt}, &r.TokenEndpoint, &r.TokenEndpointAuthMethod, &r.Scopes,
+		stamp{&r.CreatedAt}, stamp{&r.UpdatedAt})
+	r.HasClientSecret = r.ClientSecretEnc != nil
+	return r, err
+}
+
+func scanMetadata(row scanner) (m credential.Metadata, err error) {
+	err = row.Scan(&m.MCPServerID, &m.ClientID, &m.HasClientSecret,
+		optionalStamp{&m.ClientSecretExpiresAt}, &m.TokenEndpoint, &m.TokenEndpointAuthMethod, &m.Scopes,
+		stamp{&m.CreatedAt}, stamp{&m.UpdatedAt})
+	return m, err
+}

@@ -1,0 +1,67 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/store"
+)
+
+// outages are the codes that say the database cannot serve now: another process
+// writes for too long, the disk fails or is full, the call was cancelled.
+var outages = []sqlite3.ErrorCode{
+	sqlite3.BUSY, sqlite3.LOCKED, sqlite3.INTERRUPT, sqlite3.IOERR, sqlite3.CANTOPEN,
+	sqlite3.FULL, sqlite3.NOMEM, sqlite3.PROTOCOL,
+}
+
+// failure returns err as the package's callers see it, or nil: what was being
+// done, and the sentinel. SQLite's messages name tables, columns and
+// constraints, and never hold a value.
+func failure(doing string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case isOutage(err):
+		return fmt.Errorf("%s: %w: %w", doing, core.ErrStoreUnavailable, err)
+	case isMissing(err):
+		return fmt.Errorf("%s: %w: wrong file, or not migrated yet: %w", doing, core.ErrStoreUnavailable, err)
+	case isLegacyRefusal(err):
+		return fmt.Errorf("%s: %w", doing, store.ErrLegacyClosed)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// isOutage reports whether err is about the database and not the statement. A
+// cancelled call is: whether its statement took effect is not known.
+func isOutage(err error) bool {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return true
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sql.ErrConnDone) {
+		return true
+	}
+	return slices.ContainsFunc(outages, func(c sqlite3.ErrorCode) bool { return errors.Is(err, c) })
+}
+
+// isMissing reports whether a table is not there.
+func isMissing(err error) bool {
+	return errors.Is(err, sqlite3.ERROR) && strings.Contains(err.Error(), "no such table")
+}
+
+// isLegacyRefusal reports whether the triggers of close_legacy.sql refused.
+func isLegacyRefusal(err error) bool {
+	return errors.Is(err, sqlite3.CONSTRAINT_TRIGGER) && strings.Contains(err.Error(), "closed to legacy records")
+}
+
+// isDuplicate reports whether a row, or its unique part, exists already.
+func isDuplicate(err error) bool {
+	return errors.Is(err, sqlite3.CONSTRAINT_UNIQUE) || errors.Is(err, sqlite3.CONSTRAINT_PRIMARYKEY)
+}

@@ -1,0 +1,66 @@
+package sqlite
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/lockwood-kms/lockwood/store"
+)
+
+// Each migration can be undone and done again. What stays is the credentials, in
+// a table that upstream can write to.
+func TestMigrationsGoDownAndUp(t *testing.T) {
+	ctx := t.Context()
+	s, err := Open(ctx, Config{Path: filepath.Join(t.TempDir(), "lockwood.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	m, err := s.newMigrator(store.MigrateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	insert := "INSERT INTO ai_mcp_oauth_credentials (user_id, mcp_server_id, refresh_token_enc, token_endpoint, created_at, updated_at) VALUES (1, 'a', x'4c4b5731', '', '', '')"
+	if _, err := s.write.ExecContext(ctx, insert); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.goose.DownTo(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := s.LoadRing(ctx); err != nil || state.StoreID != "" {
+		t.Errorf("after going down the ring is %+v, %v", state, err)
+	}
+	if _, err := s.write.ExecContext(ctx, "UPDATE ai_mcp_oauth_credentials SET refresh_token_enc = x'00'"); err != nil {
+		t.Errorf("upstream cannot write: %v", err)
+	}
+	if err := m.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	state, err := s.LoadRing(ctx)
+	if err != nil || state.StoreID == "" || state.LegacyClosed {
+		t.Errorf("after coming up again the ring is %+v, %v; want a store that is open to what is there", state, err)
+	}
+	if c, err := s.Counts(ctx); err != nil || c.Credentials != 1 || c.Legacy != 1 {
+		t.Errorf("counts are %+v, %v; want the one credential", c, err)
+	}
+}
+
+// A deposit that was answered is on the disk, and deleted bytes are overwritten.
+func TestWriterSettings(t *testing.T) {
+	s, err := Open(t.Context(), Config{Path: filepath.Join(t.TempDir(), "lockwood.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	for pragma, want := range map[string]string{
+		"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "secure_delete": "1", "trusted_schema": "0",
+	} {
+		var got string
+		if err := s.write.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is %q, %v; want %q", pragma, got, err, want)
+		}
+	}
+}

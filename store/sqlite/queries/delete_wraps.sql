@@ -1,0 +1,1 @@
+DELETE FROM lockwood_data_key_wraps WHERE key_id = ?1

@@ -1,0 +1,225 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/store/internal/records"
+)
+
+// ringLine is one line of load_ring.sql: a data key with one of its wraps.
+type ringLine struct {
+	storeID      string
+	legacyClosed bool
+	keyID        []byte // nil: there are no data keys
+	version      sql.Null[int64]
+	state        sql.Null[string]
+	primary      sql.Null[bool]
+	reserved     sql.Null[int64]
+	createdAt    *time.Time
+	destroyedAt  *time.Time
+	kekID        sql.Null[string] // not valid: the key has no wraps
+	wrapped      []byte
+}
+
+func scanRingLine(row scanner) (l ringLine, err error) {
+	err = row.Scan(&l.storeID, &l.legacyClosed, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
+		optionalStamp{&l.createdAt}, optionalStamp{&l.destroyedAt}, &l.kekID, &l.wrapped)
+	return l, err
+}
+
+// LoadRing implements keyring.Store.
+func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
+	lines, err := collect(ctx, s.read, s.queries.Get("load_ring"), scanRingLine)
+	if isMissing(err) {
+		return keyring.State{}, nil
+	}
+	if err != nil {
+		return keyring.State{}, failure("loading ring", err)
+	}
+	var state keyring.State
+	for _, l := range lines {
+		if err := l.addTo(&state); err != nil {
+			return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+		}
+	}
+	return state, nil
+}
+
+// addTo adds the line to state, in which the key of the line before is the last.
+func (l *ringLine) addTo(state *keyring.State) error {
+	state.StoreID, state.LegacyClosed = l.storeID, l.legacyClosed
+	if l.keyID == nil {
+		return nil
+	}
+	if len(l.keyID) != envelope.KeyIDSize {
+		return fmt.Errorf("data key of version %d has a key ID of %d bytes", l.version.V, len(l.keyID))
+	}
+	id := envelope.KeyID(l.keyID)
+	if n := len(state.DataKeys); n == 0 || state.DataKeys[n-1].ID != id {
+		state.DataKeys = append(state.DataKeys, l.dataKey(id))
+	}
+	if l.kekID.Valid {
+		k := &state.DataKeys[len(state.DataKeys)-1]
+		k.Wraps = append(k.Wraps, core.WrappedKey{KEKID: core.KEKID(l.kekID.V), Wrapped: l.wrapped})
+	}
+	return nil
+}
+
+func (l *ringLine) dataKey(id envelope.KeyID) keyring.DataKeyState {
+	k := keyring.DataKeyState{
+		ID:            id,
+		Version:       l.version.V,
+		State:         keyring.KeyState(l.state.V),
+		Primary:       l.primary.V,
+		SealsReserved: l.reserved.V,
+		CreatedAt:     *l.createdAt,
+	}
+	if l.destroyedAt != nil {
+		k.DestroyedAt = *l.destroyedAt
+	}
+	return k
+}
+
+// InsertDataKey implements keyring.Store.
+func (s *Store) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
+	err := s.inTx(ctx, func(tx *sql.Tx) error { return s.insertDataKey(ctx, tx, k) })
+	if isDuplicate(err) {
+		err = keyring.ErrConflict
+	}
+	return failure("inserting data key", err)
+}
+
+func (s *Store) insertDataKey(ctx context.Context, tx *sql.Tx, k keyring.NewDataKey) error {
+	if !k.Replaces.IsZero() {
+		n, err := exec(ctx, tx, s.queries.Get("demote_primary"), k.Replaces[:])
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return keyring.ErrConflict
+		}
+	}
+	if _, err := exec(ctx, tx, s.queries.Get("insert_data_key"), k.ID[:], k.Version); err != nil {
+		return err
+	}
+	for _, w := range k.Wraps {
+		if _, err := exec(ctx, tx, s.queries.Get("put_wrap"), k.ID[:], string(w.KEKID), w.Wrapped); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddWrap implements keyring.Store.
+func (s *Store) AddWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) error {
+	n, err := exec(ctx, s.write, s.queries.Get("put_wrap"), id[:], string(wrap.KEKID), wrap.Wrapped)
+	if err == nil && n == 0 {
+		err = keyring.ErrNotEnabled
+	}
+	return failure("adding wrap", err)
+}
+
+// ReserveSeals implements keyring.Store.
+func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
+	taken, err := exec(ctx, s.write, s.queries.Get("reserve_seals"), id[:], n, limit)
+	if err != nil {
+		return false, failure("reserving seals", err)
+	}
+	if taken == 1 {
+		return true, nil
+	}
+	return false, failure("reserving seals", s.requireEnabled(ctx, id))
+}
+
+// requireEnabled returns keyring.ErrNotEnabled unless the key is enabled.
+func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
+	var state keyring.KeyState
+	err := s.read.QueryRowContext(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && state != keyring.Enabled {
+		return keyring.ErrNotEnabled
+	}
+	return err
+}
+
+// DestroyDataKey implements keyring.Store.
+func (s *Store) DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		remaining, err = s.destroyDataKey(ctx, tx, id)
+		return err
+	})
+	return remaining, failure("destroying data key", err)
+}
+
+// destroyDataKey is one write transaction from its first statement, so nobody
+// writes under the key between the counting and the end.
+func (s *Store) destroyDataKey(ctx context.Context, tx *sql.Tx, id envelope.KeyID) (remaining int64, err error) {
+	if err := s.lockDataKey(ctx, tx, id); err != nil {
+		return 0, err
+	}
+	for _, t := range records.Tables() {
+		var n int64
+		if err := tx.QueryRowContext(ctx, s.records.CountUnder(t), records.Header(id)).Scan(&n); err != nil {
+			return 0, err
+		}
+		remaining += n
+	}
+	if remaining > 0 {
+		return remaining, keyring.ErrInUse
+	}
+	for _, query := range []string{"delete_wraps", "destroy_data_key"} {
+		if _, err := exec(ctx, tx, s.queries.Get(query), id[:]); err != nil {
+			return 0, err
+		}
+	}
+	return 0, nil
+}
+
+// lockDataKey checks that the key may be destroyed.
+func (s *Store) lockDataKey(ctx context.Context, tx *sql.Tx, id envelope.KeyID) error {
+	var state keyring.KeyState
+	var primary bool
+	err := tx.QueryRowContext(ctx, s.queries.Get("lock_data_key"), id[:]).Scan(&state, &primary)
+	switch {
+	case errors.Is(err, sql.ErrNoRows) || err == nil && state != keyring.Enabled:
+		return keyring.ErrNotEnabled
+	case err == nil && primary:
+		return keyring.ErrConflict
+	}
+	return err
+}
+
+// LegacySample implements keyring.Store.
+func (s *Store) LegacySample(ctx context.Context, n int) ([][]byte, error) {
+	var sample [][]byte
+	for _, t := range records.Tables() {
+		found, err := collect(ctx, s.read, s.records.Legacy(t), func(row scanner) (record []byte, err error) {
+			return record, row.Scan(&record)
+		}, n-len(sample))
+		if err != nil {
+			return nil, failure("sampling legacy records", err)
+		}
+		sample = append(sample, found...)
+	}
+	return sample, nil
+}
+
+// execer is what *sql.DB and *sql.Tx have in common.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// exec runs a statement and returns how many rows it wrote.
+func exec(ctx context.Context, db execer, query string, args ...any) (int64, error) {
+	result, err := db.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}

@@ -1,0 +1,60 @@
+// Package store is what the databases of Lockwood have in common: the one
+// interface that package sqlite and package postgres satisfy, so that a program
+// chooses between them by configuration and storetest holds both to the same
+// behaviour. The interface is the sum of what the domain asks for (the ring, the
+// credentials, the instances) and of what only a database has: a schema to
+// migrate, a connection to check and to close.
+//
+// A store keeps ciphertexts and metadata. It opens nothing, knows no key, and
+// passes every ciphertext to the database as a parameter, never inside a
+// statement, so that logged statements hold none.
+package store
+
+import (
+	"context"
+	"errors"
+
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/fleet"
+)
+
+// ErrLegacyClosed means that a legacy record was to be written to a store that
+// refuses them. See MigrateOptions.
+var ErrLegacyClosed = errors.New("the store is closed to legacy records")
+
+// Store is one database. It is safe for concurrent use, also by many instances
+// on the same database.
+//
+// Errors name what was being done and what the database calls the failure. They
+// never hold a connection string, a value of a row, or bytes of a record.
+type Store interface {
+	keyring.Store
+	credential.Store
+	fleet.Store
+
+	// Migrate brings the schema up to date. Once it is, further calls only read,
+	// and need no more rights than the other methods. Many instances may call it
+	// at once.
+	Migrate(ctx context.Context, opts MigrateOptions) error
+
+	// Ping returns core.ErrStoreUnavailable unless the database answers.
+	Ping(ctx context.Context) error
+
+	// BinaryColumns returns every binary column of the live schema, in order of
+	// table and column: what credential.EncryptedColumns is checked against.
+	BinaryColumns(ctx context.Context) ([]credential.Column, error)
+
+	// Close releases the connections. Other methods fail after it.
+	Close()
+}
+
+// MigrateOptions are the choices that are made once, when the schema is first
+// laid down.
+type MigrateOptions struct {
+	// WriteLegacy says that the service writes legacy records, so a credential
+	// table that is made now has to take them. Otherwise one that is made now
+	// refuses them; a table that was there before is left as it is and stays
+	// open to them.
+	WriteLegacy bool
+}

@@ -1,0 +1,3 @@
+module github.com/lockwood-kms/lockwood/tools
+
+go 1.26.0
