@@ -73,6 +73,9 @@ func (s *Service) Deposit(ctx context.Context, userID int64, d *Deposit) error {
 				continue
 			}
 		}
+		if errors.Is(err, keyring.ErrNotEnabled) {
+			return fmt.Errorf("storing credential: %w: %w", core.ErrUnavailable, err)
+		}
 		if err != nil {
 			return fmt.Errorf("storing credential: %w", err)
 		}
@@ -85,7 +88,7 @@ func (s *Service) Deposit(ctx context.Context, userID int64, d *Deposit) error {
 func (s *Service) seal(ctx context.Context, row *Row, d *Deposit) (envelope.KeyID, error) {
 	buf := aadBuffers.Get().(*[]byte)
 	defer aadBuffers.Put(buf)
-	for {
+	for range sealAttempts {
 		var err error
 		row.RefreshTokenEnc, err = s.sealColumn(ctx, buf, row, RefreshTokenColumn, string(d.RefreshToken))
 		if err != nil {
@@ -104,6 +107,7 @@ func (s *Service) seal(ctx context.Context, row *Row, d *Deposit) (envelope.KeyI
 		}
 		// The ring rolled in between; one lock guards the row, so seal both anew.
 	}
+	return envelope.KeyID{}, fmt.Errorf("the ring keeps rolling: %w", core.ErrUnavailable)
 }
 
 func (s *Service) sealColumn(ctx context.Context, buf *[]byte, row *Row, column, plaintext string) ([]byte, error) {

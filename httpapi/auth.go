@@ -2,24 +2,18 @@ package httpapi
 
 import (
 	"errors"
-	"math"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/lockwood-kms/lockwood/core"
-	"github.com/lockwood-kms/lockwood/credential"
 )
 
 const sessionCookie = "forest_session_token"
 
-var (
-	errToken = errors.New("the token is not valid")
-	errUser  = errors.New("the token names no user")
-)
+var errToken = errors.New("the token is not valid")
 
 // caller is who sent a request.
 type caller struct {
@@ -72,16 +66,11 @@ func (a *authenticator) userID(token string) (int64, error) {
 	if token == "" {
 		return 0, errToken
 	}
-	claims := jwt.MapClaims{}
-	if _, err := a.parser.ParseWithClaims(token, claims, a.key); err != nil {
+	var c claims
+	if _, err := a.parser.ParseWithClaims(token, &c, a.key); err != nil {
 		return 0, errToken // the cause may quote the token
 	}
-	// RFC 7519, section 4.1.3: who does not identify itself with the audience
-	// must reject the token. Lockwood has no such name.
-	if _, addressed := claims["aud"]; addressed {
-		return 0, errToken
-	}
-	return parseUserID(claims["id"])
+	return c.userID, nil
 }
 
 // key returns the secret, unless the header holds what this package does not
@@ -91,32 +80,6 @@ func (a *authenticator) key(token *jwt.Token) (any, error) {
 		return nil, errToken
 	}
 	return a.secret, nil
-}
-
-// parseUserID reads the id claim: a positive integer, as a number or as a string
-// of decimal digits the way JavaScript reads one, with white space around it, a
-// fraction of zero or an exponent.
-func parseUserID(claim any) (int64, error) {
-	id, ok := claim.(float64)
-	if s, isString := claim.(string); isString {
-		s = trimJS(s)
-		if strings.Trim(s, "+-.0123456789eE") != "" {
-			return 0, errUser // ParseFloat would read infinities and hexadecimals
-		}
-		var err error
-		id, err = strconv.ParseFloat(s, 64)
-		ok = err == nil
-	}
-	if !ok || id != math.Trunc(id) || id < 1 || id > credential.MaxUserID {
-		return 0, errUser
-	}
-	return int64(id), nil
-}
-
-// trimJS trims what JavaScript's String.prototype.trim does.
-func trimJS(s string) string {
-	return strings.Trim(s, "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"+
-		"\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff")
 }
 
 // bearerToken returns the token of the Authorization header, or "". Exactly one

@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -38,7 +39,6 @@ func serve(t testing.TB, server *httpapi.Server) (addr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.SetState(httpapi.StateRunning)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
@@ -47,7 +47,13 @@ func serve(t testing.TB, server *httpapi.Server) (addr string) {
 		}
 		<-served
 	})
-	return l.Addr().String()
+	addr = l.Addr().String()
+	resp, err := http.Get("http://" + addr + "/health") // from here on Serve changes no state
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return addr
 }
 
 func (t *target) Prepare(e *replay.Exchange) (addr, skip string, err error) {

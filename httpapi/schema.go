@@ -131,7 +131,7 @@ func (is *issues) endpoint(field string, v value, opts tokenendpoint.Options) st
 	if v.kind != kindString || longer(s, maxEndpoint) {
 		return s
 	}
-	if _, err := tokenendpoint.Check(s, opts); err != nil {
+	if err := tokenendpoint.Check(s, opts); err != nil {
 		is.add(field, "Invalid OAuth token endpoint: "+err.Error())
 	}
 	return s

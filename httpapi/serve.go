@@ -139,13 +139,14 @@ func (s *Server) failed(x *exchange, err error) response {
 	return resp
 }
 
-// record counts and logs an answered request. The log names the route and not the
+// record counts and logs an answered request: at level debug if it went well, for
+// deposits and disconnects have their audit line. The log names the route and not the
 // path or the query, which may hold a token.
 func (s *Server) record(x *exchange, status int, took time.Duration) {
 	s.metrics.observe(x.route, x.Method, status, took)
-	level := slog.LevelInfo
-	if x.route == routeHealth {
-		level = slog.LevelDebug
+	level := slog.LevelDebug
+	if status >= 400 {
+		level = slog.LevelInfo
 	}
 	if !s.opts.Logger.Enabled(x.Context(), level) {
 		return

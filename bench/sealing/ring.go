@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
@@ -29,7 +28,7 @@ func newRing(ctx context.Context) (scheme, func(), error) {
 		db.Close()
 		return scheme{}, nil, err
 	}
-	ring := keyring.New(keys.Provider(), db, &keyring.Options{Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	ring := keyring.New(keys.Provider(), db, &keyring.Options{Logger: slog.New(slog.DiscardHandler)})
 	end := func() {
 		ring.Close()
 		db.Close()
@@ -38,6 +37,7 @@ func newRing(ctx context.Context) (scheme, func(), error) {
 		end()
 		return scheme{}, nil, fmt.Errorf("starting ring: %w", err)
 	}
+	ctx = context.WithoutCancel(ctx) // an interrupt is looked at between windows
 	return appending("**Lockwood ring**, buffer reused",
 		func(dst, plaintext, aad []byte) ([]byte, error) { return ring.Seal(ctx, dst, plaintext, aad) },
 		func(dst, record, aad []byte) ([]byte, error) {

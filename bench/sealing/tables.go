@@ -42,6 +42,9 @@ func Run(ctx context.Context, plan measure.Plan) ([]*measure.Table, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		tables = append(tables, t)
 	}
 	return tables, nil

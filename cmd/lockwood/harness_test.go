@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -84,6 +83,7 @@ type server struct {
 	log         *output
 	base, admin string
 	secret      string
+	exited      chan struct{} // closed once the process is gone
 }
 
 // output collects what a process prints while others read it.
@@ -137,20 +137,19 @@ func serve(t *testing.T, env []string, args ...string) *server {
 // launch starts a service that logs JSON and waits until it listens.
 func launch(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
-	s := &server{cmd: cmd, log: &output{}, secret: testAuthSecret}
+	s := &server{cmd: cmd, log: &output{}, secret: testAuthSecret, exited: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.kill() })
-	exited := make(chan struct{})
 	go func() {
 		_ = s.cmd.Wait()
-		close(exited)
+		close(s.exited)
 	}()
 	eventually(t, "the service listens", func() bool {
 		select {
-		case <-exited:
+		case <-s.exited:
 			t.Fatalf("the service ended:\n%s", s.log)
 		default:
 		}
@@ -162,10 +161,8 @@ func launch(t *testing.T, cmd *exec.Cmd) *server {
 }
 
 func (s *server) kill() {
-	_ = s.cmd.Process.Signal(syscall.SIGKILL)
-	for s.cmd.Process.Signal(syscall.Signal(0)) == nil {
-		time.Sleep(time.Millisecond) // until Wait has reaped it
-	}
+	_ = s.cmd.Cancel()
+	<-s.exited
 }
 
 // ready waits until the service answers that it is.

@@ -194,7 +194,7 @@ func TestDrainIsVisibleAndFinishesWhatIsUnderWay(t *testing.T) {
 	if a := s.deposit(t, 1, "s", "FAKE"); a.status != 200 {
 		t.Errorf("deposit while draining: %d %s", a.status, a.body)
 	}
-	eventually(t, "the service ends", func() bool { return s.cmd.Process.Signal(syscall.Signal(0)) != nil })
+	<-s.exited
 	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit code %d\n%s", code, s.log)
 	}

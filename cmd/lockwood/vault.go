@@ -39,19 +39,19 @@ type vault struct {
 // and the keys comes as one error. A vault that is readOnly never writes.
 func (c *cli) open(ctx context.Context, environ []string, readOnly bool) (*vault, error) {
 	v := &vault{}
-	var err, keyErr error
+	var err, keyErr, providerErr error
 	v.cfg, err = config.Load(environ, c.envFile)
 	v.log = c.logger(v.cfg, readOnly)
 	v.keys, keyErr = envkey.New(envkeyOptions(v.cfg, v.log))
-	if err := errors.Join(err, keyErr); err != nil {
+	registry := &core.Registry{}
+	registry.Register(envkey.Scheme, v.keys.Factory())
+	if v.provider, providerErr = registry.Open(ctx, v.cfg.KeyProvider); providerErr != nil {
+		providerErr = fmt.Errorf("FOREST_EXECUTOR_KEY_PROVIDER: %w", providerErr)
+	}
+	if err := errors.Join(err, keyErr, providerErr); err != nil {
 		return nil, usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
 	}
 	v.warnings = append(v.cfg.Warnings, v.keys.Warnings()...)
-	registry := &core.Registry{}
-	registry.Register(envkey.Scheme, v.keys.Factory())
-	if v.provider, err = registry.Open(ctx, v.cfg.KeyProvider); err != nil {
-		return nil, usageError(fmt.Errorf("FOREST_EXECUTOR_KEY_PROVIDER: %w", err))
-	}
 	if v.store, err = openStore(ctx, &v.cfg.Database, readOnly); err != nil {
 		return nil, err
 	}

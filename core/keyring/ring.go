@@ -48,7 +48,8 @@ type Ring struct {
 	state       State
 	unlocked    map[envelope.KeyID]*unlockedKey
 	attempts    map[envelope.KeyID]*attempt // failed unlocks; the zero ID is making a primary
-	maxVersion  int64                       // the highest version ever seen
+	maxVersion  int64                       // the highest version ever unlocked
+	reserved    map[envelope.KeyID]int64    // the most seals ever seen reserved
 	legacyProof bool                        // a legacy key opened what was there before the first data key
 	blocked     error                       // why no data key may be in memory
 	problem     error                       // why nothing can be sealed, if not blocked
@@ -90,6 +91,7 @@ func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
 		current:  newKEK(provider),
 		unlocked: make(map[envelope.KeyID]*unlockedKey),
 		attempts: make(map[envelope.KeyID]*attempt),
+		reserved: make(map[envelope.KeyID]int64),
 		settling: make(chan struct{}, 1),
 	}
 	for _, p := range r.opts.Previous {

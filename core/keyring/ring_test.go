@@ -405,6 +405,35 @@ func TestAnOlderPrimaryIsNotUsedAgain(t *testing.T) {
 	})
 }
 
+func TestARewoundBudgetRollsTheRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		r := mustStart(t, kms, store, keyring.Options{MaxSeals: 1600, SealBlock: 10})
+		old := keyIDOf(t, mustSeal(t, r, "x"))
+		for range 50 {
+			mustSeal(t, r, "x")
+		}
+		time.Sleep(3 * time.Second)
+		store.edit(func(s *memoryStore) { s.state.DataKeys[0].SealsReserved = 0 })
+		time.Sleep(3 * time.Second)
+		if keyIDOf(t, mustSeal(t, r, "x")) == old {
+			t.Error("a key whose budget was set back goes on sealing")
+		}
+	})
+}
+
+func TestACorruptWrapIsReplacedFromAPreviousOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before, after, store := newKMS("before"), newKMS("after"), newStore()
+		record := mustSeal(t, mustStart(t, before, store, keyring.Options{}), "token")
+		opts := keyring.Options{Previous: []core.KeyProvider{before}}
+		mustStart(t, after, store, opts).Close()
+		store.edit(func(s *memoryStore) { s.state.DataKeys[0].Wraps[1].Wrapped[20] ^= 1 })
+		mustOpen(t, mustStart(t, after, store, opts), record, "token", false)
+		mustOpen(t, mustStart(t, after, store, keyring.Options{}), record, "token", false)
+	})
+}
+
 func TestAForgedVersionDoesNotStopTheRing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms, store := newKMS("a"), newStore()

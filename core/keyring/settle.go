@@ -92,6 +92,9 @@ func (r *Ring) load(ctx context.Context) error {
 		}
 	}
 	r.state = state
+	if p := state.Primary(); p != nil {
+		r.reserved[p.ID] = max(r.reserved[p.ID], p.SealsReserved)
+	}
 	for id := range r.unlocked {
 		if _, ok := r.find(id); !ok {
 			delete(r.unlocked, id)
@@ -126,8 +129,9 @@ func (r *Ring) ensurePrimary(ctx context.Context) error {
 func (r *Ring) tryPrimary(ctx context.Context) error {
 	r.mu.Lock()
 	state, newest := r.state, r.maxVersion
-	r.mu.Unlock()
 	p := state.Primary()
+	rewound := p != nil && p.SealsReserved < r.reserved[p.ID]
+	r.mu.Unlock()
 	switch {
 	case r.opts.WriteLegacy && state.LegacyClosed:
 		return ErrLegacyClosed
@@ -138,10 +142,10 @@ func (r *Ring) tryPrimary(ctx context.Context) error {
 			return err
 		}
 		return r.makePrimary(ctx, &state, envelope.KeyID{})
-	case p.Version < newest && !r.opts.ReadOnly:
+	case (p.Version < newest || rewound) && !r.opts.ReadOnly:
 		// Whoever restores an old database, or edits it, would otherwise choose
-		// the key that seals, and rewind its seal budget.
-		r.opts.Logger.Error("the store's primary data key is older than one seen before; rolling to a new one",
+		// the key that seals, or rewind its seal budget.
+		r.opts.Logger.Error("the store has gone back in time: its primary data key is older, or has fewer seals reserved, than was seen before; rolling to a new one",
 			"key_id", p.ID.String(), "key_version", p.Version, "newest_version", newest)
 		return r.makePrimary(ctx, &state, p.ID)
 	}

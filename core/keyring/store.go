@@ -96,8 +96,9 @@ type Store interface {
 	InsertDataKey(ctx context.Context, k NewDataKey) error
 
 	// AddWrap stores a further wrap of the data key. It replaces one under
-	// exactly the same KEK ID and touches no other. It returns ErrNotEnabled
-	// for a key that is not enabled.
+	// exactly the same KEK ID, so the caller has seen the new one unwrap where
+	// there is one, and touches no other. It returns ErrNotEnabled for a key that
+	// is not enabled.
 	AddWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) error
 
 	// ReserveSeals takes n seals out of the key's budget for this instance. ok is

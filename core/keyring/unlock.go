@@ -177,6 +177,12 @@ func (r *Ring) rewrap(ctx context.Context, id envelope.KeyID) error {
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return w.KEKID == wrap.KEKID }) {
+		// It takes the place of one that does not unwrap, so it is proven first.
+		if _, err := r.current.unwrap(ctx, id, wrap, storeID, k.Version); err != nil {
+			return fmt.Errorf("verifying wrap: %w", r.heed(err))
+		}
+	}
 	if err := r.store.AddWrap(ctx, id, wrap); err != nil {
 		return fmt.Errorf("storing wrap: %w", err)
 	}

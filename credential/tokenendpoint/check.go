@@ -32,22 +32,36 @@ type Options struct {
 	AllowLocal bool
 }
 
-// Check judges a token endpoint. It returns the URL as the WHATWG serializer
-// writes it, which is the string to connect to: another parser may read raw
-// differently. It returns one of the package's errors if the endpoint is
-// refused. Check resolves no name and is safe for concurrent use.
-func Check(raw string, opts Options) (string, error) {
-	u, err := url.Parse(raw)
+// Check judges a token endpoint. It returns nil, or one of the package's errors if
+// the endpoint is refused. It resolves no name and is safe for concurrent use.
+func Check(raw string, opts Options) error {
+	_, err := parse(raw, opts)
+	return err
+}
+
+// Canonical judges a token endpoint as Check does and returns it as the WHATWG
+// serializer writes it. That is the string to connect to: net/url, and with it
+// net/http, may read raw otherwise than it was judged.
+func Canonical(raw string, opts Options) (string, error) {
+	u, err := parse(raw, opts)
 	if err != nil {
-		return "", ErrURL
-	}
-	if err := checkParts(u, opts); err != nil {
 		return "", err
 	}
-	if strings.IndexByte(raw, 0) >= 0 {
-		return "", ErrNUL
-	}
 	return u.Href(false), nil
+}
+
+func parse(raw string, opts Options) (*url.Url, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, ErrURL
+	}
+	if err := checkParts(u, opts); err != nil {
+		return nil, err
+	}
+	if strings.IndexByte(raw, 0) >= 0 {
+		return nil, ErrNUL
+	}
+	return u, nil
 }
 
 // checkParts asks for the most telling reason first, in upstream's order where

@@ -91,9 +91,8 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 	return nil
 }
 
-// prepareFile makes an empty file, which is an empty database, so that it and
-// the log beside it, which takes over its mode, are closed to others from the
-// start.
+// prepareFile makes an empty file, which is an empty database, so that it is
+// closed to others from the start.
 func prepareFile(cfg Config) error {
 	if cfg.ReadOnly {
 		_, err := os.Stat(cfg.Path)
@@ -128,8 +127,11 @@ func fileDSNs(cfg Config) (writing, reading string) {
 		}
 		return only, only
 	}
-	writing = dsn(name, "journal_mode(wal)", "synchronous(full)", "foreign_keys(on)", "secure_delete(on)") + "&_txlock=immediate"
-	return writing, dsn(name, "query_only(on)")
+	// The log takes the mode and the owner of the file; its index, which holds
+	// numbers of pages and no content, does not.
+	like := "&modeof=" + url.QueryEscape(cfg.Path)
+	writing = dsn(name, "journal_mode(wal)", "synchronous(full)", "foreign_keys(on)", "secure_delete(on)") + "&_txlock=immediate" + like
+	return writing, dsn(name, "query_only(on)") + like
 }
 
 // atRest reports whether the file keeps a write-ahead log and nobody has it open,

@@ -1,0 +1,230 @@
+package tokenendpoint
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// endpoints are URLs and the reason for which each is refused, or nil.
+var endpoints = map[string]error{
+	"https://idp.example.com/token":          nil,
+	"HTTPS://IDP.EXAMPLE.COM/Token":          nil,
+	"https:idp.example.com/token":            nil,
+	"\\https://idp.example.com":              ErrURL,
+	"https:\\\\idp.example.com\\token":       nil,
+	" \thttps://idp.example.com/token\n":     nil,
+	"https://idp.exa\nmple.com/token":        nil,
+	"https://idp.example.com:8443/token":     nil,
+	"https://idp.example.com:65535/":         nil,
+	"https://idp.example.com:443/":           nil,
+	"https://auth.localhost.example.com/":    nil,
+	"https://notlocalhost/":                  nil,
+	"https://localhost4.example.com/":        nil,
+	"https://metadata.example.com/":          nil,
+	"https://b\u00fccher.example/token":      nil,
+	"https://idp.example.com./token":         nil,
+	"https://a..b/":                          nil,
+	"https://10.0.0.5/":                      nil,
+	"https://192.168.1.10:8443/token":        nil,
+	"https://172.16.0.1/":                    nil,
+	"https://100.64.0.1/":                    nil,
+	"https://[fc00::1]/":                     nil,
+	"https://[2001:db8::1]/":                 nil,
+	"https://[::ffff:10.0.0.1]/":             nil,
+	"https://169.255.0.1/":                   nil,
+	"https://168.63.129.17/":                 nil,
+	"https://idp.example.com/\u0001?a=b#c":   nil,
+	"":                                       ErrURL,
+	"not a url":                              ErrURL,
+	"/token":                                 ErrURL,
+	"https://":                               ErrURL,
+	"https://idp .example.com/":              ErrURL,
+	"https://1.2.3.4.5/":                     ErrURL,
+	"https://4294967296/":                    ErrURL,
+	"https://[fe80::1%25eth0]/":              ErrURL,
+	"https://idp.example.com:99999/":         ErrURL,
+	"\ufeffhttps://idp.example.com/":         ErrURL,
+	"file:///etc/passwd":                     ErrScheme,
+	"javascript:alert(1)":                    ErrScheme,
+	"blob:https://idp.example.com/x":         ErrScheme,
+	"wss://idp.example.com/":                 ErrScheme,
+	"http://idp.example.com/token":           ErrHTTPS,
+	"http://127.0.0.1/token":                 ErrHTTPS,
+	"https://user:pass@idp.example.com/":     ErrUserinfo,
+	"https://user@idp.example.com/":          ErrUserinfo,
+	"https://:pass@idp.example.com/":         ErrUserinfo,
+	"https://idp.example.com@127.0.0.1/":     ErrLoopback,
+	"https://idp.example.com:22/":            ErrPort,
+	"https://idp.example.com:0/":             ErrPort,
+	"https://idp.example.com:00025/":         ErrPort,
+	"https://idp.example.com/\x00":           ErrNUL,
+	"\x00https://idp.example.com/":           ErrNUL,
+	"https://localhost/":                     ErrLoopback,
+	"https://LocalHost/":                     ErrLoopback,
+	"https://localhost./":                    ErrLoopback,
+	"https://localhost../":                   ErrLoopback,
+	"https://foo.bar.localhost/":             ErrLoopback,
+	"https://localhost.localdomain/":         ErrLoopback,
+	"https://foo.localhost.localdomain/":     ErrLoopback,
+	"https://localhost6.localdomain6/":       ErrLoopback,
+	"https://ip6-localhost/":                 ErrLoopback,
+	"https://_localdnsstub/":                 ErrLoopback,
+	"https://loc%61lhost/":                   ErrLoopback,
+	"https://\u24dbocalhost/":                ErrLoopback,
+	"https://lo\u00adcalhost/":               ErrLoopback,
+	"https://127.0.0.1/":                     ErrLoopback,
+	"https://127.1/":                         ErrLoopback,
+	"https://0x7f.1/":                        ErrLoopback,
+	"https://0177.0.0.1/":                    ErrLoopback,
+	"https://2130706433/":                    ErrLoopback,
+	"https://127.0.0.1./":                    ErrLoopback,
+	"https://%31%32%37.0.0.1/":               ErrLoopback,
+	"https://\uff11\uff12\uff17.0.0.1/":      ErrLoopback,
+	"https://127\u30020\u30020\u30021/":      ErrLoopback,
+	"https://[::1]/":                         ErrLoopback,
+	"https://[::ffff:127.0.0.1]/":            ErrLoopback,
+	"https://[::ffff:7f00:1]/":               ErrLoopback,
+	"https://0/":                             ErrUnspecified,
+	"https://[::]/":                          ErrUnspecified,
+	"https://[::ffff:0.0.0.0]/":              ErrUnspecified,
+	"http://169.254.169.254/latest":          ErrMetadata,
+	"https://0xa9fea9fe/":                    ErrMetadata,
+	"https://[fe80::1]/":                     ErrMetadata,
+	"https://[fd00:ec2::254]/":               ErrMetadata,
+	"https://[fd20:ce::254]/":                ErrMetadata,
+	"https://100.100.100.200/":               ErrMetadata,
+	"https://168.63.129.16/":                 ErrMetadata,
+	"https://192.0.0.192/":                   ErrMetadata,
+	"https://[::ffff:100.100.100.200]/":      ErrMetadata,
+	"https://metadata.google.internal/":      ErrMetadata,
+	"https://metadata.google.internal../":    ErrMetadata,
+	"https://METADATA/":                      ErrMetadata,
+	"https://instance-data/":                 ErrMetadata,
+	"https://224.0.0.1/":                     ErrMulticast,
+	"https://255.255.255.255/":               ErrMulticast,
+	"https://[ff02::1]/":                     ErrMulticast,
+	"https://broadcasthost/":                 ErrMulticast,
+	"https://[::127.0.0.1]/":                 ErrTunnel,
+	"https://[::ffff:0:127.0.0.1]/":          ErrTunnel,
+	"https://[64:ff9b::127.0.0.1]/":          ErrTunnel,
+	"https://[64:ff9b:1::a9fe:a9fe]/":        ErrTunnel,
+	"https://[2002:7f00:1::]/":               ErrTunnel,
+	"https://[2001:0:4136:e378:8000::5601]/": ErrTunnel,
+}
+
+func TestCheck(t *testing.T) {
+	for raw, want := range endpoints {
+		if err := Check(raw, Options{}); !errors.Is(err, want) {
+			t.Errorf("Check(%q) = %v, want %v", raw, err, want)
+		}
+	}
+}
+
+func TestCheckAllowLocal(t *testing.T) {
+	for raw, want := range map[string]error{
+		"http://localhost:8080/token":        nil,
+		"http://127.0.0.1/token":             nil,
+		"https://[::1]/":                     nil,
+		"http://idp.example.com/token":       nil,
+		"http://169.254.169.254/":            ErrMetadata,
+		"https://0.0.0.0/":                   ErrUnspecified,
+		"https://[::127.0.0.1]/":             ErrTunnel,
+		"http://metadata/":                   ErrMetadata,
+		"ftp://localhost/":                   ErrScheme,
+		"http://user@localhost/":             ErrUserinfo,
+		"http://localhost:25/":               ErrPort,
+		"http://localhost/\x00":              ErrNUL,
+		"https://user:pass@idp.example.com/": ErrUserinfo,
+	} {
+		if err := Check(raw, Options{AllowLocal: true}); !errors.Is(err, want) {
+			t.Errorf("Check(%q) = %v, want %v", raw, err, want)
+		}
+	}
+}
+
+// TestCanonical holds that a client connects to what was judged.
+func TestCanonical(t *testing.T) {
+	for raw, want := range map[string]string{
+		" HTTPS:\\\\IDP.example.com:443\\to\nken": "https://idp.example.com/token",
+		"https://0x0a.1/":                         "https://10.0.0.1/",
+		"https://b\u00fccher.example":             "https://xn--bcher-kva.example/",
+	} {
+		if got, err := Canonical(raw, Options{}); err != nil || got != want {
+			t.Errorf("Canonical(%q) = %q, %v, want %q", raw, got, err, want)
+		}
+	}
+	if got, err := Canonical("https://127.1/", Options{}); got != "" || !errors.Is(err, ErrLoopback) {
+		t.Errorf("Canonical of a loopback endpoint = %q, %v", got, err)
+	}
+}
+
+func TestCheckAddr(t *testing.T) {
+	for _, test := range []struct {
+		addr string
+		opts Options
+		want error
+	}{
+		{"93.184.216.34", Options{}, nil},
+		{"10.0.0.1", Options{}, nil},
+		{"127.0.0.1", Options{}, ErrLoopback},
+		{"127.0.0.1", Options{AllowLocal: true}, nil},
+		{"::ffff:127.0.0.1", Options{}, ErrLoopback},
+		{"::1", Options{AllowLocal: true}, nil},
+		{"fe80::1%eth0", Options{AllowLocal: true}, ErrMetadata},
+		{"::", Options{AllowLocal: true}, ErrUnspecified},
+		{"64:ff9b::8.8.8.8", Options{}, ErrTunnel},
+	} {
+		if err := CheckAddr(netip.MustParseAddr(test.addr), test.opts); !errors.Is(err, test.want) {
+			t.Errorf("CheckAddr(%s, %+v) = %v, want %v", test.addr, test.opts, err, test.want)
+		}
+	}
+}
+
+// FuzzCheck holds, by the standard library's own idea of addresses, that nothing
+// accepted is or contains a local address, and that the canonical form of what is
+// accepted is accepted.
+func FuzzCheck(f *testing.F) {
+	if len(endpoints) == 0 {
+		f.Fatal("no seeds")
+	}
+	for raw := range endpoints {
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		canonical, err := Canonical(raw, Options{})
+		if (err == nil) != (Check(raw, Options{}) == nil) {
+			t.Fatalf("Check and Canonical disagree on %q", raw)
+		}
+		if err != nil {
+			return
+		}
+		rest, ok := strings.CutPrefix(canonical, "https://")
+		if !ok {
+			t.Fatalf("%q: scheme of %q", raw, canonical)
+		}
+		if err := Check(canonical, Options{}); err != nil {
+			t.Fatalf("%q: canonical %q refused: %v", raw, canonical, err)
+		}
+		host, _, _ := strings.Cut(rest, "/")
+		if strings.Contains(host, "@") {
+			t.Fatalf("%q: user name in %q", raw, canonical)
+		}
+		checkLocal(t, raw, host)
+	})
+}
+
+func checkLocal(t *testing.T, raw, host string) {
+	if port, err := netip.ParseAddrPort(host); err == nil {
+		host = port.Addr().String()
+	}
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if err != nil {
+		return
+	}
+	addr = addr.Unmap()
+	if addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() || addr.IsMulticast() {
+		t.Fatalf("%q: host %s accepted", raw, addr)
+	}
+}
