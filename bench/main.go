@@ -10,16 +10,30 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/lockwood-kms/lockwood/bench/baseline"
 )
 
 func main() {
-	short := flag.Bool("short", false, "measure less, for CI: the tables are rougher")
-	only := flag.String("only", "", "measure only this: sealing, deposits or startup")
-	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stdout, *short, *only); err != nil {
+	if err := command(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
 		os.Exit(1)
 	}
+}
+
+func command(ctx context.Context) error {
+	if len(os.Args) > 1 && os.Args[1] == baseline.Command {
+		return baseline.Main(ctx)
+	}
+	short := flag.Bool("short", false, "measure less, for CI: the figures are rougher")
+	only := flag.String("only", "", "measure only this: sealing, deposits or startup")
+	flag.Parse()
+	b, err := newBench(*short, *only)
+	if err != nil {
+		return err
+	}
+	return b.run(ctx, os.Stdout)
 }

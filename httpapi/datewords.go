@@ -50,7 +50,7 @@ func parseWords(s string) (date, bool) {
 // from the end: the name of the zone, which JavaScript adds.
 func splitWords(s string) ([]string, bool) {
 	s, comment, commented := strings.Cut(s, "(")
-	if commented && (!strings.HasSuffix(s, " ") || strings.IndexAny(comment, "()") != len(comment)-1) {
+	if commented && (!strings.HasSuffix(s, " ") || comment == "" || strings.IndexAny(comment, "()") != len(comment)-1) {
 		return nil, false
 	}
 	// Newer engines put a narrow no-break space before AM and PM.

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
 func TestKeyGeneratePrintsAFreshKey(t *testing.T) {
@@ -101,7 +103,7 @@ func TestWhiteSpaceAroundTheKeyIsTheOperatorsToJudge(t *testing.T) {
 func TestDevStartsWithNothing(t *testing.T) {
 	cmd := lockwood(context.Background(), t, []string{"HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0"}, "serve", "--dev")
 	s := launch(t, cmd)
-	eventually(t, "the curl lines are printed", func() bool { return strings.Contains(s.log.String(), "/mcp-oauth-credentials/my-server -H") })
+	pgtest.Eventually(t, "the curl lines are printed", func() bool { return strings.Contains(s.log.String(), "/mcp-oauth-credentials/my-server -H") })
 	for _, line := range curlLines(s.log.String()) {
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", line+" --fail-with-body").CombinedOutput()
 		if err != nil {

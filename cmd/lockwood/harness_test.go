@@ -147,7 +147,7 @@ func launch(t *testing.T, cmd *exec.Cmd) *server {
 		_ = s.cmd.Wait()
 		close(s.exited)
 	}()
-	eventually(t, "the service listens", func() bool {
+	pgtest.Eventually(t, "the service listens", func() bool {
 		select {
 		case <-s.exited:
 			t.Fatalf("the service ended:\n%s", s.log)
@@ -168,7 +168,7 @@ func (s *server) kill() {
 // ready waits until the service answers that it is.
 func (s *server) ready(t *testing.T) *server {
 	t.Helper()
-	eventually(t, "the service is ready", func() bool {
+	pgtest.Eventually(t, "the service is ready", func() bool {
 		resp, err := http.Get(s.admin + "/readyz")
 		if err != nil {
 			return false
@@ -318,15 +318,4 @@ func (d *testDatabase) record(t *testing.T, user int64, server string) (record [
 		t.Fatal(err)
 	}
 	return record
-}
-
-// eventually polls until ok, for a generous time.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }

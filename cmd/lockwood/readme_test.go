@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
 // readmeBlocks returns the shell blocks of the README, as written.
@@ -95,7 +97,7 @@ func TestReadmeRuns(t *testing.T) {
 			t.Log(out.String())
 		}
 	})
-	eventually(t, "the curl lines are printed", func() bool { return len(curlLines(out.String())) == 3 })
+	pgtest.Eventually(t, "the curl lines are printed", func() bool { return len(curlLines(out.String())) == 3 })
 	for _, line := range curlLines(out.String()) {
 		if text, err := exec.CommandContext(t.Context(), "sh", "-c", line+" --fail-with-body").CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", line, err, text)

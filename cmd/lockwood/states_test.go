@@ -33,7 +33,7 @@ func TestWithoutAKeyAllButDepositsWorksUntilTheKeyFileAppears(t *testing.T) {
 		if err := os.WriteFile(file, []byte(testKey+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the key file is taken up", func() bool { return s.deposit(t, 1, "s", "FAKE").status == 200 })
+		pgtest.Eventually(t, "the key file is taken up", func() bool { return s.deposit(t, 1, "s", "FAKE").status == 200 })
 	})
 }
 
@@ -54,7 +54,7 @@ func TestTwoInstancesOneWithAnotherKey(t *testing.T) {
 	if after := rows(); after != before {
 		t.Errorf("rows were %s and are %s", before, after)
 	}
-	eventually(t, "both instances are known", func() bool { return d.count(t, "forest.lockwood_instances") == 2 })
+	pgtest.Eventually(t, "both instances are known", func() bool { return d.count(t, "forest.lockwood_instances") == 2 })
 	s := status(t, d.env)
 	ids := map[string]bool{}
 	for _, i := range s.Instances {
@@ -104,7 +104,7 @@ func TestTheDatabaseMayGoAndComeBack(t *testing.T) {
 	cluster.Stop(t)
 	late := serve(t, d.env) // one that starts while the database is down
 	for _, s := range []*server{s, late} {
-		eventually(t, "deposits are refused", func() bool {
+		pgtest.Eventually(t, "deposits are refused", func() bool {
 			a := s.deposit(t, 1, "s", "FAKE")
 			return a.status == 503 && a.body == `{"code":"database_unavailable"}` && a.header.Get("Retry-After") != ""
 		})
@@ -127,7 +127,7 @@ func TestTheDatabaseMayGoAndComeBack(t *testing.T) {
 	cluster.Start(t)
 	for _, s := range []*server{s, late} {
 		s.ready(t)
-		eventually(t, "deposits are taken again", func() bool { return s.deposit(t, 1, "s", "FAKE").status == 200 })
+		pgtest.Eventually(t, "deposits are taken again", func() bool { return s.deposit(t, 1, "s", "FAKE").status == 200 })
 	}
 }
 
@@ -164,7 +164,7 @@ func TestKillNineLosesNoAnsweredDeposit(t *testing.T) {
 					}
 				})
 			}
-			eventually(t, "deposits are flowing", func() bool { return total.Load() >= 40 })
+			pgtest.Eventually(t, "deposits are flowing", func() bool { return total.Load() >= 40 })
 			s.kill()
 			wg.Wait()
 		}
@@ -184,7 +184,7 @@ func TestDrainIsVisibleAndFinishesWhatIsUnderWay(t *testing.T) {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "health says draining", func() bool {
+	pgtest.Eventually(t, "health says draining", func() bool {
 		a := s.call(t, 1, "GET", "/health", "")
 		return a.status == 200 && strings.Contains(a.body, "draining")
 	})

@@ -50,7 +50,21 @@ func Canonical(raw string, opts Options) (string, error) {
 	return u.Href(false), nil
 }
 
+// maxLength, in bytes, is that of 2048 characters outside ASCII. maxAt bounds the
+// number of '@', at each of which the parser copies the user name before it: a
+// few thousand would keep it busy for long.
+const (
+	maxLength = 8 << 10
+	maxAt     = 32
+)
+
 func parse(raw string, opts Options) (*url.Url, error) {
+	if len(raw) > maxLength {
+		return nil, ErrURL
+	}
+	if strings.Count(raw, "@") > maxAt {
+		return nil, ErrUserinfo
+	}
 	u, err := url.Parse(raw)
 	if err != nil {
 		return nil, ErrURL

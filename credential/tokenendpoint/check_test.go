@@ -122,6 +122,24 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestCheckIsFast holds that no short URL keeps the parser busy: it gives up
+// before the work, not after it, so the bound is on allocations and not on time.
+func TestCheckIsFast(t *testing.T) {
+	for raw, want := range map[string]error{
+		"https://" + strings.Repeat("@", 2000) + "idp.example.com/": ErrUserinfo,
+		"https://idp.example.com/" + strings.Repeat("a", maxLength): ErrURL,
+	} {
+		allocations := testing.AllocsPerRun(1, func() {
+			if err := Check(raw, Options{}); !errors.Is(err, want) {
+				t.Errorf("Check = %v, want %v", err, want)
+			}
+		})
+		if allocations > 0 {
+			t.Errorf("%.0f allocations for a URL of %d bytes", allocations, len(raw))
+		}
+	}
+}
+
 func TestCheckAllowLocal(t *testing.T) {
 	for raw, want := range map[string]error{
 		"http://localhost:8080/token":        nil,

@@ -2,6 +2,8 @@ package sqlite
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -29,13 +31,27 @@ func (s stamp) Scan(value any) error {
 }
 
 func (s stamp) parse(text string) error {
+	text, cycles := withinFourDigits(text)
 	for _, layout := range []string{timeLayout, time.RFC3339Nano} {
 		if t, err := time.Parse(layout, text); err == nil {
-			*s.time = t.UTC()
+			*s.time = t.UTC().AddDate(400*cycles, 0, 0)
 			return nil
 		}
 	}
 	return fmt.Errorf("a time is stored in an unknown form")
+}
+
+// withinFourDigits moves a time of a year above 9999, which a client may give and
+// package time does not parse, back by so many cycles of 400 years, in which the
+// Gregorian calendar repeats.
+func withinFourDigits(text string) (moved string, cycles int) {
+	digits, rest, _ := strings.Cut(strings.TrimPrefix(text, "+"), "-")
+	year, err := strconv.Atoi(digits)
+	if err != nil || year <= 9999 {
+		return text, 0
+	}
+	cycles = (year - 9600) / 400
+	return fmt.Sprintf("%04d-%s", year-400*cycles, rest), cycles
 }
 
 // optionalStamp is stamp for a column that may be NULL.

@@ -1,0 +1,35 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+const module = "github.com/lockwood-kms/lockwood"
+
+// Build builds the product's binary in dir and returns its path. The working
+// directory must be inside the bench module.
+func Build(ctx context.Context, dir string) (string, error) {
+	root, err := goCommand(ctx, "list", "-m", "-f", "{{.Dir}}", module)
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "lockwood")
+	_, err = goCommand(ctx, "build", "-C", strings.TrimSpace(root), "-o", binary, "./cmd/lockwood")
+	return binary, err
+}
+
+func goCommand(ctx context.Context, args ...string) (string, error) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("go %s: %w\n%s", args[0], err, stderr.String())
+	}
+	return string(out), nil
+}
