@@ -3,9 +3,15 @@ package deposits
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/lockwood-kms/lockwood/bench/measure"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
@@ -27,6 +33,38 @@ func withCluster(use func(*host, *pgtest.Cluster) error) (err error) {
 		}
 	}()
 	return use(h, pgtest.Start(h, nil))
+}
+
+// database is a database of a cluster.
+type database struct {
+	url string
+	dir string // of the cluster
+}
+
+func newDatabase(h *host, c *pgtest.Cluster) database { return database{c.NewDatabase(h), c.Dir()} }
+
+// cpu returns the CPU time that the processes of the cluster that run now have
+// used. Connections are kept, so they are the same from window to window.
+func (d database) cpu() (total time.Duration, err error) {
+	text, err := os.ReadFile(filepath.Join(d.dir, "data", "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	pid, _, _ := strings.Cut(string(text), "\n")
+	children, err := os.ReadFile(filepath.Join("/proc", pid, "task", pid, "children"))
+	if err != nil {
+		return 0, err
+	}
+	for child := range strings.FieldsSeq(string(children)) {
+		n, err := strconv.Atoi(child)
+		if err != nil {
+			return 0, err
+		}
+		if used, err := measure.CPUOf(n); err == nil { // it may have ended since
+			total += used
+		}
+	}
+	return total, nil
 }
 
 // host stands for the test that package pgtest expects.

@@ -21,8 +21,9 @@ const connections = 16
 // target is a server with its clients.
 type target struct {
 	*server.Process
-	crowd  *load.Crowd
-	secret string // signs the tokens
+	crowd    *load.Crowd
+	secret   string // signs the tokens
+	database database
 }
 
 func (t *target) stop() {
@@ -31,33 +32,33 @@ func (t *target) stop() {
 }
 
 // newLockwood starts the product on a database.
-func newLockwood(ctx context.Context, binary, dir, databaseURL string) (*target, error) {
+func newLockwood(ctx context.Context, binary, dir string, db database) (*target, error) {
 	secret := envkey.Generate()
-	return newTarget(ctx, dir, secret, []string{
-		"DATABASE_URL=" + databaseURL, "ADMIN_ADDR=",
+	return newTarget(ctx, dir, db, secret, []string{
+		"DATABASE_URL=" + db.url, "ADMIN_ADDR=",
 		"FOREST_AUTH_SECRET=" + secret, "FOREST_EXECUTOR_ENCRYPTION_KEY=" + envkey.Generate(),
 	}, binary, "serve")
 }
 
 // newBaseline starts the minimal handler on a database with the same table.
-func newBaseline(ctx context.Context, dir, databaseURL, mode string) (*target, error) {
-	db, err := postgres.Open(ctx, postgres.Config{URL: core.Secret(databaseURL)})
+func newBaseline(ctx context.Context, dir string, db database, mode string) (*target, error) {
+	schema, err := postgres.Open(ctx, postgres.Config{URL: core.Secret(db.url)})
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close()
-	if err := db.Migrate(ctx, store.MigrateOptions{WriteLegacy: true}); err != nil { // what it writes is no record
+	defer schema.Close()
+	if err := schema.Migrate(ctx, store.MigrateOptions{WriteLegacy: true}); err != nil { // what it writes is no record
 		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	env := []string{"DATABASE_URL=" + databaseURL, baseline.ExecModeVariable + "=" + mode}
-	return newTarget(ctx, dir, envkey.Generate(), env, self, baseline.Command)
+	env := []string{"DATABASE_URL=" + db.url, baseline.ExecModeVariable + "=" + mode}
+	return newTarget(ctx, dir, db, envkey.Generate(), env, self, baseline.Command)
 }
 
-func newTarget(ctx context.Context, dir, secret string, env []string, program string, args ...string) (*target, error) {
+func newTarget(ctx context.Context, dir string, db database, secret string, env []string, program string, args ...string) (*target, error) {
 	dir, err := os.MkdirTemp(dir, "server")
 	if err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func newTarget(ctx context.Context, dir, secret string, env []string, program st
 	if err = p.Await(func() bool { return load.Accepted(p.Addr, first) }); err == nil {
 		var crowd *load.Crowd
 		if crowd, err = load.NewCrowd(p.Addr, secret, connections); err == nil {
-			return &target{p, crowd, secret}, nil
+			return &target{p, crowd, secret, db}, nil
 		}
 	}
 	p.Stop()
@@ -82,14 +83,15 @@ func newTarget(ctx context.Context, dir, secret string, env []string, program st
 
 // figures is what windows of one target gave, one value each.
 type figures struct {
-	rate measure.Sample // deposits a second
-	cpu  measure.Sample // CPU time of the server a deposit, in microseconds
+	rate     measure.Sample // deposits a second
+	server   measure.Sample // CPU time a deposit of the server, in microseconds
+	database measure.Sample // and of the database
 }
 
 // window adds one window to f.
 func (t *target) window(ctx context.Context, length time.Duration, f *figures) error {
 	began := time.Now()
-	before, err := t.CPU()
+	server, database, err := t.cpu()
 	if err != nil {
 		return err
 	}
@@ -98,11 +100,22 @@ func (t *target) window(ctx context.Context, length time.Duration, f *figures) e
 		return err
 	}
 	took := time.Since(began)
-	after, err := t.CPU()
+	serverAfter, databaseAfter, err := t.cpu()
 	if err != nil {
 		return err
 	}
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(done) }
 	f.rate = append(f.rate, float64(done)/took.Seconds())
-	f.cpu = append(f.cpu, float64((after-before).Microseconds())/float64(done))
+	f.server = append(f.server, each(serverAfter-server))
+	f.database = append(f.database, each(databaseAfter-database))
 	return ctx.Err()
+}
+
+// cpu returns the CPU time used so far.
+func (t *target) cpu() (server, database time.Duration, err error) {
+	if server, err = t.CPU(); err != nil {
+		return 0, 0, err
+	}
+	database, err = t.database.cpu()
+	return server, database, err
 }

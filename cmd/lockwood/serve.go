@@ -68,7 +68,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 	}
 	defer v.close()
 	for _, w := range v.warnings {
-		v.log.Warn(w)
+		v.log.Warn("the configuration works, and should be better", "warning", w)
 	}
 	s, err := newService(v)
 	if err != nil {

@@ -9,14 +9,12 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 )
 
-func ptr[T any](v T) *T { return &v }
-
 // TestAADReusesBuffer asserts that the buffer's contents go, its capacity stays.
 func TestAADReusesBuffer(t *testing.T) {
 	buf := append(make([]byte, 0, 64), "what stood here before"...)
 	aad := envelope.NewAAD(buf, "p")
 	aad.AddOptional(nil)
-	aad.AddOptional(ptr("x"))
+	aad.AddOptional(new("x"))
 	got, err := aad.Bytes()
 	if want := []byte("\x00\x00\x00\x01p\x00\x01\x00\x00\x00\x01x"); err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("encoding = %q, %v; want %q", got, err, want)
@@ -30,7 +28,7 @@ func TestAADReusesBuffer(t *testing.T) {
 func TestAADRefusesNUL(t *testing.T) {
 	for name, add := range map[string]func(*envelope.AAD){
 		"string":   func(a *envelope.AAD) { a.Add("a\x00") },
-		"optional": func(a *envelope.AAD) { a.AddOptional(ptr("\x00")) },
+		"optional": func(a *envelope.AAD) { a.AddOptional(new("\x00")) },
 	} {
 		aad := envelope.NewAAD(nil, "p")
 		add(&aad)
@@ -64,7 +62,7 @@ func decodeAAD(b []byte, kinds string) (values []*string, rest []byte, ok bool) 
 			return nil, nil, false
 		}
 		end := 4 + int(binary.BigEndian.Uint32(b))
-		values = append(values, ptr(string(b[4:end])))
+		values = append(values, new(string(b[4:end])))
 		b = b[end:]
 	}
 	return values, b, true

@@ -108,7 +108,7 @@ func TestEveryByteIsAuthenticated(t *testing.T) {
 				t.Errorf("%s: opens with bit %d of byte %d flipped", name, i%8, i/8)
 			}
 		}
-		for n := range len(record) {
+		for n := range record {
 			if out, _, err := s.Open(nil, record[:n], aad); err == nil || out != nil {
 				t.Errorf("%s: opens when cut to %d bytes", name, n)
 			}

@@ -7,7 +7,6 @@ import (
 	"crypto/cipher"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -303,7 +302,7 @@ func (l envLegacy) LegacyKey() *envelope.LegacyKey {
 func start(t *testing.T, p core.KeyProvider, s keyring.Store, opts keyring.Options) (*keyring.Ring, error) {
 	t.Helper()
 	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := keyring.New(p, s, &opts)
 	t.Cleanup(r.Close)

@@ -241,7 +241,7 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 		return fmt.Errorf("inserting a data key: %w", err)
 	}
 	r.keyEvent("data_key_created", key.ID(), version, slog.String("kek_id", string(wrapped.KEKID)))
-	r.remember(envelope.KeyID{}, nil)
+	_ = r.remember(envelope.KeyID{}, nil)
 	if err := r.load(ctx); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ const childEnv = "PGTEST_CHILD"
 func TestNothingIsLeftOfAKilledTest(t *testing.T) {
 	if os.Getenv(childEnv) != "" {
 		c := pgtest.Start(t, &pgtest.Options{NoSync: true})
-		os.Stdout.WriteString("DIR " + c.Dir() + "\n")
+		_, _ = os.Stdout.WriteString("DIR " + c.Dir() + "\n")
 		select {}
 	}
 	pgtest.Shared(t) // skips where there is no PostgreSQL

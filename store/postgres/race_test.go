@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -77,7 +78,8 @@ func TestDepositWaitsForADestructionUnderWay(t *testing.T) {
 // Reserving seals must not queue up behind deposits, nor they behind it.
 func TestReservationPassesADepositUnderWay(t *testing.T) {
 	depositor, other, db, _ := raced(t)
-	ctx := t.Context()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	state, err := other.LoadRing(ctx)
 	if err != nil {
 		t.Fatal(err)

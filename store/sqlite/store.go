@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ncruces/go-sqlite3/driver"
@@ -129,7 +130,7 @@ func fileDSNs(cfg Config) (writing, reading string) {
 	}
 	// The log takes the mode and the owner of the file; its index, which holds
 	// numbers of pages and no content, does not.
-	like := "&modeof=" + url.QueryEscape(cfg.Path)
+	like := "&modeof=" + strings.ReplaceAll(url.QueryEscape(cfg.Path), "+", "%20")
 	writing = dsn(name, "journal_mode(wal)", "synchronous(full)", "foreign_keys(on)", "secure_delete(on)") + "&_txlock=immediate" + like
 	return writing, dsn(name, "query_only(on)") + like
 }

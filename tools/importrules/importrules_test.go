@@ -32,6 +32,7 @@ var rules = []struct {
 	{module + "/core/envelope", []string{"core", "core/providertest", "fleet"}, []string{"core/keyring", "credential", "store/sqlite"}},
 	{module + "/core/keyring", []string{"core", "core/envelope", "providers/envkey", "config"}, []string{"credential", "store/postgres", "httpapi"}},
 	{module + "/credential", []string{"core", "core/keyring", "fleet", "config"}, []string{"store/postgres", "store/storetest", "httpapi"}},
+	{module + "/credential/tokenendpoint", []string{"core", "store/sqlite"}, []string{"httpapi"}},
 	{module + "/fleet", []string{"core/keyring", "credential"}, []string{"store/postgres", "httpapi"}},
 	{module + "/store/postgres", []string{"core/keyring", "credential", "fleet", "httpapi", "providers/envkey", "config"}, []string{"cmd/lockwood"}},
 	{module + "/providers/envkey", []string{"core", "core/keyring", "credential", "fleet", "store/postgres", "httpapi", "config"}, []string{"cmd/lockwood"}},

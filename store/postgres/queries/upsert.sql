@@ -8,7 +8,7 @@
 WITH data_key AS (
     SELECT FROM {{schema}}.lockwood_data_keys
     WHERE key_id = $10::bytea AND state = 'enabled'
-    FOR SHARE
+    FOR KEY SHARE
 )
 INSERT INTO {{schema}}.ai_mcp_oauth_credentials AS c (
     user_id, mcp_server_id, refresh_token_enc, client_id, client_secret_enc, client_secret_expires_at,

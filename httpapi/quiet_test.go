@@ -1,6 +1,0 @@
-package httpapi_test
-
-import "log/slog"
-
-// quiet is for tests that do not look at the log.
-var quiet = slog.New(slog.DiscardHandler)
