@@ -83,7 +83,7 @@ func TestForgedTokens(t *testing.T) {
 		}
 		return text + "." + segment(mac)
 	}
-	otherSecret, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"id": 7, "exp": 4102444800}).SignedString([]byte("x"))
+	otherSecret, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"id": 7, "exp": 4102444800}).SignedString([]byte("another-FAKE-secret-0123456789"))
 	if err != nil {
 		t.Fatal(err)
 	}

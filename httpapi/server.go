@@ -26,8 +26,8 @@ type Credentials interface {
 }
 
 // Server serves the routes of docs/http.md. It is an http.Handler, safe for
-// concurrent use, and may be run by Serve or in a server of one's own; the latter
-// answers 400 to a DELETE whose path holds a '%' that is not an escape.
+// concurrent use. Serve is the way to run it: a server of one's own lacks the
+// limits, and the care for request heads, of docs/http.md.
 type Server struct {
 	credentials Credentials
 	auth        *authenticator
@@ -59,6 +59,7 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 		ReadTimeout:       s.opts.ReadTimeout,
 		WriteTimeout:      s.opts.WriteTimeout,
 		IdleTimeout:       s.opts.IdleTimeout,
+		MaxHeaderBytes:    maxHead - 4<<10, // net/http adds as much
 		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
 		ConnState:         connState,
 		// OPTIONS * needs a token too.
@@ -71,7 +72,7 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 // http.ErrServerClosed, at once: the caller waits for Shutdown to return.
 func (s *Server) Serve(l net.Listener) error {
 	s.state.CompareAndSwap(StateIdle, StateRunning)
-	return s.http.Serve(lenientListener{l})
+	return s.http.Serve(headListener{l})
 }
 
 // Shutdown drains: it goes on serving for DrainDelay in StateDraining, then stops

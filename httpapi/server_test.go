@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -341,5 +342,77 @@ func TestAdmin(t *testing.T) {
 	}
 	if got := do(admin, "GET", route, ""); got.Code != 404 {
 		t.Errorf("a route of the main listener: %d", got.Code)
+	}
+}
+
+// TestRequestHeads sends what an HTTP client would not. Nothing but a 4xx answers
+// what is broken, and nothing is stored where two programs might disagree on what
+// was sent.
+func TestRequestHeads(t *testing.T) {
+	server, fake := newServer(t, nil)
+	addr := serve(t, server)
+	chunks := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(validBody), validBody)
+	length := fmt.Sprintf("Content-Length: %d\r\n", len(validBody))
+	const chunked = "Transfer-Encoding: chunked\r\n"
+	post := func(framing, body string) string {
+		return "POST " + route + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n" +
+			"Authorization: Bearer " + tokenOf(t, 7) + "\r\n" + framing + "\r\n" + body
+	}
+	for request, status := range map[string]int{
+		post(length, validBody):                                                             200,
+		post(chunked, chunks):                                                               200,
+		post(length+"Expect: 100-continue\r\n", validBody):                                  200,
+		post(length+chunked, chunks):                                                        400,
+		post(chunked+length, chunks):                                                        400,
+		post(length+length, validBody):                                                      400,
+		post("Transfer-Encoding: gzip, chunked\r\n", chunks):                                400,
+		post("Transfer-Encoding: identity\r\n", validBody):                                  400,
+		post("Content-Length: -1\r\n", validBody):                                           400,
+		post("Content-Length: 1_0\r\n", validBody):                                          400,
+		post(chunked, "zz\r\n"+chunks):                                                      400,
+		post(chunked, chunks[:40]):                                                          400,
+		"GET /health HTTP/1.0\r\n\r\n":                                                      200,
+		"GET http://x/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":              200,
+		"GET http://x?/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":             401,
+		"GET http://x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                     401,
+		"OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n":                        401,
+		"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n":                                 400,
+		"GET /health HTTP/2.0\r\nHost: x\r\n\r\n":                                           400,
+		"GET /health HTTP/1.1\nHost: x\n\n":                                                 400,
+		"GET /health HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n":                                400,
+		"GET /health HTTP/1.1\r\nHost : x\r\n\r\n":                                          400,
+		"GET /health HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 16<<10) + "\r\n\r\n": 431,
+	} {
+		fake.reset(nil)
+		if got := send(t, addr, request); got != status || (fake.callCount() == 1) != (status == 200 && request[0] == 'P') {
+			t.Errorf("%.400q: %d, want %d; %d deposits", request, got, status, fake.callCount())
+		}
+	}
+}
+
+// send sends a request and returns the status of the final response. It sends
+// nothing more, so that the server sees the end of a request that is cut short.
+func send(t *testing.T, addr, request string) int {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, request); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	for r := bufio.NewReader(conn); ; {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("%.100q: %v", request, err)
+		}
+		if resp.StatusCode >= 200 {
+			resp.Body.Close()
+			return resp.StatusCode
+		}
 	}
 }

@@ -18,11 +18,11 @@ const (
 func targetPath(target string) string {
 	if !strings.HasPrefix(target, "/") {
 		if _, rest, ok := strings.Cut(target, "://"); ok { // absolute form
-			slash := strings.IndexByte(rest, '/')
-			if slash < 0 {
+			authority := strings.IndexAny(rest, "/?#")
+			if authority < 0 || rest[authority] != '/' {
 				return "/"
 			}
-			target = rest[slash:]
+			target = rest[authority:]
 		}
 	}
 	if end := strings.IndexAny(target, "?#"); end >= 0 {
