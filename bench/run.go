@@ -65,7 +65,7 @@ func (b *bench) run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	fmt.Fprintf(w, "%s; %s; %s, %d cores\n\n", time.Now().Format(time.DateOnly), runtime.Version(), processor(), runtime.NumCPU())
 	binary := ""
 	for _, p := range b.parts {

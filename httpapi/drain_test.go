@@ -12,6 +12,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
 // get returns the status, the body and whether the connection stays open.
@@ -27,17 +28,6 @@ func get(t *testing.T, url string) (status int, body string, kept bool) {
 		t.Fatal(err)
 	}
 	return resp.StatusCode, string(text), !resp.Close
-}
-
-// await polls until ok, for a generous while.
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatal("waited in vain for " + what)
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 func TestDrainingIsVisible(t *testing.T) {
@@ -63,13 +53,13 @@ func TestDrainingIsVisible(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
 	go func() { stopped <- server.Shutdown(ctx) }()
-	await(t, "draining", func() bool { return server.State() == httpapi.StateDraining })
+	pgtest.Eventually(t, "draining", func() bool { return server.State() == httpapi.StateDraining })
 	if status, body, kept := get(t, health); status != 200 || body != `{"state":"draining"}` || kept {
 		t.Errorf("while it drains: %d %s, kept open: %t", status, body, kept)
 	}
 
 	cancel()
-	<-stopped
+	<-stopped //nolint:errcheck // cutting off what is left is what this test asks for
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		t.Errorf("Serve = %v", err)
 	}
@@ -99,7 +89,7 @@ func TestShutdownFinishesRequests(t *testing.T) {
 	addr := serve(t, server)
 	answered := make(chan int, 1)
 	go func() {
-		r, _ := http.NewRequest("POST", "http://"+addr+route, strings.NewReader(validBody))
+		r, _ := http.NewRequest(http.MethodPost, "http://"+addr+route, strings.NewReader(validBody))
 		r.Header.Set("Authorization", "Bearer "+tokenOf(t, 7))
 		r.Header.Set("Content-Type", "application/json")
 		resp, err := http.DefaultClient.Do(r)
@@ -107,16 +97,16 @@ func TestShutdownFinishesRequests(t *testing.T) {
 			answered <- 0
 			return
 		}
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		answered <- resp.StatusCode
 	}()
 	<-slow.entered
 	stopped := make(chan error, 1)
 	go func() { stopped <- server.Shutdown(t.Context()) }()
-	await(t, "the listener to close", func() bool {
+	pgtest.Eventually(t, "the listener to close", func() bool {
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 		return err != nil
 	})
@@ -139,7 +129,7 @@ func TestLargeBodyAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusRequestEntityTooLarge {
 			t.Errorf("%d bytes: %d", size, resp.StatusCode)
 		}

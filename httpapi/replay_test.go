@@ -1,6 +1,8 @@
 package httpapi_test
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -45,14 +47,16 @@ func serve(t testing.TB, server *httpapi.Server) (addr string) {
 		if err := server.Shutdown(t.Context()); err != nil && t.Context().Err() == nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 	addr = l.Addr().String()
 	resp, err := http.Get("http://" + addr + "/health") // from here on Serve changes no state
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
+	_ = resp.Body.Close()
 	return addr
 }
 
@@ -73,7 +77,7 @@ func (t *target) Prepare(e *replay.Exchange) (addr, skip string, err error) {
 }
 
 func (t *target) Seed(userID int64, server string) error {
-	return t.Deposit(nil, userID, &credential.Deposit{MCPServerID: server})
+	return t.Deposit(context.Background(), userID, &credential.Deposit{MCPServerID: server})
 }
 
 func (t *target) Find(userID int64, server string) (*replay.Row, error) {

@@ -411,7 +411,7 @@ func send(t *testing.T, addr, request string) int {
 			t.Fatalf("%.100q: %v", request, err)
 		}
 		if resp.StatusCode >= 200 {
-			resp.Body.Close()
+			_ = resp.Body.Close()
 			return resp.StatusCode
 		}
 	}

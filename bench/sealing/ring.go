@@ -49,7 +49,7 @@ func newRing(ctx context.Context) (scheme, func(), error) {
 
 // newDerivePerCall is what the upstream executor does, in Go: HKDF and the key
 // schedule at every operation, and no aad.
-func newDerivePerCall() (scheme, error) {
+func newDerivePerCall() scheme {
 	value := []byte(envkey.Generate())
 	return allocating("upstream: key derived at every call, legacy layout, no aad",
 		func(plaintext, _ []byte) ([]byte, error) {
@@ -66,5 +66,5 @@ func newDerivePerCall() (scheme, error) {
 			}
 			return key.Open(nil, record)
 		},
-	), nil
+	)
 }

@@ -153,15 +153,11 @@ func others(ctx context.Context) ([]scheme, error) {
 	if err != nil {
 		return nil, err
 	}
-	derive, err := newDerivePerCall()
-	if err != nil {
-		return nil, err
-	}
 	peers, err := newPeers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return append(append([]scheme{nonce}, peers...), derive), nil
+	return append(append([]scheme{nonce}, peers...), newDerivePerCall()), nil
 }
 
 // addPeers appends one operation's column to the rows of t.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -34,7 +35,7 @@ func (e *Exchange) wire() ([]byte, error) {
 		framed = framed || name == "content-length" || name == "transfer-encoding"
 	}
 	chunked := e.Request.Headers["transfer-encoding"] == "chunked"
-	if !framed && (body != nil || e.Request.Method == "POST") {
+	if !framed && (body != nil || e.Request.Method == http.MethodPost) {
 		fmt.Fprintf(&b, "Content-Length: %d\r\n", len(body))
 	}
 	b.WriteString("\r\n")

@@ -52,7 +52,7 @@ func readAnswer(r io.Reader, method string) (*answer, error) {
 			return nil, fmt.Errorf("reading response: %w", err)
 		}
 		body, err := io.ReadAll(resp.Body)
-		if err != nil {
+		if err = errors.Join(err, resp.Body.Close()); err != nil {
 			return nil, fmt.Errorf("reading response: %w", err)
 		}
 		if resp.StatusCode >= 200 {
@@ -87,7 +87,7 @@ func sameHeaders(got, want http.Header) error {
 		return fmt.Errorf("Content-Type %q, recorded %q", g, w)
 	}
 	if g, w := got.Get("Allow"), want.Get("Allow"); g != w && g != "GET, "+w {
-		return fmt.Errorf("Allow %q, recorded %q", g, w)
+		return fmt.Errorf("header Allow is %q, recorded %q", g, w)
 	}
 	for _, name := range []string{"WWW-Authenticate", "Access-Control-Allow-Origin"} {
 		if got.Get(name) != "" {

@@ -19,10 +19,11 @@ func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.
 	if !under.IsZero() {
 		key = under[:]
 	}
-	tag, err := s.pool.Exec(ctx, s.queries.Get("upsert"),
+	var written bool
+	err := s.pool.QueryRow(ctx, s.queries.Get("upsert"),
 		row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
-		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key)
-	if err == nil && tag.RowsAffected() == 0 {
+		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key).Scan(&written)
+	if err == nil && !written {
 		err = keyring.ErrNotEnabled
 	}
 	return failure("writing credential", err)

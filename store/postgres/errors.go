@@ -20,6 +20,7 @@ const (
 	uniqueViolation = "23505"
 	checkViolation  = "23514"
 	undefinedTable  = "42P01"
+	undefinedFunc   = "42883"
 	invalidSchema   = "3F000"
 )
 
@@ -67,9 +68,10 @@ func quotesValues(code string) bool {
 	return strings.HasPrefix(code, "22") || strings.HasPrefix(code, "P0")
 }
 
-// isMissing reports whether a table, or its schema, is not there.
+// isMissing reports whether a table, or its schema, or the function that writes
+// to it, is not there.
 func isMissing(err error) bool {
-	return hasCode(err, undefinedTable) || hasCode(err, invalidSchema)
+	return hasCode(err, undefinedTable) || hasCode(err, undefinedFunc) || hasCode(err, invalidSchema)
 }
 
 func hasCode(err error, code string) bool {

@@ -21,7 +21,7 @@ func TestFailuresAreToldApart(t *testing.T) {
 	unavailable := []error{
 		context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, &net.OpError{Op: "read", Err: io.EOF},
 		report("57P01"), report("57P03"), report("57014"), report("53300"), report("53100"), report("08006"), report("25006"),
-		report("28P01"), report("3D000"), report("40001"), report("40P01"), report("55P03"), report("58030"), report("42P01"), report("3F000"),
+		report("28P01"), report("3D000"), report("40001"), report("40P01"), report("55P03"), report("58030"), report("42P01"), report("42883"), report("3F000"),
 	}
 	for _, err := range unavailable {
 		if got := failure("writing", fmt.Errorf("wrapped: %w", err)); !errors.Is(got, core.ErrStoreUnavailable) {

@@ -1,5 +1,6 @@
 -- Format-1 records cannot be opened without these tables: rewrite them as legacy
 -- records, or delete them, first.
+DROP FUNCTION {{schema}}.lockwood_upsert_credential;
 DROP TABLE {{schema}}.lockwood_instances;
 DROP TABLE {{schema}}.lockwood_data_key_wraps;
 DROP TABLE {{schema}}.lockwood_data_keys;

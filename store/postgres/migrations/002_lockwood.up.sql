@@ -105,3 +105,47 @@ $$;
 CREATE TRIGGER lockwood_data_keys_guard
     BEFORE UPDATE OR DELETE ON {{schema}}.lockwood_data_keys
     FOR EACH ROW EXECUTE FUNCTION {{schema}}.lockwood_data_keys_guard();
+
+-- Writes a credential as the only one of its user and server, with a new id, and
+-- returns whether it did. It is a function for speed alone: its plan is kept by
+-- the server connection, which without named prepared statements a statement's
+-- plan is not, and planning this one costs more than running it.
+--
+-- p_key_id is the data key that sealed the records, NULL if they are legacy. Its
+-- row is locked against destruction until the transaction ends. Where a
+-- destruction is under way, the lock waits for it and then looks at the row as
+-- it was left, so a key that is gone yields no row, and nothing is written. FOR
+-- KEY SHARE lets all writers pass each other, and the reservation of seals too.
+CREATE FUNCTION {{schema}}.lockwood_upsert_credential(
+    p_user_id bigint, p_mcp_server_id text, p_refresh_token_enc bytea, p_client_id text, p_client_secret_enc bytea,
+    p_client_secret_expires_at timestamptz, p_token_endpoint text, p_token_endpoint_auth_method text, p_scopes text,
+    p_key_id bytea
+) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    WITH data_key AS (
+        SELECT FROM {{schema}}.lockwood_data_keys
+        WHERE key_id = p_key_id AND state = 'enabled'
+        FOR KEY SHARE
+    )
+    INSERT INTO {{schema}}.ai_mcp_oauth_credentials (
+        user_id, mcp_server_id, refresh_token_enc, client_id, client_secret_enc, client_secret_expires_at,
+        token_endpoint, token_endpoint_auth_method, scopes, created_at, updated_at
+    )
+    SELECT p_user_id, p_mcp_server_id, p_refresh_token_enc, p_client_id, p_client_secret_enc, p_client_secret_expires_at,
+        p_token_endpoint, p_token_endpoint_auth_method, p_scopes,
+        date_trunc('milliseconds', now()), date_trunc('milliseconds', now())
+    WHERE p_key_id IS NULL OR EXISTS (SELECT FROM data_key)
+    ON CONFLICT (user_id, mcp_server_id) DO UPDATE SET
+        id = excluded.id,
+        refresh_token_enc = excluded.refresh_token_enc,
+        client_id = excluded.client_id,
+        client_secret_enc = excluded.client_secret_enc,
+        client_secret_expires_at = excluded.client_secret_expires_at,
+        token_endpoint = excluded.token_endpoint,
+        token_endpoint_auth_method = excluded.token_endpoint_auth_method,
+        scopes = excluded.scopes,
+        created_at = excluded.created_at,
+        updated_at = excluded.updated_at;
+    RETURN FOUND;
+END
+$$;

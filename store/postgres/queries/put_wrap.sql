@@ -1,4 +1,4 @@
--- The data key is locked as in upsert.sql: a wrap never joins a destroyed key.
+-- The data key is locked as where a credential is written: a wrap never joins a destroyed key.
 WITH data_key AS (
     SELECT key_id FROM {{schema}}.lockwood_data_keys
     WHERE key_id = $1::bytea AND state = 'enabled'
