@@ -54,8 +54,8 @@ the curl lines to try it are printed.`,
 
 func (c *cli) serve(ctx context.Context, dev bool) error {
 	forbidCoreDumps()
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+	if set := debug.SetGCPercent(gcPercent); set != 100 {
+		debug.SetGCPercent(set) // GOGC is the operator's word
 	}
 	environ := os.Environ()
 	if dev {
