@@ -1,3 +1,3 @@
--- See the function in migrations/002_lockwood.up.sql.
-SELECT {{schema}}.lockwood_upsert_credential(
-    $1::bigint, $2::text, $3::bytea, $4::text, $5::bytea, $6::timestamptz, $7::text, $8::text, $9::text, $10::bytea)
+-- See the function in migrations/002_lockwood.up.sql. Without casts, which the
+-- server would parse at every call: the function says the types.
+SELECT {{schema}}.lockwood_upsert_credential($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
