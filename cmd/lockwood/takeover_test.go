@@ -36,7 +36,7 @@ type expectation struct {
 func upstreamDatabase(t *testing.T) (*testDatabase, *expectation) {
 	t.Helper()
 	d := postgresDatabase(t, pgtest.Shared(t))
-	pgtest.Load(t, d.url, "testdata/upstream/upstream_dump.sql")
+	pgtest.Load(t, d.url, "../../store/postgres/testdata/upstream_dump.sql")
 	text, err := os.ReadFile("testdata/upstream/upstream_expected.json")
 	if err != nil {
 		t.Fatal(err)
