@@ -13,6 +13,7 @@ import (
 	"github.com/joho/godotenv"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
 // devSecrets are the variables without which nothing useful runs.
@@ -34,7 +35,7 @@ func ensureDevSecrets(path string, environ []string) (added []string, err error)
 		if _, ok := inFile[name+"_FILE"]; ok {
 			continue
 		}
-		fmt.Fprintf(&lines, "%s=%s\n", name, newSecret())
+		fmt.Fprintf(&lines, "%s=%s\n", name, envkey.Generate())
 		added = append(added, name)
 	}
 	if len(added) == 0 {

@@ -195,7 +195,7 @@ func checkInstances(s *keyStatus) finding {
 			continue
 		}
 		live++
-		if s.KEKID != "" && !usesKey(i.KEKIDs, s.KEKID) {
+		if i.lacks(s.KEKID) {
 			return finding{"instances", verdictFail, fmt.Sprintf("instance %s on %s cannot use %s", i.ID, i.Hostname, s.KEKID), "give every instance on this database the same key"}
 		}
 	}

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
 func newKey(c *cli) *cobra.Command {
@@ -18,15 +18,8 @@ func newKeyGenerate(c *cli) *cobra.Command {
 		Long: `Prints 32 random bytes as 64 hexadecimal digits: a value for
 FOREST_EXECUTOR_ENCRYPTION_KEY or FOREST_AUTH_SECRET. Nothing is stored.`,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintln(c.stdout, newSecret())
+			_, err := fmt.Fprintln(c.stdout, envkey.Generate())
 			return err
 		},
 	}
-}
-
-// newSecret returns 32 random bytes as 64 hexadecimal digits.
-func newSecret() string {
-	b := make([]byte, 32)
-	_, _ = rand.Read(b) // never fails
-	return hex.EncodeToString(b)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -75,7 +74,7 @@ func (i *instances) Seed(userID int64, server string) error {
 
 func (i *instances) Find(userID int64, server string) (*replay.Row, error) {
 	row, err := i.vault.store.Get(i.t.Context(), userID, server)
-	if errors.Is(err, credential.ErrNotFound) || errors.Is(err, sql.ErrNoRows) {
+	if errors.Is(err, credential.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -203,7 +204,7 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 			return err
 		}
 	}
-	id := newSecret()[:16]
+	id := rand.Text()
 	fleet.NewHeart(s.store, func() fleet.Instance { return s.instance(id) }, s.log).Run(ctx)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -147,7 +148,7 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 		problems = append(problems, fmt.Sprintf("%d legacy records are refused because legacy is closed; unset FOREST_EXECUTOR_LEGACY if they are wanted", s.LegacyRecords))
 	}
 	for _, i := range s.Instances {
-		if i.Live && s.KEKID != "" && !usesKey(i.KEKIDs, s.KEKID) {
+		if i.lacks(s.KEKID) {
 			problems = append(problems, fmt.Sprintf("instance %s on %s cannot use %s; give it the same key", i.ID, i.Hostname, s.KEKID))
 		}
 	}
@@ -163,13 +164,10 @@ func hasEnabled(state *keyring.State, id envelope.KeyID) bool {
 	return false
 }
 
-func usesKey(ids []core.KEKID, id core.KEKID) bool {
-	for _, i := range ids {
-		if i.Key() == id.Key() {
-			return true
-		}
-	}
-	return false
+// lacks reports whether the instance is live and cannot use the key of id, if
+// that is known.
+func (i *instanceStatus) lacks(id core.KEKID) bool {
+	return i.Live && id != "" && !slices.ContainsFunc(i.KEKIDs, func(has core.KEKID) bool { return has.Key() == id.Key() })
 }
 
 func (s *keyStatus) print(w io.Writer, now time.Time) {

@@ -318,6 +318,18 @@ func mustStart(t *testing.T, p core.KeyProvider, s keyring.Store, opts keyring.O
 	return r
 }
 
+// startAfterRoll starts a ring that has not unlocked the data key of record, "token",
+// since another instance rolled after sealing it.
+func startAfterRoll(t *testing.T, p core.KeyProvider, s keyring.Store) (r *keyring.Ring, record []byte) {
+	t.Helper()
+	first := mustStart(t, p, s, keyring.Options{})
+	record = mustSeal(t, first, "token")
+	if err := first.Roll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return mustStart(t, p, s, keyring.Options{}), record
+}
+
 func mustSeal(t *testing.T, r *keyring.Ring, plaintext string) []byte {
 	t.Helper()
 	record, err := r.Seal(t.Context(), nil, []byte(plaintext), []byte("aad"))

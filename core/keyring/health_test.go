@@ -43,12 +43,7 @@ func TestADenialEvictsAndHealthReadmits(t *testing.T) {
 func TestADenialAtUnwrapEvictsToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms, store := newKMS("a"), newStore()
-		first := mustStart(t, kms, store, keyring.Options{})
-		record := mustSeal(t, first, "token")
-		if err := first.Roll(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		r := mustStart(t, kms, store, keyring.Options{})
+		r, record := startAfterRoll(t, kms, store)
 		kms.script(func(k *scriptedKMS) { k.unwraps = core.ErrKeyDenied })
 		if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); !errors.Is(err, core.ErrKeyDenied) {
 			t.Errorf("Open = %v, want ErrKeyDenied", err)

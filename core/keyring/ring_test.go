@@ -268,12 +268,7 @@ func TestAReloadThatFailsIsUnavailableAndNotInvalid(t *testing.T) {
 func TestUnlockingIsSharedAndAWaiterMayLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms, store := newKMS("a"), newStore()
-		first := mustStart(t, kms, store, keyring.Options{})
-		record := mustSeal(t, first, "token")
-		if err := first.Roll(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		r := mustStart(t, kms, store, keyring.Options{})
+		r, record := startAfterRoll(t, kms, store)
 		kms.script(func(k *scriptedKMS) { k.delay = time.Second })
 		before := kms.count("unwrap")
 		impatient, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -305,12 +300,7 @@ func TestUnlockingIsSharedAndAWaiterMayLeave(t *testing.T) {
 func TestAFailedUnlockIsNotRepeatedBeforeItsBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms, store := newKMS("a"), newStore()
-		first := mustStart(t, kms, store, keyring.Options{})
-		record := mustSeal(t, first, "token")
-		if err := first.Roll(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		r := mustStart(t, kms, store, keyring.Options{})
+		r, record := startAfterRoll(t, kms, store)
 		kms.script(func(k *scriptedKMS) { k.unwraps = core.ErrUnavailable })
 		before := kms.count("unwrap")
 		for range 100 {
