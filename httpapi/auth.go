@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	"crypto/sha256"
 	"errors"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/lockwood-kms/lockwood/core"
 )
@@ -21,23 +23,33 @@ type caller struct {
 	byCookie bool // a browser may have added the token on its own
 }
 
-// authenticator verifies the JSON Web Tokens of requests.
+// verifiedTokens is how many tokens are remembered as verified: some 200 bytes
+// each.
+const verifiedTokens = 4096
+
+// authenticator verifies the JSON Web Tokens of requests. A client sends the same
+// token again and again, and its signature does not change: what has been verified
+// is remembered, by the token's hash, and only its times are looked at anew.
 type authenticator struct {
-	secret []byte
-	parser *jwt.Parser
+	secret    []byte
+	parser    *jwt.Parser
+	validator *jwt.Validator
+	verified  *lru.Cache[[sha256.Size]byte, claims]
 }
 
 func newAuthenticator(secret core.Secret, now func() time.Time) *authenticator {
+	times := []jwt.ParserOption{jwt.WithExpirationRequired(), jwt.WithTimeFunc(now)}
+	verified, _ := lru.New[[sha256.Size]byte, claims](verifiedTokens) // fails for sizes below 1
 	return &authenticator{
 		secret: []byte(secret),
-		parser: jwt.NewParser(
+		parser: jwt.NewParser(append(times,
 			// HMAC only: with a public-key algorithm, or none, the secret would
 			// be taken for something that an attacker knows.
 			jwt.WithValidMethods([]string{"HS256", "HS384", "HS512"}),
-			jwt.WithExpirationRequired(),
 			jwt.WithStrictDecoding(),
-			jwt.WithTimeFunc(now),
-		),
+		)...),
+		validator: jwt.NewValidator(times...),
+		verified:  verified,
 	}
 }
 
@@ -66,10 +78,18 @@ func (a *authenticator) userID(token string) (int64, error) {
 	if token == "" {
 		return 0, errToken
 	}
+	hash := sha256.Sum256([]byte(token))
+	if c, ok := a.verified.Get(hash); ok {
+		if err := a.validator.Validate(&c); err != nil {
+			return 0, errToken
+		}
+		return c.userID, nil
+	}
 	var c claims
 	if _, err := a.parser.ParseWithClaims(token, &c, a.key); err != nil {
 		return 0, errToken // the cause may quote the token
 	}
+	a.verified.Add(hash, c)
 	return c.userID, nil
 }
 

@@ -196,3 +196,34 @@ func TestCrossOriginForm(t *testing.T) {
 		}
 	}
 }
+
+// What is remembered of a token is its signature, never that its time has not come.
+func TestATokenSeenBeforeStillExpires(t *testing.T) {
+	now := time.Unix(2_000_000_000, 0)
+	server, _ := newServer(t, &httpapi.Options{Now: func() time.Time { return now }})
+	token := sign(t, jwt.MapClaims{"id": 7, "nbf": now.Unix(), "exp": now.Unix() + 60})
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+	}{{0, 204}, {59 * time.Second, 204}, {60 * time.Second, 401}, {-time.Second, 401}, {0, 204}} {
+		now = time.Unix(2_000_000_000, 0).Add(step.after)
+		if got := do(server, "DELETE", route+"/x", "", bearer(token)...).Code; got != step.want {
+			t.Errorf("after %v: %d, want %d", step.after, got, step.want)
+		}
+	}
+}
+
+// A signature cut from a token that was verified makes no other token valid.
+func TestATokenSeenBeforeVouchesForNoOther(t *testing.T) {
+	now := time.Unix(2_000_000_000, 0)
+	server, _ := newServer(t, &httpapi.Options{Now: func() time.Time { return now }})
+	token := sign(t, jwt.MapClaims{"id": 7, "exp": now.Unix() + 60})
+	other := sign(t, jwt.MapClaims{"id": 8, "exp": now.Unix() + 60})
+	if got := do(server, "DELETE", route+"/x", "", bearer(token)...).Code; got != 204 {
+		t.Fatalf("a valid token: %d", got)
+	}
+	forged := other[:strings.LastIndexByte(other, '.')] + token[strings.LastIndexByte(token, '.'):]
+	if got := do(server, "DELETE", route+"/x", "", bearer(forged)...).Code; got != 401 {
+		t.Errorf("another payload under the same signature: %d, want 401", got)
+	}
+}

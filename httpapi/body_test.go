@@ -169,7 +169,7 @@ func TestDepositIssues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, is := f.deposit(tokenendpoint.Options{})
+		d, is := f.deposit(tokenendpoint.NewGuard(tokenendpoint.Options{}))
 		if got := strings.Join(is, "; "); got != want || (d == nil) != (want != "") {
 			t.Errorf("%.150s: issues %q, want %q", body, got, want)
 		}

@@ -17,7 +17,7 @@ func (s *Server) deposit(x *exchange, body *fields) response {
 	if body.isForm && x.caller.byCookie && new(http.CrossOriginProtection).Check(x.Request) != nil {
 		return crossOrigin
 	}
-	d, issues := body.deposit(s.opts.endpoints())
+	d, issues := body.deposit(s.endpoints)
 	if len(issues) > 0 {
 		return issues.response()
 	}

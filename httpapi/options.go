@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/lockwood-kms/lockwood/credential/tokenendpoint"
 )
 
 // Options are the optional settings of a Server.
@@ -77,8 +75,4 @@ func setDefault(d *time.Duration, value time.Duration) {
 	if *d == 0 {
 		*d = value
 	}
-}
-
-func (o *Options) endpoints() tokenendpoint.Options {
-	return tokenendpoint.Options{AllowLocal: o.AllowLocalTokenEndpoints}
 }

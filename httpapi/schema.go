@@ -38,7 +38,7 @@ func (is issues) response() response {
 }
 
 // deposit judges the fields. Every issue is found, not only the first.
-func (f *fields) deposit(opts tokenendpoint.Options) (*credential.Deposit, issues) {
+func (f *fields) deposit(endpoints *tokenendpoint.Guard) (*credential.Deposit, issues) {
 	var is issues
 	if f.top != kindObject {
 		is.add("body", "Invalid input: expected object, received "+f.top.String())
@@ -50,7 +50,7 @@ func (f *fields) deposit(opts tokenendpoint.Options) (*credential.Deposit, issue
 		ClientID:                is.optional("clientId", f.clientID, 1, maxID),
 		ClientSecret:            is.optionalSecret("clientSecret", f.clientSecret),
 		ClientSecretExpiresAt:   is.date("clientSecretExpiresAt", f.clientSecretExpiresAt),
-		TokenEndpoint:           is.endpoint("tokenEndpoint", f.tokenEndpoint, opts),
+		TokenEndpoint:           is.endpoint("tokenEndpoint", f.tokenEndpoint, endpoints),
 		TokenEndpointAuthMethod: is.authMethod("tokenEndpointAuthMethod", f.tokenEndpointAuthMethod),
 		Scopes:                  is.optional("scopes", f.scopes, 0, maxScopes),
 	}
@@ -126,12 +126,12 @@ func (is *issues) date(field string, v value) *time.Time {
 	return &t
 }
 
-func (is *issues) endpoint(field string, v value, opts tokenendpoint.Options) string {
+func (is *issues) endpoint(field string, v value, endpoints *tokenendpoint.Guard) string {
 	s := is.text(field, v, 1, maxEndpoint)
 	if v.kind != kindString || longer(s, maxEndpoint) {
 		return s
 	}
-	if err := tokenendpoint.Check(s, opts); err != nil {
+	if err := endpoints.Check(s); err != nil {
 		is.add(field, "Invalid OAuth token endpoint: "+err.Error())
 	}
 	return s

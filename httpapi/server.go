@@ -12,6 +12,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/credential/tokenendpoint"
 )
 
 // Credentials is what the routes work on; *credential.Service is one. The user ID
@@ -31,6 +32,7 @@ type Credentials interface {
 type Server struct {
 	credentials Credentials
 	auth        *authenticator
+	endpoints   *tokenendpoint.Guard
 	opts        Options
 	metrics     *metrics
 	limiter     *userLimiter // nil without a limit
@@ -47,6 +49,7 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 	}
 	s := &Server{credentials: credentials, opts: opts.withDefaults()}
 	s.auth = newAuthenticator(authSecret, s.opts.Now)
+	s.endpoints = tokenendpoint.NewGuard(tokenendpoint.Options{AllowLocal: s.opts.AllowLocalTokenEndpoints})
 	s.limiter = newUserLimiter(s.opts.RatePerUser, s.opts.RateBurst)
 	s.state.Store(StateIdle)
 	var err error

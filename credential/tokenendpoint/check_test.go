@@ -246,3 +246,17 @@ func checkLocal(t *testing.T, raw, host string) {
 		t.Fatalf("%q: host %s accepted", raw, addr)
 	}
 }
+
+func TestAGuardJudgesAsCheckDoesTheSecondTimeToo(t *testing.T) {
+	guard, local := NewGuard(Options{}), NewGuard(Options{AllowLocal: true})
+	for range 2 {
+		for raw, want := range endpoints {
+			if got := guard.Check(raw); !errors.Is(got, want) {
+				t.Errorf("%q: %v, want %v", raw, got, want)
+			}
+			if got, want := local.Check(raw), Check(raw, Options{AllowLocal: true}); !errors.Is(got, want) {
+				t.Errorf("%q, local endpoints allowed: %v, want %v", raw, got, want)
+			}
+		}
+	}
+}
