@@ -30,7 +30,7 @@ func Run(ctx context.Context, plan measure.Plan, binary, dir string) ([]*measure
 		Title:  "Deposits over HTTP on PostgreSQL",
 		Header: []string{"minimal handler in", "figure", "minimal handler", "Lockwood", "ratio", "quartiles", "bound", ""},
 		Notes: []string{fmt.Sprintf("%d connections, tokens of 1 KiB, fsync on, client and database on the same machine; medians of %d interleaved pairs of windows of %v. "+
-			"The minimal handler checks, validates and seals nothing.", connections, plan.Rounds, plan.Window)},
+			"The minimal handler checks, validates and seals nothing. Clients repeat their token and their endpoint, as real ones do.", connections, plan.Rounds, plan.Window)},
 	}
 	collisions := &measure.Table{
 		Title:  "Deposits of one user and server at the same time",
