@@ -36,7 +36,13 @@ type Config struct {
 	// without TLS, for development.
 	AllowLocalTokenEndpoints bool
 
-	KeyProvider       string // key URI of the KEK that wraps
+	KeyProvider string // key URI of the KEK that wraps
+	// PreviousKeyProviders are the key URIs of KEKs that may still unwrap.
+	PreviousKeyProviders []string
+	// PluginDir holds the plugins' binaries, and PluginLock their pins. Empty is
+	// beside the program: plugins and plugins.lock.
+	PluginDir, PluginLock string
+
 	EncryptionKey     core.SecretBytes
 	EncryptionKeyFile string
 	PreviousKeys      []core.SecretBytes
@@ -46,6 +52,9 @@ type Config struct {
 	WriteLegacy       bool // seal in upstream's format
 	LegacyClosed      bool // refuse legacy records, whatever the store says
 
+	// Environ is the environment with what the .env file adds, each NAME=value:
+	// what a plugin may see part of.
+	Environ []core.Secret
 	// Warnings are conditions to tell at every start. They hold no secret.
 	Warnings []string
 }
@@ -93,7 +102,7 @@ func (c *Config) String() string { return c.LogValue().String() }
 func (c *Config) Hash() string {
 	h := sha256.New()
 	for _, v := range []any{
-		c.KeyProvider, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
+		c.KeyProvider, c.PreviousKeyProviders, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
 		c.AllowLocalTokenEndpoints, c.RateLimit, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))

@@ -215,3 +215,17 @@ func TestTheExampleExplainsEveryVariable(t *testing.T) {
 		t.Errorf(".env.example has %v,\nLockwood reads %v", explained, known)
 	}
 }
+
+func TestPreviousKeyProviders(t *testing.T) {
+	for value, want := range map[string][]string{
+		"":                                     nil,
+		"awskms:///alias/a":                    {"awskms:///alias/a"},
+		"awskms:///alias/a,vault://h/t/keys/k": {"awskms:///alias/a", "vault://h/t/keys/k"},
+		" awskms:///alias/a ,\n vault://h/t/keys/k?role=a%2Cb\n": {"awskms:///alias/a", "vault://h/t/keys/k?role=a%2Cb"},
+	} {
+		c, err := load(t, "FOREST_EXECUTOR_PREVIOUS_KEY_PROVIDERS="+value)
+		if err != nil || !slices.Equal(c.PreviousKeyProviders, want) {
+			t.Errorf("%q: %q, %v; want %q", value, c.PreviousKeyProviders, err, want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caarlos0/env/v11"
 
@@ -40,6 +41,9 @@ func Load(environ []string, path string) (*Config, error) {
 	var v variables
 	if err := env.ParseWithOptions(&v, env.Options{Environment: values}); err != nil {
 		return l.cfg, fmt.Errorf("reading the environment: %w", err) // strings only, so this is a mistake in variables
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		l.cfg.Environ = append(l.cfg.Environ, core.Secret(name+"="+values[name]))
 	}
 	if addr, set := values["ADMIN_ADDR"]; set {
 		v.AdminAddr = addr // the one variable for which empty is a choice
@@ -134,6 +138,10 @@ func (l *loader) keys(v *variables) {
 	c.PreviousKeysFile = v.PreviousFile
 	c.AllowWeakKey = l.boolean("FOREST_EXECUTOR_ALLOW_WEAK_KEY", v.AllowWeakKey)
 	c.KeyProvider = v.KeyProvider
+	c.PluginDir, c.PluginLock = v.PluginDir, v.PluginLock
+	for uri := range strings.FieldsFuncSeq(v.PreviousKEKs, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		c.PreviousKeyProviders = append(c.PreviousKeyProviders, uri)
+	}
 	c.OutageBudget = l.duration("FOREST_EXECUTOR_KEY_OUTAGE_BUDGET", v.OutageBudget)
 	c.WriteLegacy = l.oneOf("FOREST_EXECUTOR_WRITE_FORMAT", v.WriteFormat, "1", "legacy") == "legacy"
 	c.LegacyClosed = l.oneOf("FOREST_EXECUTOR_LEGACY", v.Legacy, "", "closed") == "closed"

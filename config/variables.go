@@ -33,6 +33,9 @@ type variables struct {
 	PreviousFile string `env:"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS_FILE"`
 	AllowWeakKey string `env:"FOREST_EXECUTOR_ALLOW_WEAK_KEY"              envDefault:"false"`
 	KeyProvider  string `env:"FOREST_EXECUTOR_KEY_PROVIDER"                envDefault:"envkey://FOREST_EXECUTOR_ENCRYPTION_KEY"`
+	PreviousKEKs string `env:"FOREST_EXECUTOR_PREVIOUS_KEY_PROVIDERS"`
+	PluginDir    string `env:"FOREST_EXECUTOR_PLUGIN_DIR"`
+	PluginLock   string `env:"FOREST_EXECUTOR_PLUGIN_LOCK"`
 	OutageBudget string `env:"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET"           envDefault:"24h"`
 	WriteFormat  string `env:"FOREST_EXECUTOR_WRITE_FORMAT"                envDefault:"1"`
 	Legacy       string `env:"FOREST_EXECUTOR_LEGACY"`

@@ -38,7 +38,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	_ = os.RemoveAll(pluginBuild.dir)
+	os.Exit(code)
 }
 
 // lockwood returns a command that runs lockwood in a directory of its own with

@@ -24,8 +24,7 @@ import (
 type vault struct {
 	cfg         *config.Config
 	log         *slog.Logger
-	keys        *envkey.Keys
-	provider    core.KeyProvider
+	providers   *providers
 	store       store.Store
 	ring        *keyring.Ring
 	credentials *credential.Service
@@ -39,23 +38,20 @@ type vault struct {
 // and the keys comes as one error. A vault that is readOnly never writes.
 func (c *cli) open(ctx context.Context, environ []string, readOnly bool) (*vault, error) {
 	v := &vault{}
-	var err, keyErr, providerErr error
+	var err, providersErr error
 	v.cfg, err = config.Load(environ, c.envFile)
 	v.log = c.logger(v.cfg, readOnly)
-	v.keys, keyErr = envkey.New(envkeyOptions(v.cfg, v.log))
-	registry := &core.Registry{}
-	registry.Register(envkey.Scheme, v.keys.Factory())
-	if v.provider, providerErr = registry.Open(ctx, v.cfg.KeyProvider); providerErr != nil {
-		providerErr = fmt.Errorf("FOREST_EXECUTOR_KEY_PROVIDER: %w", providerErr)
-	}
-	if err := errors.Join(err, keyErr, providerErr); err != nil {
+	v.providers, providersErr = openProviders(ctx, v.cfg, v.log)
+	if err := errors.Join(err, providersErr); err != nil {
+		v.providers.close()
 		return nil, usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
 	}
-	v.warnings = append(v.cfg.Warnings, v.keys.Warnings()...)
+	v.warnings = append(v.cfg.Warnings, v.providers.keys.Warnings()...)
 	if v.store, err = openStore(ctx, &v.cfg.Database, readOnly); err != nil {
+		v.providers.close()
 		return nil, err
 	}
-	v.ring = keyring.New(v.provider, v.store, v.ringOptions(readOnly))
+	v.ring = keyring.New(v.providers.current, v.store, v.ringOptions(readOnly))
 	v.credentials = credential.NewService(v.ring, v.store, &credential.Options{Logger: v.log})
 	return v, nil
 }
@@ -70,8 +66,8 @@ func envkeyOptions(cfg *config.Config, log *slog.Logger) envkey.Options {
 
 func (v *vault) ringOptions(readOnly bool) *keyring.Options {
 	opts := &keyring.Options{
-		Previous:     v.keys.Previous(),
-		Legacy:       v.keys,
+		Previous:     v.providers.previous,
+		Legacy:       v.providers.keys,
 		RefuseLegacy: v.cfg.LegacyClosed,
 		WriteLegacy:  v.cfg.WriteLegacy,
 		ReadOnly:     readOnly,
@@ -118,7 +114,7 @@ func (c *cli) inspect(ctx context.Context) (*vault, error) {
 
 func (v *vault) close() {
 	v.ring.Close()
-	_ = v.provider.Close()
+	v.providers.close()
 	v.store.Close()
 }
 

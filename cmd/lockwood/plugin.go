@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lockwood-kms/lockwood/config"
+	"github.com/lockwood-kms/lockwood/plugins"
+)
+
+func newPlugin(c *cli) *cobra.Command {
+	var dir, lock string
+	g := group("plugin", "Manage the plugins that reach keys in a KMS",
+		newPluginList(c, &dir, &lock), newPluginPin(c, &dir, &lock), newPluginCheck(c, &dir, &lock), newPluginConformance(c))
+	g.PersistentFlags().StringVar(&dir, "dir", "", "directory of the plugins, instead of FOREST_EXECUTOR_PLUGIN_DIR")
+	g.PersistentFlags().StringVar(&lock, "lock", "", "lock file, instead of FOREST_EXECUTOR_PLUGIN_LOCK")
+	return g
+}
+
+// oneArg is a cobra.PositionalArgs that wants one argument, named what.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usageError(fmt.Errorf("%q wants %s; see %q", cmd.CommandPath(), what, cmd.CommandPath()+" --help"))
+		}
+		return nil
+	}
+}
+
+// pluginConfig is the configuration as far as plugins are concerned, with the
+// flags in the place of the variables. What else is wrong with it does not matter
+// to these commands.
+func (c *cli) pluginConfig(dir, lock string) *config.Config {
+	cfg, _ := config.Load(os.Environ(), c.envFile)
+	if dir != "" {
+		cfg.PluginDir = dir
+	}
+	if lock != "" {
+		cfg.PluginLock = lock
+	}
+	return cfg
+}
+
+// pluginEntry is a plugin in a list, and the shape of its JSON.
+type pluginEntry struct {
+	Scheme   string   `json:"scheme"`
+	File     string   `json:"file"`
+	Found    bool     `json:"found"`
+	Pinned   bool     `json:"pinned"`
+	Trusted  bool     `json:"trusted"`
+	SHA256   string   `json:"sha256"`
+	Protocol int      `json:"protocol"`
+	Version  string   `json:"version"`
+	Env      []string `json:"env"`
+	Problem  string   `json:"problem,omitempty"`
+}
+
+func newPluginList(c *cli, dir, lock *string) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "Show the plugins that are there, and whether they may run", Args: noArgs,
+		Long: `Shows every plugin in the plugin directory or in the lock file: whether it is
+pinned and unchanged since, its SHA-256, its version, and the version of the
+protocol it speaks, for which those that are trusted are started for a moment.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			entries, err := c.listPlugins(cmd.Context(), c.pluginConfig(*dir, *lock))
+			if err != nil {
+				return usageError(err)
+			}
+			return c.print(entries, func(w io.Writer) { printPlugins(w, entries) })
+		},
+	}
+}
+
+func (c *cli) listPlugins(ctx context.Context, cfg *config.Config) ([]pluginEntry, error) {
+	host, err := newHost(cfg, c.logger(cfg, true))
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	found, err := host.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	entries := []pluginEntry{}
+	for _, i := range found {
+		e := pluginEntry{
+			Scheme: i.Scheme, File: i.File, Found: i.Found, Pinned: i.Pinned, Trusted: i.Trusted,
+			SHA256: i.SHA256, Protocol: i.Protocol, Version: i.Version, Env: append([]string{}, i.Env...),
+		}
+		if i.Problem != nil {
+			e.Problem = i.Problem.Error()
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+func printPlugins(w io.Writer, entries []pluginEntry) {
+	if len(entries) == 0 {
+		fmt.Fprintln(w, "There is no plugin, neither in the plugin directory nor in the lock file.")
+	}
+	for _, e := range entries {
+		state := "not pinned"
+		switch {
+		case e.Trusted:
+			state = "pinned"
+		case e.Pinned:
+			state = "pinned, may not run"
+		}
+		fmt.Fprintf(w, "%s  %s\n", e.Scheme, state)
+		fmt.Fprintf(w, "  file      %s\n  sha256    %s\n", e.File, orNone(e.SHA256))
+		if e.Protocol != 0 {
+			fmt.Fprintf(w, "  version   %s, protocol %d\n", orNone(e.Version), e.Protocol)
+		}
+		if e.Problem != "" {
+			fmt.Fprintf(w, "  problem   %s\n", e.Problem)
+		}
+	}
+}
+
+// pinResult is what "plugin pin" did with one plugin, and the shape of its JSON.
+type pinResult struct {
+	Scheme string   `json:"scheme"`
+	SHA256 string   `json:"sha256"`
+	Was    string   `json:"was,omitempty"`
+	Env    []string `json:"env"`
+}
+
+func newPluginPin(c *cli, dir, lock *string) *cobra.Command {
+	var names []string
+	cmd := &cobra.Command{
+		Use: "pin PLUGIN...", Short: "Trust plugins as they are now", Args: cobra.MinimumNArgs(1),
+		Long: `Writes the SHA-256 of each plugin, a file in the plugin directory, into the lock
+file, with the names of the variables that it may see. Only what is pinned there
+is ever started, so pin what you built or verified yourself.
+
+Without --env a plugin that was pinned before keeps its names; a new one gets
+those that the credential chain of its SDK reads. Lockwood's own secrets are
+never shown to a plugin.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg := c.pluginConfig(*dir, *lock)
+			if *dir == "" && cfg.PluginDir == "" && filepath.Base(args[0]) != args[0] {
+				cfg.PluginDir = filepath.Dir(args[0])
+			}
+			if !cmd.Flags().Changed("env") {
+				names = nil
+			}
+			results, err := c.pin(cfg, args, names)
+			if printErr := c.print(results, func(w io.Writer) { printPins(w, results) }); err == nil {
+				err = printErr
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringSliceVar(&names, "env", nil, "names of environment variables that it may see, instead of the usual ones")
+	return cmd
+}
+
+func (c *cli) pin(cfg *config.Config, files, names []string) ([]pinResult, error) {
+	results := []pinResult{}
+	host, err := newHost(cfg, c.logger(cfg, true))
+	if err != nil {
+		return results, usageError(err)
+	}
+	defer host.Close()
+	var errs []error
+	for _, file := range files {
+		p, err := host.Pin(file, names)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		results = append(results, pinResult{p.Scheme, p.SHA256, p.Was, append([]string{}, p.Env...)})
+	}
+	if err := errors.Join(errs...); err != nil {
+		return results, usageError(err)
+	}
+	return results, nil
+}
+
+func printPins(w io.Writer, results []pinResult) {
+	for _, r := range results {
+		fmt.Fprintf(w, "pinned %s%s as %s\n", plugins.FilePrefix, r.Scheme, r.SHA256)
+		if r.Was != "" && r.Was != r.SHA256 {
+			fmt.Fprintf(w, "  it was %s\n", r.Was)
+		}
+		fmt.Fprintf(w, "  may see %s\n", orNone(strings.Join(r.Env, ", ")))
+	}
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/lockwood-kms/lockwood/internal/awstest"
+)
+
+// pluginBuild is the plugins, built once for all tests of the process.
+var pluginBuild struct {
+	once sync.Once
+	dir  string
+	err  error
+	text []byte
+}
+
+// pluginsEnv builds the plugins as an operator gets them, pins them, and returns the
+// variables that say where they are. They are the real programs: a test double
+// would link no SDK.
+func pluginsEnv(t *testing.T) []string {
+	t.Helper()
+	b := &pluginBuild
+	b.once.Do(func() {
+		if b.dir, b.err = os.MkdirTemp("", "lockwood-plugins"); b.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-o", filepath.Join(b.dir, "plugins")+"/", "./plugins/...")
+		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "GODEBUG=", "CGO_ENABLED=0")
+		if b.err = os.Mkdir(filepath.Join(b.dir, "plugins"), 0o755); b.err == nil {
+			b.text, b.err = cmd.CombinedOutput()
+		}
+	})
+	if b.err != nil {
+		t.Fatalf("building the plugins: %v\n%s", b.err, b.text)
+	}
+	lock := filepath.Join(t.TempDir(), "plugins.lock")
+	env := []string{"FOREST_EXECUTOR_PLUGIN_DIR=" + filepath.Join(b.dir, "plugins"), "FOREST_EXECUTOR_PLUGIN_LOCK=" + lock}
+	files, err := filepath.Glob(filepath.Join(b.dir, "plugins", "lockwood-*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no plugin was built: %v", err)
+	}
+	if r := do(t, env, append([]string{"plugin", "pin"}, files...)...); r.code != exitOK {
+		t.Fatalf("plugin pin: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	return env
+}
+
+// awsKey is a key in an AWS KMS for tests, and the credentials for it.
+func awsKey(t *testing.T) (server *awstest.Server, key *awstest.Key, uri string, env []string) {
+	t.Helper()
+	server = awstest.NewServer()
+	t.Cleanup(server.Close)
+	key = server.CreateKey("forest")
+	key.Alias("forest")
+	return server, key, "awskms:///alias/forest?region=" + awstest.Region + "&endpoint=" + server.URL,
+		[]string{"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=made-up-secret-of-the-tests", "AWS_EC2_METADATA_DISABLED=true"}
+}
+
+// The program that holds the credentials links no SDK of a cloud.
+func TestTheProgramLinksNoSDK(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := string(out)
+	if !strings.Contains(deps, "github.com/hashicorp/go-plugin") {
+		t.Fatal("the list of dependencies lacks what is known to be there")
+	}
+	for dep := range strings.Lines(deps) {
+		for _, sdk := range []string{"github.com/aws/", "cloud.google.com/", "google.golang.org/api", "github.com/hashicorp/vault", "github.com/openbao/"} {
+			if strings.HasPrefix(dep, sdk) {
+				t.Errorf("it depends on %s", strings.TrimSpace(dep))
+			}
+		}
+	}
+}
+
+func TestPluginListShowsWhatMayRun(t *testing.T) {
+	env := pluginsEnv(t)
+	r := do(t, env, "plugin", "list", "--json")
+	var entries []pluginEntry
+	r.json(t, &entries)
+	if len(entries) == 0 {
+		t.Fatal("no plugin is listed")
+	}
+	for _, e := range entries {
+		if !e.Trusted || e.Protocol != 1 || len(e.SHA256) != 64 || e.Problem != "" {
+			t.Errorf("%+v", e)
+		}
+		for _, name := range e.Env {
+			if strings.HasPrefix(name, "FOREST_") || strings.HasPrefix(name, "DATABASE_") {
+				t.Errorf("%s may see %s", e.Scheme, name)
+			}
+		}
+	}
+}
+
+func TestPluginCheckFindsNothingOrWhatIsMissing(t *testing.T) {
+	server, _, uri, aws := awsKey(t)
+	env := append(pluginsEnv(t), aws...)
+	r := do(t, env, "plugin", "check", uri)
+	if r.code != exitOK || !strings.Contains(r.stdout, "unwrap: p50") || strings.Contains(r.stdout, "fail ") {
+		t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	restore := server.Revoke("Encrypt")
+	r = do(t, env, "plugin", "check", uri)
+	if r.code != exitFound || !strings.Contains(r.stdout, "kms:Encrypt") {
+		t.Errorf("without the right to wrap: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	restore()
+	if r = do(t, env, "plugin", "check", "awskms:///alias/forest?regoin=eu-west-3"); r.code != exitUsage || !strings.Contains(r.stderr, "regoin") {
+		t.Errorf("a misspelt option: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+func TestAPluginThatIsNotPinnedEndsTheStart(t *testing.T) {
+	d := sqliteDatabase(t)
+	_, _, uri, aws := awsKey(t)
+	env := append(pluginsEnv(t), aws...)
+	dir := env[0]
+	for name, test := range map[string]struct {
+		env  []string
+		want string
+	}{
+		"no lock file": {append(aws, dir, "FOREST_EXECUTOR_PLUGIN_LOCK="+filepath.Join(t.TempDir(), "none"), "FOREST_EXECUTOR_KEY_PROVIDER="+uri), "lockwood plugin pin"},
+		"no plugin":    {append(env, "FOREST_EXECUTOR_KEY_PROVIDER=myhsm://key"), "myhsm"},
+		"wrong option": {append(env, "FOREST_EXECUTOR_KEY_PROVIDER="+uri+"&colour=blue"), "colour"},
+		"no key URI":   {append(env, "FOREST_EXECUTOR_PREVIOUS_KEY_PROVIDERS=alias/forest"), "FOREST_EXECUTOR_PREVIOUS_KEY_PROVIDERS"},
+	} {
+		r := do(t, d.with(test.env...), "serve")
+		if r.code != exitUsage || !strings.Contains(r.stderr, test.want) {
+			t.Errorf("%s: exit code %d, want %d and %q\n%s", name, r.code, exitUsage, test.want, r.stderr)
+		}
+	}
+}

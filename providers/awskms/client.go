@@ -1,0 +1,143 @@
+package awskms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
+)
+
+// Options are what a test changes. Nil and the zero value mean the SDK's defaults.
+type Options struct {
+	// Load are further options for the SDK's configuration.
+	Load []func(*config.LoadOptions) error
+	// MaxBackoff bounds the SDK's wait between attempts; zero means its default.
+	MaxBackoff time.Duration
+}
+
+// login holds the KMS client, and makes a new one when its credentials are refused.
+// The whole configuration is read again then, since credentials may come from a
+// file or a command whose content has changed.
+type login struct {
+	settings settings
+	opts     Options
+
+	mu     sync.Mutex
+	client *kms.Client
+}
+
+func newLogin(ctx context.Context, s settings, opts Options) (*login, error) {
+	l := &login{settings: s, opts: opts}
+	var err error
+	l.client, err = l.connect(ctx)
+	return l, err
+}
+
+// current returns the client in use.
+func (l *login) current() *kms.Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.client
+}
+
+// again replaces the client refused, unless another caller has done so already.
+func (l *login) again(ctx context.Context, refused *kms.Client) (*kms.Client, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.client != refused {
+		return l.client, nil
+	}
+	client, err := l.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.client = client
+	return client, nil
+}
+
+// connect reads the configuration and makes a client. It reaches for no network:
+// credentials are fetched by the first call that needs them.
+func (l *login) connect(ctx context.Context) (*kms.Client, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, l.loadOptions()...)
+	if err != nil {
+		return nil, configError(err)
+	}
+	if cfg.Region == "" {
+		return nil, errors.New("no Region is configured: add region=… to the key URI, or set AWS_REGION for the plugin")
+	}
+	if l.settings.roleARN != "" {
+		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), l.settings.roleARN, l.role))
+	}
+	client := kms.NewFromConfig(cfg, func(o *kms.Options) {
+		if l.settings.endpoint != "" {
+			o.BaseEndpoint = &l.settings.endpoint
+		}
+	})
+	// The environment and a profile can name an endpoint as well.
+	if endpoint := client.Options().BaseEndpoint; endpoint != nil {
+		if err := checkEndpoint(*endpoint); err != nil {
+			return nil, err
+		}
+	}
+	return client, nil
+}
+
+func (l *login) loadOptions() []func(*config.LoadOptions) error {
+	options := []func(*config.LoadOptions) error{
+		config.WithAppID(Scheme + "-lockwood"),
+		config.WithLogger(logging.Nop{}), // what matters is in the errors
+		config.WithRetryer(l.retryer),
+	}
+	if l.settings.region != "" {
+		options = append(options, config.WithRegion(l.settings.region))
+	}
+	if l.settings.profile != "" {
+		options = append(options, config.WithSharedConfigProfile(l.settings.profile))
+	}
+	return append(options, l.opts.Load...)
+}
+
+// retryer is the SDK's adaptive mode: a few attempts, and fewer calls a second once
+// the service throttles. Waits end with the caller's context.
+func (l *login) retryer() aws.Retryer {
+	return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
+		if l.opts.MaxBackoff == 0 {
+			return
+		}
+		o.StandardOptions = append(o.StandardOptions, func(s *retry.StandardOptions) {
+			s.MaxBackoff = l.opts.MaxBackoff
+			s.Backoff = retry.NewExponentialJitterBackoff(l.opts.MaxBackoff)
+		})
+	})
+}
+
+func (l *login) role(o *stscreds.AssumeRoleOptions) {
+	o.RoleSessionName = l.settings.sessionName
+	if o.RoleSessionName == "" {
+		o.RoleSessionName = "lockwood"
+	}
+	if l.settings.externalID != "" {
+		o.ExternalID = &l.settings.externalID
+	}
+}
+
+// configError says what is wrong with the SDK's configuration without a line of
+// the files, which may hold credentials.
+func configError(err error) error {
+	if e, ok := errors.AsType[config.SharedConfigProfileNotExistError](err); ok {
+		return fmt.Errorf("there is no profile %q in the AWS configuration: correct the option profile, or let the plugin see AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE or HOME", e.Profile)
+	}
+	if e, ok := errors.AsType[config.SharedConfigLoadError](err); ok {
+		return fmt.Errorf("the AWS configuration file %s cannot be read; check it with: aws configure list", e.Filename)
+	}
+	return errors.New("the AWS configuration cannot be used; check the profile, and what AWS_CA_BUNDLE and the other AWS variables name, with: aws configure list")
+}

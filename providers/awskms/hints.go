@@ -1,0 +1,74 @@
+package awskms
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// A message of the service is not repeated, since it may quote the request. What
+// an operator needs of a refusal is picked out of it by these.
+var (
+	principalPattern = regexp.MustCompile(`arn:aws[a-z-]*:(?:iam|sts)::[0-9]{12}:[\w+=,.@/-]{1,256}`)
+	explicitPattern  = regexp.MustCompile(`explicit deny in an? ([a-z -]{1,40} policy)`)
+)
+
+// describeAnswer writes the text of a failure that a service answered with.
+func (p *Provider) describeAnswer(f *failure, message string) {
+	switch {
+	case errors.Is(f.means, core.ErrInvalidCiphertext):
+		// Which of the reasons it was is never told.
+		f.text = "KMS does not open the wrap: " + core.ErrInvalidCiphertext.Error()
+	case f.permission:
+		f.text = fmt.Sprintf("%s: %s: %v", f.place(), p.missingPermission(f, message), f.means)
+	case f.means == nil:
+		f.text = f.place() + ": " + f.code
+	default:
+		f.text = fmt.Sprintf("%s: %s: %s: %v", f.place(), f.code, f.remedy, f.means)
+	}
+}
+
+// missingPermission names the right that is missing, whose, and the statement that
+// grants it.
+func (p *Provider) missingPermission(f *failure, message string) string {
+	who := "the identity"
+	if principal := principalPattern.FindString(message); principal != "" {
+		who = principal
+	}
+	if f.service != serviceKMS {
+		return fmt.Sprintf("%s may not take on the role: grant it %s, and let the role's trust policy name it and its external_id", who, statement("sts:"+f.operation, p.settings.roleARN))
+	}
+	permission := "kms:" + f.operation
+	if m := explicitPattern.FindStringSubmatch(message); m != nil {
+		return fmt.Sprintf("%s is refused %s by an explicit deny in its %s: remove that; the statement that grants it is %s", who, permission, m[1], statement(permission, p.resource()))
+	}
+	text := fmt.Sprintf("%s lacks %s: add to its IAM policy, or with the identity as Principal to the key's policy, %s", who, permission, statement(permission, p.resource()))
+	if f.operation == "Decrypt" && p.settings.store == "" && p.seen.Load() == nil {
+		text += "; if the policy demands an encryption context of one store, name that store in the key URI, as store=ID"
+	}
+	return text
+}
+
+// statement is a line of a policy.
+func statement(action, resource string) string {
+	if resource == "" {
+		resource = "*"
+	}
+	return fmt.Sprintf(`{"Effect":"Allow","Action":"%s","Resource":"%s"}`, action, strings.ReplaceAll(resource, `"`, ""))
+}
+
+// resource is the key as a policy names it. An alias cannot stand there, so until
+// the key is known a placeholder does.
+func (p *Provider) resource() string {
+	if r := p.key.Load(); r.known() {
+		return r.arn.name()
+	}
+	id := "KEY-ID"
+	if p.settings.keyID != "" {
+		id = p.settings.keyID
+	}
+	return fmt.Sprintf("arn:aws:kms:%s:ACCOUNT-ID:key/%s", p.region, id)
+}

@@ -1,0 +1,321 @@
+package awskms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/kms/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+const (
+	// callTimeout bounds a call whose context has no deadline.
+	callTimeout = 30 * time.Second
+	// maxCiphertext is what Decrypt takes, in bytes; AWS KMS API Reference, Decrypt.
+	maxCiphertext = 6144
+	// wrapAttempts bounds how often a wrap is made anew because the key was rotated
+	// meanwhile.
+	wrapAttempts = 3
+)
+
+// Provider is a core.KeyProvider on a key of AWS KMS.
+type Provider struct {
+	settings settings
+	region   string
+	login    *login
+	closed   atomic.Bool
+
+	settling sync.Mutex
+	key      atomic.Pointer[resolved] // never nil
+	// seen is a wrap whose unwrapping Status asks about; nil if there was none.
+	seen atomic.Pointer[wrap]
+}
+
+// wrap is a wrapped data key with the encryption context it is bound to.
+type wrap struct {
+	ciphertext []byte
+	context    map[string]string
+	// opened says that the service made or opened it, so that it is known good.
+	opened bool
+}
+
+// Open is the core.Factory of this provider. It checks the whole key URI and the
+// SDK's configuration, and reaches for no network.
+func Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, error) {
+	p, err := New(ctx, uri, nil)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// New is Open with options.
+func New(ctx context.Context, uri core.KeyURI, opts *Options) (*Provider, error) {
+	s, err := parse(uri)
+	if err != nil {
+		return nil, fmt.Errorf("reading the key URI: %w", err)
+	}
+	if opts == nil {
+		opts = &Options{}
+	}
+	l, err := newLogin(ctx, s, *opts)
+	if err != nil {
+		return nil, fmt.Errorf("configuring AWS KMS: %w", err)
+	}
+	p := &Provider{settings: s, login: l, region: l.current().Options().Region}
+	p.key.Store(&resolved{arn: s.key})
+	return p, nil
+}
+
+// GenerateDataKey implements core.KeyProvider.
+func (p *Provider) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {
+	var dataKey []byte
+	w, err := p.wrapping(ctx, aad, func(ctx context.Context, keyID string, ec map[string]string) (made, error) {
+		var out *kms.GenerateDataKeyOutput
+		err := p.call(ctx, "GenerateDataKey", func(ctx context.Context, client *kms.Client) (err error) {
+			out, err = client.GenerateDataKey(ctx, &kms.GenerateDataKeyInput{KeyId: &keyID, KeySpec: types.DataKeySpecAes256, EncryptionContext: ec})
+			return err
+		})
+		if err != nil {
+			return made{}, err
+		}
+		clear(dataKey) // of an earlier attempt
+		dataKey = out.Plaintext
+		return made{out.CiphertextBlob, aws.ToString(out.KeyId), aws.ToString(out.KeyMaterialId)}, nil
+	})
+	if err == nil && len(dataKey) != core.DataKeySize {
+		err = fmt.Errorf("KMS gave %d bytes instead of %d: %w", len(dataKey), core.DataKeySize, core.ErrUnavailable)
+	}
+	if err != nil {
+		clear(dataKey)
+		return core.DataKey{}, fmt.Errorf("generating data key: %w", err)
+	}
+	return core.DataKey{Plaintext: dataKey, Wrapped: w}, nil
+}
+
+// WrapDataKey implements core.Wrapper.
+func (p *Provider) WrapDataKey(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
+	if len(dataKey) != core.DataKeySize {
+		return core.WrappedKey{}, fmt.Errorf("wrapping data key: it has %d bytes instead of %d", len(dataKey), core.DataKeySize)
+	}
+	w, err := p.wrapping(ctx, aad, func(ctx context.Context, keyID string, ec map[string]string) (made, error) {
+		var out *kms.EncryptOutput
+		err := p.call(ctx, "Encrypt", func(ctx context.Context, client *kms.Client) (err error) {
+			out, err = client.Encrypt(ctx, &kms.EncryptInput{KeyId: &keyID, Plaintext: dataKey, EncryptionContext: ec})
+			return err
+		})
+		if err != nil {
+			return made{}, err
+		}
+		return made{out.CiphertextBlob, aws.ToString(out.KeyId), ""}, nil
+	})
+	if err != nil {
+		return core.WrappedKey{}, fmt.Errorf("wrapping data key: %w", err)
+	}
+	return w, nil
+}
+
+// made is a wrap as the service reports it.
+type made struct {
+	ciphertext []byte
+	keyID      string
+	// material is the key material that wrapped, if the service says so.
+	material string
+}
+
+// wrapping makes a wrap, and names the KEK version that made it. Encrypt does not
+// report the key material; then it is what was current before and is current still,
+// and if that changed, the wrap is made anew.
+func (p *Provider) wrapping(ctx context.Context, aad core.AAD, do func(ctx context.Context, keyID string, ec map[string]string) (made, error)) (core.WrappedKey, error) {
+	ec, err := encryptionContext(aad)
+	if err != nil {
+		return core.WrappedKey{}, err
+	}
+	key, err := p.resolve(ctx)
+	for range wrapAttempts {
+		if err != nil {
+			return core.WrappedKey{}, err
+		}
+		var m made
+		if m, err = do(ctx, p.requestID(key), ec); err != nil {
+			return core.WrappedKey{}, err
+		}
+		if key, err = p.accept(key, m); err != nil {
+			return core.WrappedKey{}, err
+		}
+		before := key.material
+		switch {
+		case before == "": // rotation is not observable
+			return p.keep(key.kekID(""), m, ec), nil
+		case m.material != "":
+			return p.keep(key.kekID(m.material), m, ec), nil
+		}
+		if key, err = p.current(ctx, key); err == nil && key.material == before {
+			return p.keep(key.kekID(before), m, ec), nil
+		}
+	}
+	if err != nil {
+		return core.WrappedKey{}, err
+	}
+	return core.WrappedKey{}, fmt.Errorf("the key was rotated during every attempt: %w", core.ErrUnavailable)
+}
+
+// accept checks that the configured key made the wrap, and learns the key's ARN
+// where it could not be asked for.
+func (p *Provider) accept(key resolved, m made) (resolved, error) {
+	a, ok := p.reported(key, m.keyID)
+	if !ok {
+		return key, fmt.Errorf("KMS used another key than the one configured: %w", core.ErrUnavailable)
+	}
+	if n := len(m.ciphertext); n == 0 || n > maxCiphertext {
+		return key, fmt.Errorf("KMS gave a wrap of %d bytes: %w", n, core.ErrUnavailable)
+	}
+	if !key.known() {
+		key = p.settle(a, nil)
+	}
+	return key, nil
+}
+
+// current asks again for the key material that is current.
+func (p *Provider) current(ctx context.Context, key resolved) (resolved, error) {
+	md, a, err := p.describe(ctx, p.requestID(key))
+	if err != nil {
+		return key, err
+	}
+	return p.settle(a, md), nil
+}
+
+// keep remembers the wrap for Status and returns it.
+func (p *Provider) keep(id core.KEKID, m made, ec map[string]string) core.WrappedKey {
+	p.remember(m.ciphertext, ec, true)
+	return core.WrappedKey{KEKID: id, Wrapped: m.ciphertext}
+}
+
+// UnwrapDataKey implements core.KeyProvider.
+func (p *Provider) UnwrapDataKey(ctx context.Context, wrapped core.WrappedKey, aad core.AAD) ([]byte, error) {
+	dataKey, err := p.unwrap(ctx, wrapped, aad)
+	if err != nil {
+		return nil, fmt.Errorf("unwrapping data key: %w", err)
+	}
+	return dataKey, nil
+}
+
+func (p *Provider) unwrap(ctx context.Context, wrapped core.WrappedKey, aad core.AAD) ([]byte, error) {
+	key := *p.key.Load()
+	if !key.known() {
+		var err error
+		if key, err = p.resolve(ctx); err != nil {
+			return nil, err
+		}
+	}
+	ec, err := encryptionContext(aad)
+	n := len(wrapped.Wrapped)
+	if err != nil || n == 0 || n > maxCiphertext || key.known() && wrapped.KEKID.Key() != key.arn.name() {
+		return nil, p.notOpened(ctx)
+	}
+	out, err := p.decrypt(ctx, &kms.DecryptInput{KeyId: aws.String(p.requestID(key)), CiphertextBlob: wrapped.Wrapped, EncryptionContext: ec})
+	if refusedTo(err) {
+		p.remember(wrapped.Wrapped, ec, false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a, ok := p.reported(key, aws.ToString(out.KeyId))
+	if !ok || wrapped.KEKID.Key() != a.name() || len(out.Plaintext) != core.DataKeySize {
+		clear(out.Plaintext)
+		return nil, p.notOpened(ctx)
+	}
+	if !key.known() {
+		p.settle(a, nil)
+	}
+	p.remember(wrapped.Wrapped, ec, true)
+	return out.Plaintext, nil
+}
+
+func (p *Provider) decrypt(ctx context.Context, in *kms.DecryptInput) (out *kms.DecryptOutput, err error) {
+	err = p.call(ctx, "Decrypt", func(ctx context.Context, client *kms.Client) (err error) {
+		out, err = client.Decrypt(ctx, in)
+		return err
+	})
+	return out, err
+}
+
+// notOpened is the answer for a wrap that the service need not see. A provider
+// that is closed, or a caller that has gone, is not told of wraps.
+func (p *Provider) notOpened(ctx context.Context) error {
+	if err := p.ready(ctx); err != nil {
+		return err
+	}
+	return fmt.Errorf("KMS does not open the wrap: %w", core.ErrInvalidCiphertext)
+}
+
+// encryptionContext is aad as named pairs. Names must differ, or a pair would be
+// lost and its value not bound.
+func encryptionContext(aad core.AAD) (map[string]string, error) {
+	ec := aad.Map()
+	if len(ec) != len(aad) {
+		return nil, errors.New("the aad names a value twice")
+	}
+	return ec, nil
+}
+
+func (p *Provider) ready(ctx context.Context) error {
+	if p.closed.Load() {
+		return fmt.Errorf("the provider is closed: %w", core.ErrUnavailable)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", core.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// call runs f, logs in again once if the credentials were refused, and explains
+// the error that is left.
+func (p *Provider) call(ctx context.Context, operation string, f func(context.Context, *kms.Client) error) error {
+	if err := p.ready(ctx); err != nil {
+		return err
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
+	client := p.login.current()
+	err := f(ctx, client)
+	if err == nil {
+		return nil
+	}
+	failed := p.explain(ctx, operation, err)
+	if refused, ok := errors.AsType[*failure](failed); ok && refused.login {
+		if client, err = p.login.again(ctx, client); err != nil {
+			return fmt.Errorf("logging in again: %w: %w", err, core.ErrUnavailable)
+		}
+		if err = f(ctx, client); err == nil {
+			return nil
+		}
+		failed = p.explain(ctx, operation, err)
+	}
+	if refused, ok := errors.AsType[*failure](failed); ok && refused.means == nil {
+		message := ""
+		if api, ok := errors.AsType[smithy.APIError](err); ok {
+			message = api.ErrorMessage()
+		}
+		return p.byState(ctx, operation, message)
+	}
+	return failed
+}
+
+// Close implements core.KeyProvider.
+func (p *Provider) Close() error {
+	p.closed.Store(true)
+	p.seen.Store(nil)
+	return nil
+}

@@ -1,0 +1,159 @@
+package awskms
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// Scheme is the scheme of this provider's key URIs.
+const Scheme = "awskms"
+
+// settings is a key URI, checked.
+type settings struct {
+	// id is how the key is configured and first asked for: alias/NAME, a key ID,
+	// or an ARN.
+	id string
+	// key is the key's ARN in the Region that is asked, if id is a key ARN.
+	key keyARN
+	// keyID is the key ID, if id is one or is a key ARN.
+	keyID string
+	// alias says that id is an alias, by name or by ARN.
+	alias bool
+
+	region, endpoint, profile        string
+	roleARN, externalID, sessionName string
+	// store is the store ID that a policy demands in the encryption context of the
+	// first probe, before a wrap has told it.
+	store string
+}
+
+var (
+	aliasPattern   = regexp.MustCompile(`^alias/[a-zA-Z0-9/_-]{1,250}$`)
+	keyIDPattern   = regexp.MustCompile(`^[a-zA-Z0-9-]{1,128}$`)
+	regionPattern  = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	sessionPattern = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`) // sts AssumeRole, RoleSessionName
+)
+
+// parse checks everything that a key URI says.
+func parse(uri core.KeyURI) (settings, error) {
+	if err := uri.CheckOptions("region", "endpoint", "profile", "role_arn", "external_id", "session_name", "store"); err != nil {
+		return settings{}, err
+	}
+	if uri.Host != "" {
+		return settings{}, errors.New("a key of AWS KMS has no host: write three slashes, as in awskms:///alias/NAME, and name another endpoint by the option endpoint")
+	}
+	s := settings{
+		id: uri.Path, region: uri.Options["region"], endpoint: uri.Options["endpoint"], profile: uri.Options["profile"],
+		roleARN: uri.Options["role_arn"], externalID: uri.Options["external_id"], sessionName: uri.Options["session_name"],
+		store: uri.Options["store"],
+	}
+	for name, value := range uri.Options {
+		if value == "" {
+			return settings{}, fmt.Errorf("the option %s is empty: give it a value or leave it out", name)
+		}
+	}
+	if err := errors.Join(s.parseKey(), s.checkRegion(), s.checkRole()); err != nil {
+		return settings{}, err
+	}
+	if s.endpoint != "" {
+		return s, checkEndpoint(s.endpoint)
+	}
+	return s, nil
+}
+
+var errKey = errors.New("the key is not one of AWS KMS: write awskms:///alias/NAME, awskms:///KEY-ID, or awskms:/// and the ARN of the key or of the alias")
+
+// parseKey sets what id says of the key.
+func (s *settings) parseKey() error {
+	resource := s.id
+	if a, err := arn.Parse(s.id); err == nil {
+		if a.Service != "kms" || a.Region == "" || a.AccountID == "" || !regionPattern.MatchString(a.Region) {
+			return errKey
+		}
+		resource = a.Resource
+		if s.key, err = parseKeyARN(s.id); err == nil {
+			resource = s.key.id
+		} else if !strings.HasPrefix(resource, "alias/") {
+			return errKey
+		}
+		if err := s.adopt(a.Region); err != nil {
+			return err
+		}
+	}
+	switch {
+	case strings.HasPrefix(resource, "alias/aws/"):
+		return errors.New("the alias begins with alias/aws/: such keys belong to AWS services and cannot be used by programs; create a key of your own")
+	case aliasPattern.MatchString(resource):
+		s.alias = true
+	case keyIDPattern.MatchString(resource):
+		s.keyID = resource
+	default:
+		return errKey
+	}
+	return nil
+}
+
+// adopt reconciles the Region of an ARN with the option. Only a multi-Region key
+// exists in another Region than its ARN says.
+func (s *settings) adopt(region string) error {
+	if s.region == "" || s.region == region {
+		s.region = region
+		return nil
+	}
+	if !s.key.multiRegion() {
+		return fmt.Errorf("the ARN is of the Region %s, but the option region says %s: remove the option, or configure a multi-Region key (mrk-…)", region, s.region)
+	}
+	s.key.region = s.region
+	s.id = s.key.String()
+	return nil
+}
+
+func (s *settings) checkRegion() error {
+	if s.region != "" && !regionPattern.MatchString(s.region) {
+		return errors.New("the option region is not the name of a Region, such as eu-west-3")
+	}
+	return nil
+}
+
+func (s *settings) checkRole() error {
+	if s.roleARN == "" {
+		if s.externalID != "" || s.sessionName != "" {
+			return errors.New("the options external_id and session_name belong to a role to assume: add role_arn")
+		}
+		return nil
+	}
+	a, err := arn.Parse(s.roleARN)
+	if err != nil || a.Service != "iam" || !strings.HasPrefix(a.Resource, "role/") {
+		return errors.New("the option role_arn is not the ARN of a role, such as arn:aws:iam::111122223333:role/NAME")
+	}
+	if s.sessionName != "" && !sessionPattern.MatchString(s.sessionName) {
+		return errors.New("the option session_name is not 2 to 64 letters, digits, or any of _+=,.@-")
+	}
+	return nil
+}
+
+// checkEndpoint refuses a URL that could hold a secret, and one by which data keys
+// would travel in plain text: KMS answers with them, protected by TLS alone.
+func checkEndpoint(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("the endpoint is not of the form https://HOST or https://HOST:PORT, without user, query or fragment")
+	}
+	if u.Scheme == "http" && !loopback(u.Hostname()) {
+		return errors.New("the endpoint is http:// and not on this machine: data keys would cross the network in plain text; use https://")
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost")
+}

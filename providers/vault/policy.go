@@ -1,0 +1,79 @@
+package vault
+
+import "fmt"
+
+// operation is a request to the server, and the right that it needs.
+type operation struct {
+	name       string // for errors
+	path       string // within the namespace, without "/v1/"
+	capability string // "" where every token has the right by Vault's default policy
+	kind       kind
+	read       bool // GET instead of PUT
+	help       bool // asks for the description of the path
+}
+
+// kind tells groups of operations apart whose errors mean different things.
+type kind int
+
+const (
+	wrapping kind = 1 << iota
+	unwrapping
+	random
+	metadata
+	asking // for rights, for help
+	session
+	loggingIn
+
+	transit  = wrapping | unwrapping | random | metadata
+	anything = transit | asking | session | loggingIn
+)
+
+func (s *settings) encrypt() operation {
+	return operation{name: "encrypt", path: s.mount + "/encrypt/" + s.name, capability: "update", kind: wrapping}
+}
+
+func (s *settings) decrypt() operation {
+	return operation{name: "decrypt", path: s.mount + "/decrypt/" + s.name, capability: "update", kind: unwrapping}
+}
+
+// randomBytes asks for core.DataKeySize bytes; the number stands in the path, where
+// a policy can bind it.
+func (s *settings) randomBytes() operation {
+	return operation{name: "random", path: s.mount + "/random/32", capability: "update", kind: random}
+}
+
+func (s *settings) readKey() operation {
+	return operation{name: "read key", path: s.keyPath(), capability: "read", kind: metadata, read: true}
+}
+
+func (s *settings) describe() operation {
+	return operation{name: "help", path: s.mount + "/encrypt/" + s.name, kind: asking, read: true, help: true}
+}
+
+func capabilities() operation {
+	return operation{name: "capabilities-self", path: "sys/capabilities-self", capability: "update", kind: asking}
+}
+
+func (s *settings) login() operation {
+	return operation{name: s.auth + " login", path: "auth/" + s.authMount + "/login", kind: loggingIn}
+}
+
+var (
+	lookupSelf = operation{name: "token lookup", path: "auth/token/lookup-self", kind: session, read: true}
+	renewSelf  = operation{name: "token renewal", path: "auth/token/renew-self", kind: session}
+	revokeSelf = operation{name: "token revocation", path: "auth/token/revoke-self", kind: session}
+)
+
+// stanza is the part of a policy that grants an operation, to be pasted. Policies
+// are written in the namespace of the key.
+func (o operation) stanza() string {
+	return fmt.Sprintf(`path %q { capabilities = [%q] }`, o.path, o.capability)
+}
+
+// where tells the namespace that a policy or a key belongs to, if there is one.
+func (s *settings) where() string {
+	if s.namespace == "" {
+		return ""
+	}
+	return " in the namespace " + s.namespace
+}
