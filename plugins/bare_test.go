@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -18,7 +19,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/plugins"
 	"github.com/lockwood-kms/lockwood/plugins/plugintest"
 )
@@ -42,8 +45,21 @@ func TestBarePlugin(t *testing.T) {
 	}
 }
 
-// serveBare is a plugin without go-plugin.
-func serveBare() {
+// TestPlainPlugin asserts that no key goes to a plugin that leaves out TLS.
+func TestPlainPlugin(t *testing.T) {
+	c := newControl(t)
+	opts := &plugintest.Options{Host: plugins.HostOptions{StartTimeout: 2 * time.Second}}
+	p := mustOpen(t, plugintest.NewHost(t, []string{"plain"}, opts), c.uri("plain", "one"))
+	if _, err := p.GenerateDataKey(t.Context(), testAAD); !errors.Is(err, core.ErrUnavailable) {
+		t.Errorf("without TLS: %v", err)
+	}
+	if exists(c.dir + "/pids") {
+		t.Error("the plugin was configured")
+	}
+}
+
+// serveBare is a plugin without go-plugin; secure says whether it uses TLS.
+func serveBare(secure bool) {
 	certificate := selfSigned()
 	clients := x509.NewCertPool()
 	clients.AppendCertsFromPEM([]byte(os.Getenv("PLUGIN_CLIENT_CERT")))
@@ -52,12 +68,18 @@ func serveBare() {
 	if err != nil {
 		panic(err)
 	}
-	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{certificate}, ClientCAs: clients,
-		ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
-	})))
-	plugins.RegisterTestServer(s, "bare", openMemory)
-	fmt.Fprintf(os.Stdout, "1|1|unix|%s|grpc|%s\n", socket, base64.RawStdEncoding.EncodeToString(certificate.Certificate[0]))
+	scheme, shown := "plain", ""
+	creds := insecure.NewCredentials()
+	if secure {
+		scheme, shown = "bare", base64.RawStdEncoding.EncodeToString(certificate.Certificate[0])
+		creds = credentials.NewTLS(&tls.Config{
+			Certificates: []tls.Certificate{certificate}, ClientCAs: clients,
+			ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12,
+		})
+	}
+	s := grpc.NewServer(grpc.Creds(creds))
+	plugins.RegisterTestServer(s, scheme, openMemory)
+	fmt.Fprintf(os.Stdout, "1|1|unix|%s|grpc|%s\n", socket, shown)
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		s.Stop()

@@ -2,6 +2,8 @@ package plugins
 
 import (
 	"context"
+	"io"
+	"log/slog"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -75,3 +77,6 @@ var (
 func RegisterTestServer(s *grpc.Server, scheme string, open core.Factory) {
 	keyproviderpb.RegisterKeyProviderServiceServer(s, &server{scheme: scheme, open: open, version: "test"})
 }
+
+// NewLogWriter returns what takes a plugin's standard error.
+func NewLogWriter(log *slog.Logger) io.Writer { return newLogWriter(log, slog.LevelError) }

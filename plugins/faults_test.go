@@ -72,11 +72,12 @@ func TestStoppedProcess(t *testing.T) {
 // that waited for nothing, callers are refused at once and told when to come back.
 func TestBreaker(t *testing.T) {
 	c := newControl(t)
-	opts := &plugintest.Options{Host: plugins.HostOptions{CallTimeout: 100 * time.Millisecond}}
+	opts := &plugintest.Options{Host: plugins.HostOptions{CallTimeout: 300 * time.Millisecond}}
 	p := mustOpen(t, plugintest.NewHost(t, []string{"memory"}, opts), c.uri("memory", "one"))
-	if _, err := p.Status(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "the plugin answers", func() bool {
+		_, err := p.Status(t.Context())
+		return err == nil
+	})
 	first := c.pid()
 	c.put("fault", "hang")
 	eventually(t, "the breaker opens", func() bool {

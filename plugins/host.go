@@ -113,13 +113,11 @@ func (h *Host) Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, err
 }
 
 // OpenBinary opens uri with the plugin at path, pinned or not: whoever calls it
-// trusts that file. env names the variables that it may see; nil means DefaultEnv.
-// It is for the command that examines a plugin. Unlike Open it fails if the plugin
-// does not start.
-func (h *Host) OpenBinary(ctx context.Context, path string, uri core.KeyURI, env []string) (core.KeyProvider, error) {
-	if env == nil {
-		env = DefaultEnv(uri.Scheme)
-	}
+// trusts that file. It sees DefaultEnv, and the variables that env names. It is for
+// the command that examines a plugin. Unlike Open it fails if the plugin does not
+// start.
+func (h *Host) OpenBinary(ctx context.Context, path string, uri core.KeyURI, env ...string) (core.KeyProvider, error) {
+	env = append(DefaultEnv(uri.Scheme), env...)
 	if err := checkNames(env); err != nil {
 		return nil, err
 	}

@@ -34,7 +34,10 @@ func TestMain(m *testing.M) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	case "lockwood-bare":
-		serveBare()
+		serveBare(true)
+		os.Exit(0)
+	case "lockwood-plain":
+		serveBare(false)
 		os.Exit(0)
 	case "lockwood-late":
 		openLate()

@@ -222,7 +222,7 @@ func TestList(t *testing.T) {
 // TestOpenBinary asserts that a file can be examined without a pin.
 func TestOpenBinary(t *testing.T) {
 	s := newPlace(t)
-	p, err := s.OpenBinary(t.Context(), s.binary, newControl(t).uri("memory", "one"), nil)
+	p, err := s.OpenBinary(t.Context(), s.binary, newControl(t).uri("memory", "one"))
 	if err != nil {
 		t.Fatal(err)
 	}

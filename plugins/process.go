@@ -105,7 +105,7 @@ func (p *process) connect(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 		_ = p.runner.Kill(ctx)
-		_ = <-done // says that the process was killed
+		<-done //nolint:errcheck // it says that the process was killed
 		return &silence{err: fmt.Errorf("the plugin said nothing for %v: %w", p.opts.StartTimeout, ctx.Err())}
 	}
 }

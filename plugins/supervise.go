@@ -26,11 +26,12 @@ func (p *provider) supervise(proc *process, failed error) {
 			if !p.pause(pauses.NextBackOff(), failed) {
 				return
 			}
-			if proc, failed = p.host.start(p.ctx, p.launch); failed != nil {
+			if proc, failed = p.host.start(p.ctx, p.launch); failed != nil && p.ctx.Err() == nil {
 				p.log.Error("plugin did not start; it is tried again", "error", failed)
 			}
 		}
 		p.publish(proc, time.Time{}, nil)
+		p.log.Info("plugin process started", "pid", proc.runner.ID(), "version", proc.about.version, "protocol", proc.version)
 		began := time.Now()
 		reason := p.watch(proc)
 		p.publish(nil, time.Time{}, nil)
@@ -89,7 +90,7 @@ func (p *provider) watch(proc *process) error {
 			}
 		case <-timer.C:
 		}
-		if err := p.examine(proc); err != nil {
+		if err := p.examine(proc); err != nil && p.ctx.Err() == nil {
 			return err
 		}
 	}
@@ -98,14 +99,13 @@ func (p *provider) watch(proc *process) error {
 // examine asks a process how it is.
 func (p *provider) examine(proc *process) error {
 	err := proc.healthy(p.ctx)
-	switch {
-	case p.ctx.Err() != nil: // watch returns next
-	case proc.hasExited():
-		return p.ended(proc)
-	case err != nil:
-		return fmt.Errorf("it does not answer: %w", err)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if proc.hasExited() {
+		return p.ended(proc)
+	}
+	return fmt.Errorf("it does not answer: %w", err)
 }
 
 func (p *process) hasExited() bool {

@@ -18,6 +18,7 @@ import (
 
 func newPluginConformance(c *cli) *cobra.Command {
 	var uri, foreign string
+	var names []string
 	cmd := &cobra.Command{
 		Use: "conformance BINARY --uri KEY-URI", Short: "Examine a plugin as its author", Args: oneArg("the plugin's binary"),
 		Long: `Runs every check of a key provider against the plugin, in a process of its own
@@ -30,7 +31,7 @@ are for a test of the plugin's own (docs/plugins.md).`,
 				return usageError(errors.New("--uri is missing; name a key that the plugin can use for its examination"))
 			}
 			cfg, _ := config.Load(os.Environ(), c.envFile)
-			x := &examination{binary: args[0], uri: uri, foreign: foreign, log: c.logger(cfg, true)}
+			x := &examination{binary: args[0], uri: uri, foreign: foreign, env: names, log: c.logger(cfg, true)}
 			findings := x.run(cmd.Context())
 			if err := c.print(findings, func(w io.Writer) { printFindings(w, findings) }); err != nil {
 				return err
@@ -44,6 +45,7 @@ are for a test of the plugin's own (docs/plugins.md).`,
 		},
 	}
 	cmd.Flags().StringVar(&uri, "uri", "", "the key to examine it with")
+	cmd.Flags().StringSliceVar(&names, "env", nil, "names of environment variables that it may see besides the usual ones")
 	cmd.Flags().StringVar(&foreign, "foreign", "", "another key of the same kind")
 	return cmd
 }
@@ -51,6 +53,7 @@ are for a test of the plugin's own (docs/plugins.md).`,
 // examination is one run of the conformance checks.
 type examination struct {
 	binary, uri, foreign string
+	env                  []string // names of further variables
 	log                  *slog.Logger
 }
 
@@ -89,7 +92,7 @@ func (x *examination) one(ctx context.Context, check providertest.Check) error {
 		if err != nil {
 			return nil, err
 		}
-		p, err := host.OpenBinary(ctx, x.binary, parsed)
+		p, err := host.OpenBinary(ctx, x.binary, parsed, x.env...)
 		if err != nil {
 			return nil, fmt.Errorf("starting the plugin: %w", err)
 		}

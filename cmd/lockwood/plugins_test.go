@@ -26,7 +26,7 @@ func pluginsEnv(t *testing.T) []string {
 	t.Helper()
 	b := &pluginBuild
 	b.once.Do(func() {
-		if b.dir, b.err = os.MkdirTemp("", "lockwood-plugins"); b.err != nil {
+		if b.dir, b.err = os.MkdirTemp("", "lockwood-plugins"); b.err != nil { //nolint:usetesting // it outlives the test
 			return
 		}
 		cmd := exec.Command("go", "build", "-o", filepath.Join(b.dir, "plugins")+"/", "./plugins/...")

@@ -167,12 +167,11 @@ func (s *stream) step(t *testing.T, user int64, name string, n int) {
 	defer slot.RUnlock()
 	disconnect := n >= swapServers && rand.IntN(8) == 0
 	token := fmt.Sprintf("token-%d-%s-%d", user, name, n)
-	want, got := http.StatusOK, answer{}
+	want, request := http.StatusOK, func() answer { return slot.s.deposit(t, user, name, token) }
 	if disconnect {
-		want, got = http.StatusNoContent, slot.s.call(t, user, "DELETE", "/mcp-oauth-credentials/"+name, "")
-	} else {
-		got = slot.s.deposit(t, user, name, token)
+		want, request = http.StatusNoContent, func() answer { return slot.s.call(t, user, "DELETE", "/mcp-oauth-credentials/"+name, "") }
 	}
+	got := request()
 	if got.status != want {
 		text := fmt.Sprintf("user %d, %s: %d %s, want %d", user, name, got.status, got.body, want)
 		s.wrong.Store(&text)

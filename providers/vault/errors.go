@@ -1,0 +1,205 @@
+package vault
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// failure is a refusal in our words. It wraps a sentinel and nothing of the
+// server's or the library's: their texts may quote a request.
+type failure struct {
+	answer
+	op     operation
+	status int // 0 if there was no answer
+	text   string
+}
+
+// Error implements error.
+func (f *failure) Error() string { return f.text }
+
+// Unwrap returns the sentinel.
+func (f *failure) Unwrap() error { return f.means }
+
+// forbidden reports whether err is a 403 to a request with a token: a right that is
+// missing, or a token that has expired.
+func forbidden(err error) bool {
+	f, ok := errors.AsType[*failure](err)
+	return ok && f.status == http.StatusForbidden && f.op.kind != loggingIn
+}
+
+// status returns the HTTP status of a failure, or 0.
+func status(err error) int {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f.status
+	}
+	return 0
+}
+
+// explain turns what the library returned into ours.
+func (s *settings) explain(ctx context.Context, op operation, resp *api.Response, err error) error {
+	if ctx.Err() != nil { // nobody answered in time, whatever the library made of it
+		return fmt.Errorf("Vault gave no answer to %s in time: %w: %w", op.name, core.ErrUnavailable, ctx.Err())
+	}
+	f := &failure{op: op}
+	refused, answered := errors.AsType[*api.ResponseError](err)
+	switch {
+	case answered:
+		f.status = refused.StatusCode
+		f.answer = lookUp(op, refused)
+		f.remedy = s.fill(op, f.remedy)
+		f.text = fmt.Sprintf("Vault answered %d to %s at %s", f.status, op.name, op.path)
+	case resp != nil:
+		f.status = resp.StatusCode
+		f.answer = answer{core.ErrUnavailable, "a redirect that was not followed: let the address lead to the active node"}
+		f.text = fmt.Sprintf("Vault answered %d to %s at %s", f.status, op.name, op.path)
+	default:
+		f.answer = answer{core.ErrUnavailable, unreachable(err)}
+		f.text = fmt.Sprintf("Vault at %s cannot be reached for %s", s.address, op.name)
+	}
+	if forbidden(f) && errors.Is(f.means, core.ErrKeyDenied) {
+		f.remedy = s.missing(op)
+	}
+	if f.remedy != "" {
+		f.text += ": " + f.remedy
+	}
+	if f.means != nil {
+		f.text += ": " + f.means.Error()
+	}
+	if after := retryAfter(resp); after > 0 && errors.Is(f.means, core.ErrUnavailable) {
+		return &core.RetryAfterError{After: after, Err: f}
+	}
+	return f
+}
+
+// lookUp finds the meaning of an answer. An answer below 500 whose body is not in
+// Vault's form came from something else, which cannot speak for the key.
+func lookUp(op operation, refused *api.ResponseError) answer {
+	if refused.RawError && refused.StatusCode < http.StatusInternalServerError && refused.StatusCode != http.StatusTooManyRequests {
+		return answer{core.ErrUnavailable, hintUnknown}
+	}
+	texts := strings.ToLower(strings.Join(refused.Errors, "\n"))
+	for _, r := range rules {
+		if r.on&op.kind != 0 && r.status == refused.StatusCode && strings.Contains(texts, r.says) {
+			return r.answer
+		}
+	}
+	return answer{core.ErrUnavailable, hintUnknown}
+}
+
+// fill puts the key URI's words into a remedy.
+func (s *settings) fill(op operation, remedy string) string {
+	refused := hintRole
+	if s.auth == authAppRole {
+		refused = hintAppRole
+	}
+	remedy = strings.ReplaceAll(remedy, "{refused}", refused)
+	return strings.NewReplacer("{mount}", s.mount, "{name}", s.name, "{key}", s.keyPath(), "{where}", s.where(),
+		"{auth}", s.authMount, "{method}", s.auth, "{path}", op.path).Replace(remedy)
+}
+
+// missing names the right that a 403 asks for, and the policy that grants it.
+func (s *settings) missing(op operation) string {
+	var b strings.Builder
+	if op.capability != "" {
+		fmt.Fprintf(&b, "the token lacks the capability %q on %s%s: add to its policy: %s", op.capability, op.path, s.where(), op.stanza())
+	} else {
+		b.WriteString("the token is refused")
+	}
+	if op.kind == wrapping {
+		fmt.Fprintf(&b, "; a key that does not exist is refused in the same way")
+	}
+	if s.auth == authToken {
+		fmt.Fprintf(&b, "; or the token in %s has expired or was revoked: write a new one into the file", s.tokenFile)
+	}
+	return b.String()
+}
+
+// retryAfter returns the wait that an answer asks for, in whole seconds; RFC 9110,
+// section 10.2.3.
+func retryAfter(resp *api.Response) time.Duration {
+	if resp == nil || resp.Response == nil {
+		return 0
+	}
+	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// certificateProblem reports whether the server's certificate, or ours, is why
+// there is no connection. Asking again does not help.
+func certificateProblem(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	_, alert := errors.AsType[tls.AlertError](err)
+	return alert || errors.Is(err, errClientCert) || tlsAlert(err)
+}
+
+// tlsAlert reports whether the server ended the TLS handshake with an alert, which
+// crypto/tls returns as an error without a type.
+func tlsAlert(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error"
+}
+
+// unreachable says why there was no answer. The texts of the network hold no
+// secret; those of a protocol may quote what was received, and are left out.
+func unreachable(err error) string {
+	if remedy := tlsRemedy(err); remedy != "" {
+		return remedy
+	}
+	if e, ok := errors.AsType[*net.DNSError](err); ok {
+		return "the name of the host cannot be resolved: " + e.Err
+	}
+	switch {
+	case errors.Is(err, errPlainRedirect), err != nil && strings.Contains(err.Error(), "protocol downgrade"):
+		return "it redirects to plain HTTP: set api_addr of the active node to its https:// address"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nobody listens there"
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e.Error()
+	}
+	return "the connection failed, or was closed without an answer"
+}
+
+func tlsRemedy(err error) string {
+	if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok && e.Reason == x509.Expired {
+		return "its certificate has expired or is not valid yet: renew it, or correct the clock of this machine"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "its certificate is not for the host of the key URI: write a name that is in the certificate, or add tls_server_name"
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "its certificate is signed by an authority that is not trusted here: name the authority's file with ca_cert"
+	}
+	if errors.Is(err, errClientCert) {
+		return errClientCert.Error()
+	}
+	if tlsAlert(err) {
+		return "it refused the TLS handshake: it may want a client certificate, or another: see client_cert and client_key"
+	}
+	if certificateProblem(err) {
+		return "its certificate cannot be verified"
+	}
+	_, record := errors.AsType[tls.RecordHeaderError](err)
+	if record || err != nil && strings.Contains(err.Error(), "HTTP response to HTTPS client") {
+		return "it does not speak TLS: enable TLS there, or, for a listener on this machine such as Vault Agent, add tls=off"
+	}
+	return ""
+}

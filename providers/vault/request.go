@@ -1,0 +1,145 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+const (
+	// callTimeout bounds a call whose context has no deadline.
+	callTimeout = 30 * time.Second
+	// maxTokens bounds how many tokens a call tries while others replace them.
+	maxTokens = 4
+)
+
+// send makes one request with what the client carries, and decodes the answer into
+// out unless that is nil.
+func (s *settings) send(ctx context.Context, client *api.Client, op operation, in, out any) error {
+	var resp *api.Response
+	var err error
+	if op.read {
+		var query map[string][]string
+		if op.help {
+			query = map[string][]string{"help": {"1"}}
+		}
+		resp, err = client.Logical().ReadRawWithDataWithContext(ctx, op.path, query)
+	} else {
+		var body []byte
+		if body, err = json.Marshal(in); err != nil {
+			return fmt.Errorf("encoding a request: %w", err)
+		}
+		resp, err = client.Logical().WriteRawWithContext(ctx, op.path, body)
+	}
+	if resp != nil && resp.Response != nil {
+		defer resp.Body.Close()
+	} else {
+		resp = nil
+	}
+	if err != nil || resp == nil || !statusOK(resp.StatusCode) {
+		return s.explain(ctx, op, resp, err)
+	}
+	return s.decode(ctx, op, resp.Body, out)
+}
+
+// decode reads an answer, and clears the bytes afterwards: a data key may be among
+// them.
+func (s *settings) decode(ctx context.Context, op operation, body io.Reader, out any) error {
+	b, err := io.ReadAll(body)
+	defer clear(b)
+	if err != nil {
+		return s.explain(ctx, op, nil, err)
+	}
+	if out == nil || len(b) == 0 {
+		return nil
+	}
+	if json.Unmarshal(b, out) != nil { // its error may quote the answer
+		return fmt.Errorf("the answer to %s at %s cannot be read: %s: %w", op.name, op.path, hintUnknown, core.ErrUnavailable)
+	}
+	return nil
+}
+
+// call makes a request with the token in use. A 403 may mean a token that has
+// expired, so it is believed only of a token that was got after the call began and
+// is still in use, or where there is no other to be had.
+func (p *Provider) call(ctx context.Context, op operation, in, out any) error {
+	if err := p.ready(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	before := p.login.number.Load()
+	t, err := p.login.get(ctx)
+	for range maxTokens {
+		if err != nil {
+			return err
+		}
+		if err = p.settings.send(ctx, t.client, op, in, out); !forbidden(err) {
+			return err
+		}
+		if now := p.login.current.Load(); t.number > before && now != nil && now.number == t.number {
+			return err
+		}
+		denied := err
+		var next *token
+		if next, err = p.login.replace(ctx, t); err == nil && next.number == t.number {
+			return denied
+		}
+		t = next
+	}
+	return fmt.Errorf("calling Vault: %w: %w", errRestless, core.ErrUnavailable)
+}
+
+// ask makes a request that a healthy token may lack the right to: permitted is false
+// then. Whether the token is healthy is asked by a request that every token may
+// make, so that a right that is lacking for good does not cost a login each time.
+func (p *Provider) ask(ctx context.Context, op operation, in, out any) (permitted bool, err error) {
+	if err := p.ready(ctx); err != nil {
+		return false, err
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	for range 2 {
+		t, err := p.login.get(ctx)
+		if err != nil {
+			return false, err
+		}
+		if err = p.settings.send(ctx, t.client, op, in, out); !forbidden(err) {
+			return err == nil, err
+		}
+		if err := p.call(ctx, p.settings.describe(), nil, nil); err != nil && (forbidden(err) || !refusedHelp(err)) {
+			return false, err
+		}
+		if now := p.login.current.Load(); now != nil && now.number == t.number {
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+// ready refuses a call on a provider that is closed, or for a caller that has gone.
+func (p *Provider) ready(ctx context.Context) error {
+	if p.closed.Load() {
+		return errClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", core.ErrUnavailable, err)
+	}
+	return nil
+}
+
+var errClosed = fmt.Errorf("%w: %w", errors.New("the provider is closed"), core.ErrUnavailable)
+
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, callTimeout)
+}
