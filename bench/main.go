@@ -29,7 +29,7 @@ func command(ctx context.Context) error {
 		return baseline.Main(ctx)
 	}
 	short := flag.Bool("short", false, "measure less, for CI: the figures are rougher")
-	only := flag.String("only", "", "measure only this: sealing, deposits or startup")
+	only := flag.String("only", "", "measure only this: sealing, deposits, startup or plugin")
 	flag.Parse()
 	b, err := newBench(*short, *only)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/bench/deposits"
 	"github.com/lockwood-kms/lockwood/bench/measure"
+	"github.com/lockwood-kms/lockwood/bench/plugin"
 	"github.com/lockwood-kms/lockwood/bench/sealing"
 	"github.com/lockwood-kms/lockwood/bench/server"
 	"github.com/lockwood-kms/lockwood/bench/startup"
@@ -32,10 +33,12 @@ type bench struct{ parts []part }
 func newBench(short bool, only string) (*bench, error) {
 	sealPlan := measure.Plan{Rounds: 21, Window: 20 * time.Millisecond}
 	depositPlan := measure.Plan{Rounds: 11, Window: 3 * time.Second}
+	pluginPlan := measure.Plan{Rounds: 21, Window: 200 * time.Millisecond}
 	starts := 15
 	if short {
 		sealPlan = measure.Plan{Rounds: 9, Window: 5 * time.Millisecond}
 		depositPlan = measure.Plan{Rounds: 3, Window: time.Second}
+		pluginPlan = measure.Plan{Rounds: 9, Window: 50 * time.Millisecond}
 		starts = 3
 	}
 	parts := []part{
@@ -49,11 +52,14 @@ func newBench(short bool, only string) (*bench, error) {
 			t, err := startup.Run(ctx, starts, binary, dir)
 			return []*measure.Table{t}, err
 		}},
+		{"plugin", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
+			return plugin.Run(ctx, pluginPlan, starts, binary, dir)
+		}},
 	}
 	if only != "" {
 		parts = slices.DeleteFunc(parts, func(p part) bool { return p.name != only })
 		if len(parts) == 0 {
-			return nil, fmt.Errorf("there is nothing called %q to measure; want sealing, deposits or startup", only)
+			return nil, fmt.Errorf("there is nothing called %q to measure; want sealing, deposits, startup or plugin", only)
 		}
 	}
 	return &bench{parts}, nil

@@ -21,6 +21,7 @@ func mustOpen(t *testing.T, h *plugins.Host, uri core.KeyURI) core.KeyProvider {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = p.Close() })
 	return p
 }
 

@@ -81,6 +81,7 @@ func (w *logWriter) emitFields(fields map[string]any) {
 	level := levelOf(take(fields, "level", "@level"))
 	take(fields, "time", "@timestamp")
 	take(fields, "@module")
+	take(fields, "plugin") // the host says which it is
 	var attrs []slog.Attr
 	for name, value := range fields {
 		if len(attrs) == maxLogAttrs {

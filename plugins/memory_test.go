@@ -50,9 +50,12 @@ func openMemory(_ context.Context, uri core.KeyURI) (core.KeyProvider, error) {
 func (m *memory) path(name string) string { return filepath.Join(m.dir, name) }
 
 func (m *memory) appendLine(name, line string) {
+	if m.dir == "" {
+		return // a test that does not look
+	}
 	f, err := os.OpenFile(m.path(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return // a test without a directory
+		return
 	}
 	defer f.Close()
 	_, _ = f.WriteString(line + "\n")

@@ -28,7 +28,7 @@ func Run(ctx context.Context, plan measure.Plan) ([]*measure.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	ring, end, err := newRing(ctx)
+	ring, end, err := newEnvRing(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func Run(ctx context.Context, plan measure.Plan) ([]*measure.Table, error) {
 	defer debug.SetGCPercent(debug.SetGCPercent(1600))
 	var tables []*measure.Table
 	for _, table := range []func(context.Context, measure.Plan, []byte, scheme, scheme) (*measure.Table, error){
-		limitTable, scalingTable, peersTable,
+		limitTable, scalingTable, peersTable, kmsTable,
 	} {
 		t, err := table(ctx, plan, aad, bare, ring)
 		if err != nil {
@@ -76,6 +76,34 @@ func limitTable(_ context.Context, plan measure.Plan, aad []byte, bare, ring sch
 		t.Add(o.String(), fmt.Sprintf("%.0f", s[0].Median()), fmt.Sprintf("%.0f", s[1].Median()),
 			fmt.Sprintf("%.2f", ratio.Median()), ratio.Spread(2), fmt.Sprintf("≤ %.2f", o.bound()),
 			measure.Verdict(ratio.Median() <= o.bound()), fmt.Sprint(allocations(work)))
+	}
+	return t, nil
+}
+
+// kmsTable compares a ring whose KEK is in a KMS with one under the env key.
+func kmsTable(ctx context.Context, plan measure.Plan, aad []byte, _, ring scheme) (*measure.Table, error) {
+	remote, end, err := newKMSRing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	t := &measure.Table{
+		Title:  "Sealing: the KEK in a KMS against the env key",
+		Header: []string{"operation", "env key, ns", "KMS, ns", "ratio", "quartiles"},
+		Notes:  []string{fmt.Sprintf("CPU time an operation, medians of %d interleaved pairs.", plan.Rounds)},
+	}
+	for _, o := range operations {
+		local, err := o.work(ring, aad)
+		if err != nil {
+			return nil, err
+		}
+		work, err := o.work(remote, aad)
+		if err != nil {
+			return nil, err
+		}
+		s := plan.Run(measure.CPU, local, work)
+		ratio := s[1].Over(s[0])
+		t.Add(o.String(), fmt.Sprintf("%.0f", s[0].Median()), fmt.Sprintf("%.0f", s[1].Median()), fmt.Sprintf("%.2f", ratio.Median()), ratio.Spread(2))
 	}
 	return t, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -11,7 +12,8 @@ import (
 
 const module = "github.com/lockwood-kms/lockwood"
 
-// Build builds the product's binary in dir and returns its path. The working
+// Build builds the product's binary in dir, and its plugins in dir/plugins, and
+// returns the binary's path. The working
 // directory must be inside the bench module.
 func Build(ctx context.Context, dir string) (string, error) {
 	root, err := goCommand(ctx, "list", "-m", "-f", "{{.Dir}}", module)
@@ -19,7 +21,14 @@ func Build(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(dir, "lockwood")
-	_, err = goCommand(ctx, "build", "-C", strings.TrimSpace(root), "-o", binary, "./cmd/lockwood")
+	if _, err = goCommand(ctx, "build", "-C", strings.TrimSpace(root), "-o", binary, "./cmd/lockwood"); err != nil {
+		return "", err
+	}
+	plugins := filepath.Join(dir, "plugins")
+	if err := os.Mkdir(plugins, 0o700); err != nil {
+		return "", err
+	}
+	_, err = goCommand(ctx, "build", "-C", strings.TrimSpace(root), "-o", plugins+"/", "./plugins/...")
 	return binary, err
 }
 

@@ -100,8 +100,37 @@ func (p *Process) Stop() {
 func (p *Process) CPU() (time.Duration, error) { return measure.CPUOf(p.cmd.Process.Pid) }
 
 // Resident returns the server's resident memory in bytes.
-func (p *Process) Resident() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+func (p *Process) Resident() (int64, error) { return residentOf(p.cmd.Process.Pid) }
+
+// ResidentWithChildren returns the server's resident memory and that of the
+// processes that it started, in bytes.
+func (p *Process) ResidentWithChildren() (own, children int64, err error) {
+	if own, err = p.Resident(); err != nil {
+		return 0, 0, err
+	}
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // a thread may have ended
+		for field := range strings.FieldsSeq(string(text)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				return 0, 0, err
+			}
+			resident, err := residentOf(pid)
+			if err != nil {
+				return 0, 0, err
+			}
+			children += resident
+		}
+	}
+	return own, children, nil
+}
+
+func residentOf(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("reading resident memory: %w", err)
 	}

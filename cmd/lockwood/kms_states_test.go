@@ -7,6 +7,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -185,4 +187,67 @@ func (s *server) children(t *testing.T) (pids []int) {
 		}
 	}
 	return pids
+}
+
+// A KMS is asked twice for a new data key, once for one that is loaded, and never for
+// a record.
+func TestRecordsCostTheKMSNothing(t *testing.T) {
+	kms, _, uri, aws := awsKey(t)
+	env := sqliteDatabase(t).with("FOREST_EXECUTOR_ENCRYPTION_KEY")
+	env = append(append(env, pluginsEnv(t)...), append(aws, "FOREST_EXECUTOR_KEY_PROVIDER="+uri)...)
+	for _, want := range []map[string]int{{"GenerateDataKey": 1, "Decrypt": 1}, {"Decrypt": 1}} {
+		before := kms.Calls()
+		s := serve(t, env).ready(t)
+		s.seals(t)
+		s.depositMany(t, 10_000)
+		s.kill()
+		after := kms.Calls()
+		for _, operation := range []string{"GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "Encrypt", "ReEncrypt", "Decrypt"} {
+			if got := after[operation] - before[operation]; got != want[operation] {
+				t.Errorf("%d calls of %s, want %d", got, operation, want[operation])
+			}
+		}
+	}
+}
+
+// depositMany makes n deposits, of which every one has to be stored.
+func (s *server) depositMany(t *testing.T, n int) {
+	t.Helper()
+	const clients = 16
+	var all sync.WaitGroup
+	var stored atomic.Int64
+	for c := range clients {
+		all.Go(func() {
+			for i := range n / clients {
+				if s.deposit(t, int64(c+1), fmt.Sprint("server-", i%50), "token").status == http.StatusOK {
+					stored.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if stored.Load() != int64(n) {
+		t.Errorf("%d of %d deposits were stored", stored.Load(), n)
+	}
+}
+
+// key status names every wrap with its provider, so that an operator sees what a data
+// key depends on.
+func TestKeyStatusShowsEveryWrap(t *testing.T) {
+	v := newKMSVault(t)
+	s := status(t, v.env)
+	if len(s.DataKeys) != 1 || len(s.DataKeys[0].Wraps) != 2 {
+		t.Fatalf("%+v, want one data key with two wraps", s.DataKeys)
+	}
+	for _, w := range s.DataKeys[0].Wraps {
+		switch w.Provider {
+		case "envkey":
+		case "awskms":
+			if w.KEKID.Key() != v.key.ARN() || w.KEKID.Version() != v.key.MaterialID() || w.KEKID != s.KEKID {
+				t.Errorf("the wrap is under %s; the key is %s, and the current one %s", w.KEKID, v.key.ARN(), s.KEKID)
+			}
+		default:
+			t.Errorf("a wrap of provider %q", w.Provider)
+		}
+	}
 }

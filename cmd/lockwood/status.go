@@ -45,7 +45,8 @@ type dataKeyStatus struct {
 }
 
 type wrapStatus struct {
-	KEKID core.KEKID `json:"kek_id"`
+	Provider string     `json:"provider"` // a scheme, or "unknown"
+	KEKID    core.KEKID `json:"kek_id"`
 }
 
 type instanceStatus struct {
@@ -107,7 +108,7 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 		s.Legacy = "closed"
 	}
 	for _, k := range state.DataKeys {
-		s.DataKeys = append(s.DataKeys, dataKeyOf(k, counts.ByKey[k.ID]))
+		s.DataKeys = append(s.DataKeys, dataKeyOf(k, counts.ByKey[k.ID], v.providerOf))
 	}
 	for _, i := range instances {
 		s.Instances = append(s.Instances, instanceStatus(i))
@@ -116,7 +117,7 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 	return s, nil
 }
 
-func dataKeyOf(k keyring.DataKeyState, records int64) dataKeyStatus {
+func dataKeyOf(k keyring.DataKeyState, records int64, providerOf func(core.KEKID) string) dataKeyStatus {
 	d := dataKeyStatus{
 		KeyID: k.ID.String(), Version: k.Version, State: string(k.State), Primary: k.Primary, CreatedAt: k.CreatedAt,
 		SealsReserved: k.SealsReserved, SealsLimit: envelope.MaxSeals, Records: records, Wraps: []wrapStatus{},
@@ -125,9 +126,26 @@ func dataKeyOf(k keyring.DataKeyState, records int64) dataKeyStatus {
 		d.DestroyedAt = &k.DestroyedAt
 	}
 	for _, w := range k.Wraps {
-		d.Wraps = append(d.Wraps, wrapStatus{w.KEKID})
+		d.Wraps = append(d.Wraps, wrapStatus{providerOf(w.KEKID), w.KEKID})
 	}
 	return d
+}
+
+// providerOf returns the scheme of the provider whose KEK ID this is: the current
+// one's, if it names its key, or that whose form it has.
+func (v *vault) providerOf(id core.KEKID) string {
+	if current := v.ring.Status().KEKID; current != "" && current.Key() == id.Key() {
+		scheme, _, _ := strings.Cut(v.cfg.KeyProvider, "://")
+		return scheme
+	}
+	for _, form := range []struct{ prefix, scheme string }{
+		{"envkey:", "envkey"}, {"arn:", "awskms"}, {"projects/", "gcpkms"}, {"vault:", "vault"},
+	} {
+		if strings.HasPrefix(string(id), form.prefix) {
+			return form.scheme
+		}
+	}
+	return "unknown"
 }
 
 // problems says what is not as it should be, each with what to do.
@@ -200,7 +218,7 @@ func (s *keyStatus) printDataKeys(row func(string, ...any), now time.Time) {
 		}
 		var under []string
 		for _, w := range k.Wraps {
-			under = append(under, string(w.KEKID))
+			under = append(under, w.Provider+" "+string(w.KEKID))
 		}
 		row("%s\t%d\t%s\t%s\t%d of %d\t%d\t%s", k.KeyID, k.Version, state, age(now.Sub(k.CreatedAt)),
 			k.SealsReserved, k.SealsLimit, k.Records, orNone(strings.Join(under, ", ")))

@@ -33,7 +33,7 @@ func StartLocalKMS(ctx context.Context, root string, build bool) (url string, st
 	if err != nil {
 		return "", nil, err
 	}
-	cmd := exec.Command(program)               //nolint:noctx // it outlives ctx and ends with its input
+	cmd := exec.Command(program)               // it outlives ctx, and ends with its input
 	cmd.Env = append(os.Environ(), "GODEBUG=") // what is tested is the provider, not local-kms, under FIPS 140-3
 	in, err := cmd.StdinPipe()
 	if err != nil {

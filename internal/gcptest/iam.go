@@ -2,7 +2,6 @@ package gcptest
 
 import (
 	"context"
-	"fmt"
 
 	"cloud.google.com/go/iam/apiv1/iampb"
 	"google.golang.org/grpc/codes"
@@ -58,7 +57,7 @@ func (p *policies) TestIamPermissions(_ context.Context, req *iampb.TestIamPermi
 	}
 	for _, permission := range req.GetPermissions() {
 		if permission == "*" {
-			return nil, fmt.Errorf("wildcards: %w", status.Error(codes.InvalidArgument, "Permissions with wildcards are not allowed."))
+			return nil, status.Error(codes.InvalidArgument, "Permissions with wildcards are not allowed.")
 		}
 		if s.permitted(permission) {
 			resp.Permissions = append(resp.Permissions, permission)

@@ -75,6 +75,10 @@ func NewHost(t testing.TB, schemes []string, opts *Options) *plugins.Host {
 	}
 	o := opts.Host
 	o.Dir, o.LockFile = Install(t, schemes...), filepath.Join(t.TempDir(), "plugins.lock")
+	if o.Environ == nil {
+		// Under -race a process sleeps for a second before it ends.
+		o.Environ = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -88,7 +92,7 @@ func NewHost(t testing.TB, schemes []string, opts *Options) *plugins.Host {
 		}
 	})
 	for _, scheme := range schemes {
-		env := append(plugins.DefaultEnv(scheme), opts.Env...)
+		env := append(plugins.DefaultEnv(scheme), append(opts.Env, "GORACE")...)
 		if _, err := h.Pin(scheme, env); err != nil {
 			t.Fatalf("pinning: %v", err)
 		}
@@ -123,7 +127,7 @@ func link(from, to string) error {
 		return err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700) //nolint:gosec // it is a program
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
 	if err != nil {
 		return err
 	}

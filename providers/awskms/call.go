@@ -62,4 +62,3 @@ func (p *Provider) call(ctx context.Context, operation string, f func(context.Co
 	}
 	return failed
 }
-

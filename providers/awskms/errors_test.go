@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,6 +62,7 @@ func mustStatus(t *testing.T, p *awskms.Provider) core.Status {
 func TestEveryCodeHasItsMeaning(t *testing.T) {
 	denied, away, invalid := core.ErrKeyDenied, core.ErrUnavailable, core.ErrInvalidCiphertext
 	isolate(t)
+	var calls sync.WaitGroup
 	for _, c := range []struct {
 		code             string
 		status           int
@@ -127,29 +129,31 @@ func TestEveryCodeHasItsMeaning(t *testing.T) {
 		{"SomethingNewException", 400, away, away, "documents"},
 		{"SomethingNewException", 500, away, away, "documents"},
 	} {
-		t.Run(c.code, func(t *testing.T) {
-			t.Parallel() // a client that is throttled slows itself down
-			s := awstest.NewServer()
-			t.Cleanup(s.Close)
-			k := s.CreateKey("one")
-			w := mustWrap(t, open(t, s.URL, k.ARN(), nil))
-			fault := awstest.Fault{Code: c.code, Status: c.status, Message: "quoted: " + string(dataKey)}
-			s.Fail("Decrypt", fault)
-			s.Fail("Encrypt", fault)
-			_, err := open(t, s.URL, k.ARN(), nil).UnwrapDataKey(t.Context(), w, testAAD)
-			wantOnly(t, "Decrypt", err, c.decrypt)
-			if !errors.Is(c.decrypt, invalid) && !strings.Contains(err.Error(), c.text) {
-				t.Errorf("Decrypt: %q does not say %q", err, c.text)
+		s := awstest.NewServer()
+		t.Cleanup(s.Close)
+		k := s.CreateKey("one")
+		unwrapper, wrapper := open(t, s.URL, k.ARN(), nil), open(t, s.URL, k.ARN(), nil)
+		w := mustWrap(t, wrapper)
+		fault := awstest.Fault{Code: c.code, Status: c.status, Message: "quoted: " + string(dataKey)}
+		s.Fail("Decrypt", fault)
+		s.Fail("Encrypt", fault)
+		check := func(what string, err, want error) {
+			wantOnly(t, c.code+" at "+what, err, want)
+			if !errors.Is(want, invalid) && !strings.Contains(err.Error(), c.text) || strings.Contains(err.Error(), "quoted") {
+				t.Errorf("%s at %s: %q does not say %q, or repeats the service's message", c.code, what, err, c.text)
 			}
-			_, encErr := open(t, s.URL, k.ARN(), nil).WrapDataKey(t.Context(), dataKey, testAAD)
-			wantOnly(t, "Encrypt", encErr, c.encrypt)
-			for _, err := range []error{err, encErr} {
-				if strings.Contains(err.Error(), "quoted") {
-					t.Errorf("%q repeats the service's message", err)
-				}
-			}
+		}
+		// At once: a client that is throttled slows itself down.
+		calls.Go(func() {
+			_, err := unwrapper.UnwrapDataKey(t.Context(), w, testAAD)
+			check("Decrypt", err, c.decrypt)
+		})
+		calls.Go(func() {
+			_, err := wrapper.WrapDataKey(t.Context(), dataKey, testAAD)
+			check("Encrypt", err, c.encrypt)
 		})
 	}
+	calls.Wait()
 }
 
 // An answer that is none: proxies, broken connections, silence.

@@ -16,14 +16,20 @@ var errNoKeyARN = errors.New("not the ARN of a key")
 
 func parseKeyARN(s string) (keyARN, error) {
 	a, err := arn.Parse(s)
-	if err != nil {
+	if err != nil || !validARN(a) {
 		return keyARN{}, errNoKeyARN
 	}
 	id, ok := strings.CutPrefix(a.Resource, "key/")
-	if !ok || a.Service != "kms" || !keyIDPattern.MatchString(id) {
+	if !ok || !keyIDPattern.MatchString(id) {
 		return keyARN{}, errNoKeyARN
 	}
 	return keyARN{partition: a.Partition, region: a.Region, account: a.AccountID, id: id}, nil
+}
+
+// validARN says whether a is of KMS, and of an account and a Region. What is not
+// could hide the '#' that ends the name of a key.
+func validARN(a arn.ARN) bool {
+	return a.Service == "kms" && regionPattern.MatchString(a.Partition) && regionPattern.MatchString(a.Region) && accountPattern.MatchString(a.AccountID)
 }
 
 // String returns the ARN, as the service wants it.

@@ -39,6 +39,7 @@ var (
 	aliasPattern   = regexp.MustCompile(`^alias/[a-zA-Z0-9/_-]{1,250}$`)
 	keyIDPattern   = regexp.MustCompile(`^[a-zA-Z0-9-]{1,128}$`)
 	regionPattern  = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	accountPattern = regexp.MustCompile(`^[0-9]{12}$`)
 	sessionPattern = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`) // sts AssumeRole, RoleSessionName
 )
 
@@ -75,7 +76,7 @@ var errKey = errors.New("the key is not one of AWS KMS: write awskms:///alias/NA
 func (s *settings) parseKey() error {
 	resource := s.id
 	if a, err := arn.Parse(s.id); err == nil {
-		if a.Service != "kms" || a.Region == "" || a.AccountID == "" || !regionPattern.MatchString(a.Region) {
+		if !validARN(a) {
 			return errKey
 		}
 		resource = a.Resource

@@ -71,6 +71,7 @@ func TestKeyURIsThatAreRefused(t *testing.T) {
 		"awskms:///key/" + keyID + "?region=eu-west-3":                       "awskms:///alias/NAME",
 		"awskms:///arn:aws:s3:::bucket?region=eu-west-3":                     "awskms:///alias/NAME",
 		"awskms:///arn:aws:kms:eu-west-3:111122223333:grant/1":               "awskms:///alias/NAME",
+		"awskms:///arn:aws:kms:eu-west-3:1%232:key/" + keyID:                 "awskms:///alias/NAME",
 		"awskms:///arn:aws:kms::111122223333:key/" + keyID:                   "awskms:///alias/NAME",
 		"awskms://alias/forest?region=eu-west-3":                             "three slashes",
 		"awskms:///" + keyARN + "?region=us-east-1":                          "multi-Region",

@@ -97,4 +97,3 @@ func encryptionContext(aad core.AAD) (map[string]string, error) {
 	}
 	return ec, nil
 }
-

@@ -85,6 +85,8 @@ var rules = []rule{
 
 	// The right: explained by what is missing.
 	{anything, 403, "", answer{core.ErrKeyDenied, ""}},
+	{asking | session, 400, "invalid token", answer{core.ErrKeyDenied, ""}},
+	{asking | session, 400, "bad token", answer{core.ErrKeyDenied, ""}},
 
 	// No answer.
 	{anything, 412, "", answer{core.ErrUnavailable, hintBehind}},

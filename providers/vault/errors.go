@@ -33,11 +33,15 @@ func (f *failure) Error() string { return f.text }
 // Unwrap returns the sentinel.
 func (f *failure) Unwrap() error { return f.means }
 
-// forbidden reports whether err is a 403 to a request with a token: a right that is
-// missing, or a token that has expired.
+// forbidden reports whether err refuses a request because of its token: a right is
+// missing, or the token has expired. Where the token is what a request is about, that
+// is a 400.
 func forbidden(err error) bool {
 	f, ok := errors.AsType[*failure](err)
-	return ok && f.status == http.StatusForbidden && f.op.kind != loggingIn
+	if !ok || f.op.kind == loggingIn || !errors.Is(f.means, core.ErrKeyDenied) {
+		return false
+	}
+	return f.status == http.StatusForbidden || f.status == http.StatusBadRequest && f.op.kind&(asking|session) != 0
 }
 
 // status returns the HTTP status of a failure, or 0.
@@ -69,7 +73,7 @@ func (s *settings) explain(ctx context.Context, op operation, resp *api.Response
 		f.answer = answer{core.ErrUnavailable, unreachable(err)}
 		f.text = fmt.Sprintf("Vault at %s cannot be reached for %s", s.address, op.name)
 	}
-	if forbidden(f) && errors.Is(f.means, core.ErrKeyDenied) {
+	if forbidden(f) {
 		f.remedy = s.missing(op)
 	}
 	if f.remedy != "" {

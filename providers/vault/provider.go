@@ -194,6 +194,9 @@ func (p *Provider) decrypt(ctx context.Context, ciphertext, aad []byte) ([]byte,
 	if err := p.call(ctx, p.settings.decrypt(), in, &got); err != nil {
 		return nil, err
 	}
+	if got.Data.Plaintext == nil {
+		return nil, fmt.Errorf("Vault's answer to decrypt is none of a transit engine: %s: %w", p.settings.fill(p.settings.decrypt(), hintMount), core.ErrUnavailable)
+	}
 	return got.Data.Plaintext, nil
 }
 

@@ -1,0 +1,169 @@
+// Package plugin measures what it costs to have the KEK in a KMS, behind a plugin:
+// the real program lockwood-awskms, against an AWS KMS for tests on the loopback
+// interface. What a KMS in a region adds is the way there, the same for all.
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/bench/load"
+	"github.com/lockwood-kms/lockwood/bench/measure"
+	"github.com/lockwood-kms/lockwood/bench/server"
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/internal/awstest"
+	"github.com/lockwood-kms/lockwood/plugins"
+	"github.com/lockwood-kms/lockwood/providers/awskms"
+	"github.com/lockwood-kms/lockwood/providers/envkey"
+)
+
+// mostStart is the bound of a start with a plugin, in milliseconds.
+const mostStart = 1000
+
+// settling is how long a plugin has nothing to do before its memory is read.
+const settling = 2 * time.Second
+
+// kms is an AWS KMS with one key, and what reaches it.
+type kms struct {
+	server *awstest.Server
+	uri    string
+	env    []string
+}
+
+func newKMS() *kms {
+	s := awstest.NewServer()
+	s.CreateKey("forest").Alias("forest")
+	return &kms{s, "awskms:///alias/forest?region=" + awstest.Region + "&endpoint=" + s.URL, []string{
+		"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=made-up-for-measuring", "AWS_EC2_METADATA_DISABLED=true",
+	}}
+}
+
+// Run measures the binary, whose plugins stand in dir/plugins, and returns the
+// tables.
+func Run(ctx context.Context, plan measure.Plan, starts int, binary, dir string) ([]*measure.Table, error) {
+	k := newKMS()
+	defer k.server.Close()
+	host, err := plugins.NewHost(plugins.HostOptions{
+		Dir: filepath.Join(dir, "plugins"), LockFile: filepath.Join(dir, "plugins.lock"),
+		Environ: k.env, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	if _, err := host.Pin(awskms.Scheme, nil); err != nil {
+		return nil, err
+	}
+	unwraps, err := unwrapTable(ctx, plan, k, host)
+	if err != nil {
+		return nil, err
+	}
+	start, err := startTable(ctx, starts, k, binary, dir)
+	return []*measure.Table{unwraps, start}, err
+}
+
+// unwrapTable compares an unwrap through the plugin with the same provider in
+// process.
+func unwrapTable(ctx context.Context, plan measure.Plan, k *kms, host *plugins.Host) (*measure.Table, error) {
+	for _, variable := range k.env { // the provider in process reads its credentials where a plugin does
+		name, value, _ := strings.Cut(variable, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return nil, err
+		}
+	}
+	uri, err := core.ParseKeyURI(k.uri)
+	if err != nil {
+		return nil, err
+	}
+	inProcess, err := awskms.Open(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	defer inProcess.Close()
+	throughPlugin, err := host.Open(ctx, uri)
+	if err != nil {
+		return nil, err
+	}
+	aad := core.WrapAAD("bench", "1")
+	made, err := inProcess.GenerateDataKey(ctx, aad)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	unwrap := func(p core.KeyProvider) measure.Work {
+		return func(n int) {
+			for range n {
+				if _, err := p.UnwrapDataKey(ctx, made.Wrapped, aad); err != nil {
+					failed = err
+				}
+			}
+		}
+	}
+	s := plan.Run(measure.Wall, unwrap(inProcess), unwrap(throughPlugin))
+	if failed != nil {
+		return nil, failed
+	}
+	ratio := s[1].Over(s[0])
+	t := &measure.Table{
+		Title:  "Unwrapping a data key in AWS KMS (on loopback)",
+		Header: []string{"provider in process, µs", "through the plugin, µs", "ratio", "quartiles"},
+		Notes:  []string{fmt.Sprintf("Time on the wall, one caller, medians of %d interleaved pairs; nearly all of it is HTTP to the KMS, and in the plugin gRPC with mutual TLS as well.", plan.Rounds)},
+	}
+	t.Add(fmt.Sprintf("%.0f", s[0].Median()/1000), fmt.Sprintf("%.0f", s[1].Median()/1000), fmt.Sprintf("%.2f", ratio.Median()), ratio.Spread(2))
+	return t, nil
+}
+
+// startTable measures the service from start to the first answered deposit, with a
+// data key to be made in the KMS, and the plugin's memory.
+func startTable(ctx context.Context, starts int, k *kms, binary, dir string) (*measure.Table, error) {
+	var ms, host, plugin measure.Sample
+	for range starts {
+		a, b, c, err := k.start(ctx, binary, dir)
+		if err != nil {
+			return nil, err
+		}
+		ms, host, plugin = append(ms, a), append(host, b), append(plugin, c)
+	}
+	t := &measure.Table{
+		Title:  "Start and memory with a plugin, SQLite, AWS KMS (on loopback)",
+		Header: []string{"figure", "median", "quartiles", "bound", ""},
+		Notes:  []string{fmt.Sprintf("%d starts, each on a fresh file. Memory %v later.", starts, settling)},
+	}
+	t.Add("start to first answered deposit, ms", fmt.Sprintf("%.0f", ms.Median()), ms.Spread(0), fmt.Sprintf("< %d", mostStart), measure.Verdict(ms.Median() < mostStart))
+	t.Add("idle resident memory of the service, MiB", fmt.Sprintf("%.1f", host.Median()), host.Spread(1), "", "")
+	t.Add("idle resident memory of the plugin, MiB", fmt.Sprintf("%.1f", plugin.Median()), plugin.Spread(1), "", "")
+	return t, nil
+}
+
+func (k *kms) start(ctx context.Context, binary, root string) (ms, host, plugin float64, err error) {
+	dir, err := os.MkdirTemp(root, "plugin-start")
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	secret := envkey.Generate()
+	request, err := load.Deposit(secret, 1, "first")
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	p, err := server.Start(ctx, dir, append([]string{
+		"DATABASE_URL=sqlite:" + filepath.Join(dir, "lockwood.db"), "ADMIN_ADDR=", "FOREST_AUTH_SECRET=" + secret,
+		"FOREST_EXECUTOR_KEY_PROVIDER=" + k.uri,
+		"FOREST_EXECUTOR_PLUGIN_DIR=" + filepath.Join(root, "plugins"), "FOREST_EXECUTOR_PLUGIN_LOCK=" + filepath.Join(root, "plugins.lock"),
+	}, k.env...), binary, "serve")
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer p.Stop()
+	if err := p.Await(func() bool { return load.Accepted(p.Addr, request) }); err != nil {
+		return 0, 0, 0, err
+	}
+	ms = float64(time.Since(p.Began).Microseconds()) / 1000
+	time.Sleep(settling)
+	own, children, err := p.ResidentWithChildren()
+	return ms, float64(own) / (1 << 20), float64(children) / (1 << 20), err
+}

@@ -1,0 +1,180 @@
+package gcpkms
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/googleapis/gax-go/v2/apierror"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// The methods of the service that are called.
+const (
+	opEncrypt  = "Encrypt"
+	opDecrypt  = "Decrypt"
+	opRandom   = "GenerateRandomBytes"
+	opKey      = "GetCryptoKey"
+	opVersion  = "GetCryptoKeyVersion"
+	opVersions = "ListCryptoKeyVersions"
+	opTest     = "TestIamPermissions"
+)
+
+// failure is an error of the service in our words. It wraps a sentinel and nothing
+// of the SDK's, whose errors repeat what a server sent.
+type failure struct {
+	answer
+	method string
+	code   codes.Code
+	// ciphertext says that Decrypt may have refused the ciphertext.
+	ciphertext bool
+	text       string
+}
+
+// Error implements error.
+func (f *failure) Error() string { return f.text }
+
+// Unwrap returns the sentinel.
+func (f *failure) Unwrap() error { return f.means }
+
+// cannotAsk reports whether err says that the identity lacks the right to a method,
+// or that a service does not have it.
+func cannotAsk(err error) bool {
+	f, ok := errors.AsType[*failure](err)
+	return ok && (f.permission || f.code == codes.Unimplemented)
+}
+
+// explain turns an error of the SDK into ours. A failure whose meaning is the key's
+// state has no sentinel yet; byState finds it.
+func (p *Provider) explain(ctx context.Context, method string, err error) error {
+	if ctx.Err() != nil { // nobody answered in time, whatever the SDK made of it
+		return fmt.Errorf("KMS gave no answer to %s in time: %w: %w", method, core.ErrUnavailable, ctx.Err())
+	}
+	said, ok := status.FromError(err)
+	if !ok {
+		said = status.New(codes.Unknown, "")
+	}
+	var details apierror.ErrDetails
+	if api, ok := apierror.FromError(err); ok {
+		details = api.Details()
+	}
+	f := &failure{method: method, code: said.Code()}
+	var known bool
+	if f.answer, known = byReason[details.ErrorInfo.GetReason()]; !known {
+		if f.answer, known = byCode[f.code]; !known {
+			f.answer = answer{means: core.ErrUnavailable, remedy: hintOutage}
+		}
+		if f.code == codes.InvalidArgument && saysChecksum(said, details) {
+			return errAltered
+		}
+		f.ciphertext = method == opDecrypt && f.code == codes.InvalidArgument
+	}
+	p.describe(f, said, details)
+	if wait := details.RetryInfo.GetRetryDelay().AsDuration(); wait > 0 && errors.Is(f.means, core.ErrUnavailable) {
+		return &core.RetryAfterError{After: wait, Err: f}
+	}
+	return f
+}
+
+// saysChecksum tells a request that was altered on its way from one that was wrong
+// from the start: the service answers both with InvalidArgument.
+func saysChecksum(said *status.Status, details apierror.ErrDetails) bool {
+	texts := []string{said.Message()}
+	for _, v := range details.BadRequest.GetFieldViolations() {
+		texts = append(texts, v.GetField(), v.GetDescription())
+	}
+	text := strings.ToLower(strings.Join(texts, " "))
+	return strings.Contains(text, "crc32c") || strings.Contains(text, "checksum")
+}
+
+// describe writes the text of a failure.
+func (p *Provider) describe(f *failure, said *status.Status, details apierror.ErrDetails) {
+	switch state, number := p.versionState(said, details); {
+	case f.code == codes.FailedPrecondition && state != "":
+		f.answer = byVersionState[state]
+		f.text = p.versionText(f.method, number, f.answer)
+	case f.means == nil || f.ciphertext:
+		f.text = fmt.Sprintf("KMS %s: %v", f.method, f.code) // byState has a better one
+	case f.permission:
+		f.text = fmt.Sprintf("KMS %s: %s: %v", f.method, p.missingPermission(f.method, said, details), f.means)
+	default:
+		remedy := f.remedy
+		if f.code == codes.Unavailable {
+			remedy += networkHint(said.Message())
+		}
+		f.text = fmt.Sprintf("KMS %s: %v: %s: %v", f.method, f.code, p.fill(remedy), f.means)
+	}
+}
+
+// versionText says that a version, "" if it is not known which, may not be used.
+func (p *Provider) versionText(method, number string, a answer) string {
+	which := "the version of the key"
+	if number != "" {
+		which = "version " + number + " of the key"
+	}
+	remedy := a.remedy
+	for _, verb := range []string{"enable", "restore"} {
+		command := "gcloud kms keys versions " + verb + " VERSION"
+		remedy = strings.ReplaceAll(remedy, command, p.versionCommand(verb, number))
+	}
+	return fmt.Sprintf("KMS %s: %s may not be used: %s: %v", method, which, remedy, a.means)
+}
+
+// byState gives a failure its meaning where that is the key's: it asks for the
+// state of the version with that number, or of the primary. Other errors pass.
+func (p *Provider) byState(ctx context.Context, err error, number string) error {
+	f, ok := errors.AsType[*failure](err)
+	switch {
+	case !ok:
+		return err
+	case f.ciphertext:
+		return p.byKey(ctx)
+	case f.means == nil:
+		return p.refusedVersion(ctx, f, number)
+	case f.method == opEncrypt && f.code == codes.InvalidArgument:
+		if denied := p.keyDenied(ctx); denied != nil {
+			return denied
+		}
+	}
+	return err
+}
+
+// byKey tells a ciphertext that Decrypt refused from a key that is none: if the key
+// can be read, or may not be, it was the ciphertext.
+func (p *Provider) byKey(ctx context.Context) error {
+	_, err := p.getKey(ctx)
+	if err == nil || cannotAsk(err) {
+		return errNotOpened
+	}
+	return err
+}
+
+// refusedVersion finds out why a version may not be used, where the service did not
+// say it.
+func (p *Provider) refusedVersion(ctx context.Context, f *failure, number string) error {
+	v, err := p.versionInUse(ctx, number)
+	switch {
+	case cannotAsk(err):
+		return fmt.Errorf("KMS %s: %v: the state of the key or of its version does not allow it, which was not told; look at it with %s: %w", f.method, f.code, p.listCommand(), core.ErrKeyDenied)
+	case err != nil:
+		return err
+	}
+	if err := p.usableVersion(f.method, v); err != nil {
+		return err
+	}
+	return fmt.Errorf("KMS %s: %v, though the version is enabled; for a key in an external key manager, look there: %w", f.method, f.code, core.ErrUnavailable)
+}
+
+// keyDenied returns why the key as a whole may not be used, or nil if it may or
+// that cannot be known.
+func (p *Provider) keyDenied(ctx context.Context) error {
+	key, err := p.getKey(ctx)
+	if err != nil {
+		return nil //nolint:nilerr // what could not be learnt changes nothing
+	}
+	return p.usableKey(key)
+}
