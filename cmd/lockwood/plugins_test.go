@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/internal/awstest"
+	"github.com/lockwood-kms/lockwood/internal/gcptest"
+	"github.com/lockwood-kms/lockwood/internal/vaulttest"
 )
 
 // pluginBuild is the plugins, built once for all tests of the process.
@@ -59,6 +62,44 @@ func awsKey(t *testing.T) (server *awstest.Server, key *awstest.Key, uri string,
 	key.Alias("forest")
 	return server, key, "awskms:///alias/forest?region=" + awstest.Region + "&endpoint=" + server.URL,
 		[]string{"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=made-up-secret-of-the-tests", "AWS_EC2_METADATA_DISABLED=true"}
+}
+
+// vaultKey is a transit key in a real OpenBao, or false where it is not built and
+// may not be.
+func vaultKey(t *testing.T) (uri string, ok bool) {
+	t.Helper()
+	require := os.Getenv(vaulttest.RequireEnv) != ""
+	s, stop, err := vaulttest.Start(t.Context(), "../..", require)
+	if errors.Is(err, vaulttest.ErrNotBuilt) {
+		t.Logf("without Vault: %v", err)
+		return "", false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	if _, err := s.Write(t.Context(), "sys/mounts/transit", map[string]any{"type": "transit"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Write(t.Context(), "transit/keys/forest", map[string]any{}); err != nil {
+		t.Fatal(err)
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(s.RootToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "vault://" + strings.TrimPrefix(s.URL, "http://") + "/transit/keys/forest?tls=off&auth=token&token_file=" + token, true
+}
+
+// gcpKey is a key in a Cloud KMS for tests.
+func gcpKey(t *testing.T) (*gcptest.Server, string) {
+	t.Helper()
+	s, err := gcptest.NewServer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s, "gcpkms:///" + s.CreateKey("forest", nil).Name() + "?insecure=true&endpoint=" + s.Addr
 }
 
 // The program that holds the credentials links no SDK of a cloud.

@@ -78,14 +78,18 @@ func (s *swapStep) count() int {
 // swapSteps returns the way of the story and the environment that it needs.
 func swapSteps(t *testing.T) (steps []swapStep, env []string) {
 	server, _, uri, aws := awsKey(t)
-	calls := func() int {
+	steps = append(steps, swapStep{"AWS KMS", uri, func() int {
 		n := server.Calls()
 		return n["GenerateDataKey"] + n["Encrypt"] + n["Decrypt"]
+	}})
+	if uri, ok := vaultKey(t); ok {
+		steps = append(steps, swapStep{"Vault", uri, nil})
 	}
-	return []swapStep{
-		{"AWS KMS", uri, calls},
-		{"env key", "envkey://FOREST_EXECUTOR_ENCRYPTION_KEY", nil},
-	}, aws
+	cloud, uri := gcpKey(t)
+	return append(steps,
+		swapStep{"Cloud KMS", uri, func() int { return cloud.Calls("Encrypt") + cloud.Calls("Decrypt") }},
+		swapStep{"env key", "envkey://FOREST_EXECUTOR_ENCRYPTION_KEY", nil},
+	), aws
 }
 
 // liveInstances are services on one store. A request holds its instance, so that a

@@ -35,7 +35,7 @@ func Start(ctx context.Context, root string, build bool) (s *Server, stop func()
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(program) //nolint:gosec,noctx // what was built above; it outlives ctx and ends with its input
+	cmd := exec.Command(program) //nolint:noctx // it outlives ctx and ends with its input
 	cmd.Env = environment()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -98,7 +98,7 @@ func find(ctx context.Context, dir string, build bool) (string, error) {
 	}
 	// Two test processes may build at once: each under a name of its own first.
 	made := fmt.Sprintf("%s.%d", program, os.Getpid())
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", dir, "-o", made, ".") //nolint:gosec // the module of this repository
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", dir, "-o", made, ".")
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFIPS140=off", "GODEBUG=")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building OpenBao: %w\n%s", err, text)

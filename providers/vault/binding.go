@@ -53,7 +53,7 @@ func refusedHelp(err error) bool {
 
 // errUnbound is an answer of the server, though it does not know it: it stays until
 // the server is another.
-var errUnbound = fmt.Errorf("Vault ignores associated_data, so that its wraps would be bound to nothing: use Vault 1.13 or newer, or OpenBao: %w", core.ErrKeyDenied)
+var errUnbound = fmt.Errorf("the server ignores associated_data, so that its wraps would be bound to nothing: use Vault 1.13 or newer, or OpenBao: %w", core.ErrKeyDenied)
 
 // probe wraps and unwraps a test value, and sees it refused under another aad. nil
 // means that the key is in order.
@@ -67,7 +67,7 @@ func (p *Provider) probe(ctx context.Context) error {
 	}
 	opened, err := p.decrypt(ctx, ciphertext, right)
 	if err != nil || !bytes.Equal(opened, value) {
-		return fmt.Errorf("Vault does not open what it has just wrapped: %w", core.ErrUnavailable)
+		return fmt.Errorf("the key does not open what it has just wrapped: %w", core.ErrUnavailable)
 	}
 	opened, err = p.decrypt(ctx, ciphertext, wrong)
 	switch {
@@ -76,6 +76,6 @@ func (p *Provider) probe(ctx context.Context) error {
 	case status(err) == http.StatusBadRequest:
 		return nil
 	default:
-		return fmt.Errorf("Vault does not say whether it binds associated_data: %w", core.ErrUnavailable)
+		return fmt.Errorf("the server does not tell whether it binds associated_data: %w", core.ErrUnavailable)
 	}
 }

@@ -55,7 +55,7 @@ func status(err error) int {
 // explain turns what the library returned into ours.
 func (s *settings) explain(ctx context.Context, op operation, resp *api.Response, err error) error {
 	if ctx.Err() != nil { // nobody answered in time, whatever the library made of it
-		return fmt.Errorf("Vault gave no answer to %s in time: %w: %w", op.name, core.ErrUnavailable, ctx.Err())
+		return fmt.Errorf("no answer from Vault to %s in time: %w: %w", op.name, core.ErrUnavailable, ctx.Err())
 	}
 	f := &failure{op: op}
 	refused, answered := errors.AsType[*api.ResponseError](err)

@@ -18,8 +18,8 @@ var sentinels = []error{core.ErrKeyMissing, core.ErrKeyMismatch, core.ErrKeyDeni
 func is(t *testing.T, err, want error, what string) {
 	t.Helper()
 	for _, s := range sentinels {
-		if errors.Is(err, s) != (s == want) {
-			t.Errorf("%s: %v matches %q: %t", what, err, s, errors.Is(err, s))
+		if matches := errors.Is(err, s); matches != (want != nil && errors.Is(want, s)) {
+			t.Errorf("%s: %v matches %q: %t", what, err, s, matches)
 		}
 	}
 }

@@ -232,7 +232,7 @@ func (l *login) logIn(ctx context.Context, t *token) (time.Duration, error) {
 		return 0, err
 	}
 	if got.Auth.ClientToken == "" {
-		return 0, fmt.Errorf("Vault gave no token: the login may want a second factor, which a service cannot give: use another role: %w", core.ErrKeyDenied)
+		return 0, fmt.Errorf("the login gave no token: it may want a second factor, which a service cannot give: use another role: %w", core.ErrKeyDenied)
 	}
 	t.carry(got.Auth.ClientToken)
 	t.own, t.renewable = true, got.Auth.Renewable

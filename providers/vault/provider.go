@@ -90,7 +90,7 @@ func (p *Provider) material(ctx context.Context) ([]byte, error) {
 	theirs := got.Data.RandomBytes
 	defer clear(theirs)
 	if len(theirs) != core.DataKeySize {
-		return nil, fmt.Errorf("Vault gave %d random bytes instead of %d: %w", len(theirs), core.DataKeySize, core.ErrUnavailable)
+		return nil, fmt.Errorf("the server gave %d random bytes instead of %d: %w", len(theirs), core.DataKeySize, core.ErrUnavailable)
 	}
 	dataKey := make([]byte, core.DataKeySize)
 	_, _ = rand.Read(dataKey) // never fails; crypto/rand
@@ -143,7 +143,7 @@ func (p *Provider) encrypt(ctx context.Context, plaintext, aad []byte) (cipherte
 	ciphertext = []byte(got.Data.Ciphertext)
 	version, ok := versionOf(ciphertext)
 	if told := got.Data.KeyVersion.String(); !ok || told != "" && told != version {
-		return nil, "", fmt.Errorf("Vault's answer to encrypt is no ciphertext of a transit engine: %w", core.ErrUnavailable)
+		return nil, "", fmt.Errorf("the answer to encrypt is no ciphertext of a transit engine: %w", core.ErrUnavailable)
 	}
 	return ciphertext, version, nil
 }
@@ -182,7 +182,7 @@ func (p *Provider) unwrap(ctx context.Context, wrapped core.WrappedKey, aad core
 	return dataKey, nil
 }
 
-var errNotOpened = fmt.Errorf("Vault does not open the wrap: %w", core.ErrInvalidCiphertext)
+var errNotOpened = fmt.Errorf("the key does not open the wrap: %w", core.ErrInvalidCiphertext)
 
 func (p *Provider) decrypt(ctx context.Context, ciphertext, aad []byte) ([]byte, error) {
 	in := map[string]any{"ciphertext": string(ciphertext), "associated_data": aad}
@@ -195,7 +195,7 @@ func (p *Provider) decrypt(ctx context.Context, ciphertext, aad []byte) ([]byte,
 		return nil, err
 	}
 	if got.Data.Plaintext == nil {
-		return nil, fmt.Errorf("Vault's answer to decrypt is none of a transit engine: %s: %w", p.settings.fill(p.settings.decrypt(), hintMount), core.ErrUnavailable)
+		return nil, fmt.Errorf("the answer to decrypt is none of a transit engine: %s: %w", p.settings.fill(p.settings.decrypt(), hintMount), core.ErrUnavailable)
 	}
 	return got.Data.Plaintext, nil
 }

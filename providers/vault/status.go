@@ -106,7 +106,7 @@ func (p *Provider) rights(ctx context.Context) (mayRead bool, warnings []string,
 		}
 	}
 	if !grants(has, needed[0]) {
-		return false, nil, fmt.Errorf("Vault does not permit to unwrap: %s: %w", s.missing(needed[0]), core.ErrKeyDenied)
+		return false, nil, fmt.Errorf("unwrapping is not permitted: %s: %w", s.missing(needed[0]), core.ErrKeyDenied)
 	}
 	return grants(has, s.readKey()), s.judgeRights(has), nil
 }
@@ -159,14 +159,14 @@ func (p *Provider) inspect(ctx context.Context) (*keyState, error) {
 	case !permitted:
 		return nil, nil
 	case got.Data == nil || got.Data.LatestVersion < 1:
-		return nil, fmt.Errorf("Vault's answer tells no state of the key: %w", core.ErrUnavailable)
+		return nil, fmt.Errorf("the answer tells no state of the key: %w", core.ErrUnavailable)
 	}
 	return got.Data, nil
 }
 
 // usable returns why the key cannot wrap data keys, if it cannot.
 func (k *keyState) usable(s *settings) error {
-	remedy := ""
+	var remedy string
 	switch {
 	case k.SoftDeleted:
 		remedy = hintSoftly
