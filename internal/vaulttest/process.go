@@ -35,7 +35,7 @@ func Start(ctx context.Context, root string, build bool) (s *Server, stop func()
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(program) //nolint:noctx // it outlives ctx and ends with its input
+	cmd := exec.Command(program) // it outlives ctx, and ends with its input
 	cmd.Env = environment()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -53,7 +53,7 @@ func Start(ctx context.Context, root string, build bool) (s *Server, stop func()
 		_, _ = io.Copy(io.Discard, out)
 		_ = cmd.Wait()
 	}
-	s = new(Server)
+	s = &Server{input: in}
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err == nil {
 		err = json.Unmarshal(line, s)

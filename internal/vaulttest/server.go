@@ -23,6 +23,8 @@ type Server struct {
 	UnsealKey string `json:"unseal_key"`
 
 	namespace string
+	// input is what the server ends with: it must not be collected before the Server.
+	input io.Closer
 }
 
 // In returns a handle on the same server in a namespace.
