@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -191,6 +190,6 @@ func printPins(w io.Writer, results []pinResult) {
 		if r.Was != "" && r.Was != r.SHA256 {
 			fmt.Fprintf(w, "  it was %s\n", r.Was)
 		}
-		fmt.Fprintf(w, "  may see %s\n", orNone(strings.Join(r.Env, ", ")))
+		fmt.Fprintf(w, "  it may see %d variables of the environment; lockwood plugin list --json names them\n", len(r.Env))
 	}
 }
