@@ -3,6 +3,9 @@ package plugins_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,6 +61,7 @@ func TestStoppedProcess(t *testing.T) {
 	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "every thread is stopped", func() bool { return isStopped(t, first) })
 	if _, err := p.Status(t.Context()); !errors.Is(err, core.ErrUnavailable) {
 		t.Fatalf("a call to a stopped process: %v", err)
 	}
@@ -66,6 +70,21 @@ func TestStoppedProcess(t *testing.T) {
 		return err == nil && c.pid() != first
 	})
 	eventually(t, "the stopped process is gone", func() bool { return !exists(proc(first, "")) })
+}
+
+// isStopped says whether no thread of a process runs: a signal that stops takes its
+// time to reach them all.
+func isStopped(t *testing.T, pid int) bool {
+	t.Helper()
+	stats, err := filepath.Glob(proc(pid, "task/*/stat"))
+	if err != nil || len(stats) == 0 {
+		t.Fatalf("listing the threads of process %d: %v", pid, err)
+	}
+	return !slices.ContainsFunc(stats, func(stat string) bool {
+		b, _ := os.ReadFile(stat)
+		_, state, _ := strings.Cut(string(b), ") ") // proc_pid_stat(5)
+		return !strings.HasPrefix(state, "T")
+	})
 }
 
 // TestBreaker has every call hang, while the process as such is well. After a few
