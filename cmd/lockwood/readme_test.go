@@ -110,7 +110,7 @@ func TestReadmeRuns(t *testing.T) {
 func checkout(t *testing.T) string {
 	t.Helper()
 	root, to := "../..", t.TempDir()
-	for _, name := range []string{"go.mod", "go.sum", "cmd", "config", "core", "credential", "fleet", "httpapi", "providers", "store"} {
+	for _, name := range []string{"go.mod", "go.sum", "cmd", "config", "core", "credential", "fleet", "httpapi", "plugins", "providers", "store"} {
 		if out, err := exec.CommandContext(t.Context(), "cp", "-r", filepath.Join(root, name), to).CombinedOutput(); err != nil {
 			t.Fatalf("copying %s: %v\n%s", name, err, out)
 		}
@@ -142,6 +142,29 @@ func TestReadmeTakeOver(t *testing.T) {
 	}
 	with := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY="+otherKey, "FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS="+e.Key)
 	if report := verify(t, with, exitOK); report.Credentials != 60 {
+		t.Errorf("credentials verify says %+v", report)
+	}
+}
+
+func TestReadmeMoveToAKMS(t *testing.T) {
+	kms, _, _, aws := awsKey(t)
+	d := sqliteDatabase(t)
+	s := serve(t, d.env).ready(t)
+	if a := s.deposit(t, 7, "s", "FAKE"); a.status != 200 {
+		t.Fatalf("under the env key: %+v", a)
+	}
+	s.kill()
+	env := append(append(d.env, pluginsEnv(t)...), append(aws, "AWS_ENDPOINT_URL_KMS="+kms.URL, "HTTP_HOST=127.0.0.1", "HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0")...)
+	if out, err := shell(t, env, block(t, "lockwood plugin check")).CombinedOutput(); err != nil || !strings.Contains(string(out), "unwrap: p50") {
+		t.Fatalf("trying the key: %v\n%s", err, out)
+	}
+	moved := launch(t, shell(t, env, strings.Replace(block(t, "export FOREST_EXECUTOR_KEY_PROVIDER"), "lockwood serve", "exec lockwood serve", 1))).ready(t)
+	moved.seals(t)
+	if calls := kms.Calls(); calls["Encrypt"] != 1+1 { // of the check, and of the one data key
+		t.Errorf("the KMS wrapped %d times, want twice", calls["Encrypt"])
+	}
+	env = append(env, "FOREST_EXECUTOR_KEY_PROVIDER=awskms:///alias/forest?region=eu-west-3")
+	if report := verify(t, env, exitOK); report.OK != report.Records {
 		t.Errorf("credentials verify says %+v", report)
 	}
 }
