@@ -36,7 +36,8 @@ type Options struct {
 	TLS *tls.Config
 	// Authenticate judges the bearer token of a call, "" if there is none, and
 	// returns an error if the service does not know it. nil accepts every call.
-	Authenticate func(token string) error
+	// The context is the call's, with its metadata.
+	Authenticate func(ctx context.Context, token string) error
 	// NoIAM leaves out the IAM methods, as emulators do.
 	NoIAM bool
 	// NoChecksums makes a service that neither verifies nor sends any CRC32C.
@@ -152,7 +153,7 @@ func (s *Server) authenticate(ctx context.Context) error {
 			token = strings.TrimPrefix(values[0], "Bearer ")
 		}
 	}
-	if err := s.opts.Authenticate(token); err != nil {
+	if err := s.opts.Authenticate(ctx, token); err != nil {
 		return withDetails(status.New(codes.Unauthenticated, "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or other valid authentication credential."),
 			info("ACCESS_TOKEN_TYPE_UNSUPPORTED", nil)).Err()
 	}

@@ -1,7 +1,7 @@
 // Package gcpkms is the key provider whose KEK is a symmetric key of Google Cloud
 // KMS. The KEK never leaves the service: data keys are wrapped and unwrapped there,
 // bound to their aad. It exists so that an operator decides with IAM who may open
-// the store, sees every use in Cloud Audit Logs, and can withdraw the right at once.
+// the store, can see every use in Cloud Audit Logs, and withdraws the right at once.
 //
 // Every request carries CRC32C checksums and every answer is checked by them, as
 // Google's data integrity guidelines ask; what was altered on the way is asked for

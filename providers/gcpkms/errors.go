@@ -72,6 +72,9 @@ func (p *Provider) explain(ctx context.Context, method string, err error) error 
 			return errAltered
 		}
 		f.ciphertext = method == opDecrypt && f.code == codes.InvalidArgument
+		if f.means == nil && method != opEncrypt && method != opDecrypt { // no version is used
+			f.answer = answer{means: core.ErrUnavailable, remedy: hintRequest}
+		}
 	}
 	p.describe(f, said, details)
 	if wait := details.RetryInfo.GetRetryDelay().AsDuration(); wait > 0 && errors.Is(f.means, core.ErrUnavailable) {
@@ -132,7 +135,7 @@ func (p *Provider) byState(ctx context.Context, err error, number string) error 
 	case !ok:
 		return err
 	case f.ciphertext:
-		return p.byKey(ctx)
+		return p.byKey(ctx, number)
 	case f.means == nil:
 		return p.refusedVersion(ctx, f, number)
 	case f.method == opEncrypt && f.code == codes.InvalidArgument:
@@ -143,14 +146,23 @@ func (p *Provider) byState(ctx context.Context, err error, number string) error 
 	return err
 }
 
-// byKey tells a ciphertext that Decrypt refused from a key that is none: if the key
-// can be read, or may not be, it was the ciphertext.
-func (p *Provider) byKey(ctx context.Context) error {
-	_, err := p.getKey(ctx)
-	if err == nil || cannotAsk(err) {
+// byKey tells a ciphertext that Decrypt refused from a key that is none, or whose
+// version with that number may not be used: if the key can be read and used, or may
+// not be read, it was the ciphertext.
+func (p *Provider) byKey(ctx context.Context, number string) error {
+	key, err := p.getKey(ctx)
+	switch {
+	case cannotAsk(err):
 		return errNotOpened
+	case err != nil:
+		return err
 	}
-	return err
+	if primary, _ := p.settings.key.number(key.GetPrimary().GetName()); primary == number {
+		if err := p.usableKey(key); err != nil {
+			return err
+		}
+	}
+	return errNotOpened
 }
 
 // refusedVersion finds out why a version may not be used, where the service did not

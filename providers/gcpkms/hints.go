@@ -34,7 +34,8 @@ var permissionOf = map[string]string{
 // A message of the service is not repeated. What an operator needs of it is picked
 // out by these.
 var (
-	permissionPattern = regexp.MustCompile(`Permission '([a-zA-Z.]{1,100})' denied`)
+	deniedPattern     = regexp.MustCompile(`Permission '([a-zA-Z.]+)' denied`)
+	permissionPattern = regexp.MustCompile(`^cloudkms\.[a-zA-Z.]{1,90}$`)
 	statePattern      = regexp.MustCompile(`\b(?:KEY_|KEY_VERSION_)?([A-Z]+(?:_[A-Z]+)*)\b`)
 	numberInName      = regexp.MustCompile(`/cryptoKeyVersions/([1-9][0-9]{0,18})\b`)
 )
@@ -43,10 +44,10 @@ var (
 func (p *Provider) missingPermission(method string, said *status.Status, details apierror.ErrDetails) string {
 	permission := permissionOf[method]
 	named := details.ErrorInfo.GetMetadata()["permission"]
-	if m := permissionPattern.FindStringSubmatch(said.Message()); m != nil {
+	if m := deniedPattern.FindStringSubmatch(said.Message()); m != nil {
 		named = m[1]
 	}
-	if strings.HasPrefix(named, "cloudkms.") && permissionPattern.MatchString("Permission '"+named+"' denied") {
+	if permissionPattern.MatchString(named) {
 		permission = named
 	}
 	if permission == "" {

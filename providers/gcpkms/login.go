@@ -54,7 +54,8 @@ type login struct {
 	creds    atomic.Pointer[auth.Credentials] // nil until there are any, and if insecure
 }
 
-// making is one making of a client, for which callers wait.
+// making is one making of a client, for which callers wait. The result is written
+// under the login's lock, and read under it or when done is closed.
 type making struct {
 	done   chan struct{}
 	client *kms.KeyManagementClient
@@ -88,14 +89,17 @@ func (l *login) client(ctx context.Context) (*kms.KeyManagementClient, error) {
 // make makes the client. It opens no connection.
 func (l *login) make(ctx context.Context, m *making) {
 	defer close(m.done)
-	m.client, m.err = l.connect(ctx)
+	client, err := l.connect(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if m.err != nil {
-		l.making = nil
-	} else if l.closed {
-		_ = m.client.Close() // nobody used it
-		m.client, m.err = nil, errClosed
+	switch {
+	case err != nil:
+		m.err, l.making = err, nil
+	case l.closed:
+		_ = client.Close() // nobody used it
+		m.err = errClosed
+	default:
+		m.client = client
 	}
 }
 
@@ -238,15 +242,7 @@ func (l *login) close() {
 		return
 	}
 	l.closed = true
-	m := l.making
-	if m == nil {
-		return
-	}
-	select {
-	case <-m.done:
-		if m.client != nil {
-			_ = m.client.Close() // calls under way fail, which is meant
-		}
-	default: // make closes it
+	if l.making != nil && l.making.client != nil { // else make closes it
+		_ = l.making.client.Close() // calls under way fail, which is meant
 	}
 }

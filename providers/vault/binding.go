@@ -29,7 +29,7 @@ func (p *Provider) bound(ctx context.Context) error {
 	err := p.call(ctx, p.settings.describe(), nil, &told)
 	switch {
 	case err == nil && strings.Contains(told.Help, "associated_data"):
-	case err != nil && !refusedHelp(err):
+	case err != nil && !declined(err):
 		return err
 	default:
 		if err := p.probe(ctx); err != nil {
@@ -40,9 +40,9 @@ func (p *Provider) bound(ctx context.Context) error {
 	return nil
 }
 
-// refusedHelp reports whether the server, or something before it, answers but gives
-// no description of a path.
-func refusedHelp(err error) bool {
+// declined reports whether the server, or something before it, answers but does not
+// give what was asked for.
+func declined(err error) bool {
 	switch status(err) {
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
 		return true

@@ -118,7 +118,7 @@ func (s *settings) fill(op operation, remedy string) string {
 func (s *settings) missing(op operation) string {
 	var b strings.Builder
 	if op.capability != "" {
-		fmt.Fprintf(&b, "the token lacks the capability %q on %s%s: add to its policy: %s", op.capability, op.path, s.where(), op.stanza())
+		fmt.Fprintf(&b, "the token lacks the capability %q on %s%s: add to its policy: %s", op.capability, op.path, s.where(), s.stanza(op))
 	} else {
 		b.WriteString("the token is refused")
 	}

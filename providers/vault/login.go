@@ -2,9 +2,7 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -128,7 +126,7 @@ func (l *login) replace(ctx context.Context, refused *token) (*token, error) {
 	}
 	t, err := l.enter(ctx)
 	if err == nil {
-		l.revoke(ctx, refused)
+		l.leave(ctx, refused)
 	}
 	return t, err
 }
@@ -150,9 +148,7 @@ func (l *login) refresh(ctx context.Context, t *token) (*token, error) {
 	next, err := l.enter(ctx)
 	switch {
 	case err == nil:
-		if t.own {
-			l.revoke(ctx, t)
-		}
+		l.leave(ctx, t)
 		return next, nil
 	case l.now().Before(t.expires):
 		return l.use(t.postponed(l.now())), nil
@@ -180,10 +176,8 @@ func (l *login) enter(ctx context.Context) (*token, error) {
 		ttl, err = l.logIn(ctx, t)
 	}
 	if err != nil {
+		c.http.CloseIdleConnections()
 		return nil, fmt.Errorf("logging in: %w", err)
-	}
-	if old := l.current.Load(); old != nil {
-		old.http.CloseIdleConnections()
 	}
 	t.ttl = ttl
 	l.number.Store(t.number)
@@ -204,8 +198,8 @@ func (l *login) adopt(ctx context.Context, t *token) (time.Duration, error) {
 			Renewable bool  `json:"renewable"`
 		} `json:"data"`
 	}
-	err = l.settings.send(ctx, t.client, lookupSelf, nil, &told)
-	if err != nil && !forbidden(err) {
+	err = l.settings.send(ctx, t.connection, lookupSelf, nil, &told)
+	if err != nil && !declined(err) {
 		return 0, err
 	}
 	t.renewable = told.Data.Renewable
@@ -228,7 +222,7 @@ func (l *login) logIn(ctx context.Context, t *token) (time.Duration, error) {
 		return 0, err
 	}
 	var got granted
-	if err := l.settings.send(ctx, t.auth, l.settings.login(), body, &got); err != nil {
+	if err := l.settings.send(ctx, t.connection, l.settings.login(), body, &got); err != nil {
 		return 0, err
 	}
 	if got.Auth.ClientToken == "" {
@@ -272,33 +266,27 @@ func (s *settings) credentials() (map[string]string, error) {
 
 func (l *login) renew(ctx context.Context, t *token) (time.Duration, error) {
 	var got granted
-	err := l.settings.send(ctx, t.auth, renewSelf, map[string]string{}, &got)
+	err := l.settings.send(ctx, t.connection, renewSelf, map[string]string{}, &got)
 	return seconds(got.Auth.LeaseDuration), err
 }
 
-// revoke ends a token of ours that is no longer needed, so that replaced tokens do
-// not pile up until they expire. It is a courtesy, and its failure no matter.
-func (l *login) revoke(ctx context.Context, t *token) {
+// leave ends the use of a token, and revokes one of ours, so that replaced tokens do
+// not pile up until they expire. That is a courtesy, and its failure no matter.
+func (l *login) leave(ctx context.Context, t *token) {
+	defer t.http.CloseIdleConnections()
 	if !t.own || !t.expires.IsZero() && l.now().After(t.expires) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
-	_ = l.settings.send(ctx, t.auth, revokeSelf, map[string]string{}, nil)
+	_ = l.settings.send(ctx, t.connection, revokeSelf, map[string]string{}, nil)
 }
 
 // close revokes the token in use, once.
 func (l *login) close() {
 	if t := l.current.Swap(nil); t != nil {
-		l.revoke(context.Background(), t)
-		t.http.CloseIdleConnections()
+		l.leave(context.Background(), t)
 	}
 }
 
 func seconds(n int64) time.Duration { return time.Duration(max(n, 0)) * time.Second }
-
-// errRestless means that every token was replaced before it could be used.
-var errRestless = errors.New("tokens were replaced faster than they could be used")
-
-// statusOK reports whether a status brings what was asked for.
-func statusOK(code int) bool { return code == http.StatusOK || code == http.StatusNoContent }

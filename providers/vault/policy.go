@@ -1,6 +1,9 @@
 package vault
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // operation is a request to the server, and the right that it needs.
 type operation struct {
@@ -10,6 +13,7 @@ type operation struct {
 	kind       kind
 	read       bool // GET instead of PUT
 	help       bool // asks for the description of the path
+	atLogin    bool // in the namespace of the login, where the token is at home
 }
 
 // kind tells groups of operations apart whose errors mean different things.
@@ -51,23 +55,31 @@ func (s *settings) describe() operation {
 }
 
 func capabilities() operation {
-	return operation{name: "capabilities-self", path: "sys/capabilities-self", capability: "update", kind: asking}
+	return operation{name: "capabilities-self", path: "sys/capabilities-self", capability: "update", kind: asking, atLogin: true}
 }
 
 func (s *settings) login() operation {
-	return operation{name: s.auth + " login", path: "auth/" + s.authMount + "/login", kind: loggingIn}
+	return operation{name: s.auth + " login", path: "auth/" + s.authMount + "/login", kind: loggingIn, atLogin: true}
 }
 
 var (
-	lookupSelf = operation{name: "token lookup", path: "auth/token/lookup-self", kind: session, read: true}
-	renewSelf  = operation{name: "token renewal", path: "auth/token/renew-self", kind: session}
-	revokeSelf = operation{name: "token revocation", path: "auth/token/revoke-self", kind: session}
+	lookupSelf = operation{name: "token lookup", path: "auth/token/lookup-self", kind: session, read: true, atLogin: true}
+	renewSelf  = operation{name: "token renewal", path: "auth/token/renew-self", kind: session, atLogin: true}
+	revokeSelf = operation{name: "token revocation", path: "auth/token/revoke-self", kind: session, atLogin: true}
 )
 
-// stanza is the part of a policy that grants an operation, to be pasted. Policies
-// are written in the namespace of the key.
-func (o operation) stanza() string {
-	return fmt.Sprintf(`path %q { capabilities = [%q] }`, o.path, o.capability)
+// stanza is the part of a policy that grants an operation, to be pasted. A policy is
+// written in the namespace of the login, and its paths begin there.
+func (s *settings) stanza(op operation) string {
+	return fmt.Sprintf(`path %q { capabilities = [%q] }`, s.policyPath(op), op.capability)
+}
+
+// policyPath is the path of an operation as the policies of the token have it.
+func (s *settings) policyPath(op operation) string {
+	if op.atLogin {
+		return op.path
+	}
+	return strings.TrimPrefix(s.full(op.path), s.authNamespace+"/")
 }
 
 // where tells the namespace that a policy or a key belongs to, if there is one.

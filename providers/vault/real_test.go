@@ -412,6 +412,14 @@ func TestNamespaces(t *testing.T) {
 	if _, err := p.UnwrapDataKey(t.Context(), wa, aad); err != nil {
 		t.Errorf("after a login in the root namespace: %v", err)
 	}
+	if st, err := p.Status(t.Context()); err != nil || st.KEKID != wa.KEKID {
+		t.Errorf("after a login in the root namespace, the status is %+v, %v", st, err)
+	}
+	up.permit(t) // nothing
+	want := fmt.Sprintf(`path "%s/%s/decrypt/forest" { capabilities = ["update"] }`, a.name, a.mount)
+	if _, err := p.Status(t.Context()); !errors.Is(err, core.ErrKeyDenied) || !strings.Contains(err.Error(), want) {
+		t.Errorf("without rights: %v, want a denial with %s", err, want)
+	}
 }
 
 func TestAuthJWT(t *testing.T) {

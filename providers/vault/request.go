@@ -3,9 +3,9 @@ package vault
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -20,9 +20,13 @@ const (
 	maxTokens = 4
 )
 
-// send makes one request with what the client carries, and decodes the answer into
+// send makes one request with what the connection carries, and decodes the answer into
 // out unless that is nil.
-func (s *settings) send(ctx context.Context, client *api.Client, op operation, in, out any) error {
+func (s *settings) send(ctx context.Context, c *connection, op operation, in, out any) error {
+	client := c.client
+	if op.atLogin {
+		client = c.auth
+	}
 	var resp *api.Response
 	var err error
 	if op.read {
@@ -43,7 +47,7 @@ func (s *settings) send(ctx context.Context, client *api.Client, op operation, i
 	} else {
 		resp = nil
 	}
-	if err != nil || resp == nil || !statusOK(resp.StatusCode) {
+	if err != nil || resp == nil || resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
 		return s.explain(ctx, op, resp, err)
 	}
 	return s.decode(ctx, op, resp.Body, out)
@@ -81,7 +85,7 @@ func (p *Provider) call(ctx context.Context, op operation, in, out any) error {
 		if err != nil {
 			return err
 		}
-		if err = p.settings.send(ctx, t.client, op, in, out); !forbidden(err) {
+		if err = p.settings.send(ctx, t.connection, op, in, out); !forbidden(err) {
 			return err
 		}
 		if now := p.login.current.Load(); t.number > before && now != nil && now.number == t.number {
@@ -94,7 +98,7 @@ func (p *Provider) call(ctx context.Context, op operation, in, out any) error {
 		}
 		t = next
 	}
-	return fmt.Errorf("calling Vault: %w: %w", errRestless, core.ErrUnavailable)
+	return fmt.Errorf("tokens were replaced faster than they could be used: %w", core.ErrUnavailable)
 }
 
 // ask makes a request that a healthy token may lack the right to: permitted is false
@@ -111,10 +115,10 @@ func (p *Provider) ask(ctx context.Context, op operation, in, out any) (permitte
 		if err != nil {
 			return false, err
 		}
-		if err = p.settings.send(ctx, t.client, op, in, out); !forbidden(err) {
+		if err = p.settings.send(ctx, t.connection, op, in, out); !forbidden(err) {
 			return err == nil, err
 		}
-		if err := p.call(ctx, p.settings.describe(), nil, nil); err != nil && (forbidden(err) || !refusedHelp(err)) {
+		if err := p.call(ctx, p.settings.describe(), nil, nil); err != nil && (forbidden(err) || !declined(err)) {
 			return false, err
 		}
 		if now := p.login.current.Load(); now != nil && now.number == t.number {
@@ -135,7 +139,7 @@ func (p *Provider) ready(ctx context.Context) error {
 	return nil
 }
 
-var errClosed = fmt.Errorf("%w: %w", errors.New("the provider is closed"), core.ErrUnavailable)
+var errClosed = fmt.Errorf("the provider is closed: %w", core.ErrUnavailable)
 
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {

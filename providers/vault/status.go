@@ -64,7 +64,7 @@ func (p *Provider) status(ctx context.Context) (core.Status, error) {
 		}
 	}
 	if key == nil {
-		warnings = append(warnings, "the right to read the key is missing: neither its state nor a rotation can be seen; add to the policy: "+p.settings.readKey().stanza())
+		warnings = append(warnings, "the right to read the key is missing: neither its state nor a rotation can be seen; add to the policy: "+p.settings.stanza(p.settings.readKey()))
 	} else {
 		if err := key.usable(&p.settings); err != nil {
 			return core.Status{}, err
@@ -86,7 +86,7 @@ func (p *Provider) rights(ctx context.Context) (mayRead bool, warnings []string,
 	needed := []operation{s.decrypt(), s.encrypt(), s.randomBytes(), s.readKey()}
 	var paths []string
 	for _, op := range needed {
-		paths = append(paths, op.path)
+		paths = append(paths, s.policyPath(op))
 	}
 	var got struct {
 		Data map[string]json.RawMessage `json:"data"`
@@ -96,7 +96,7 @@ func (p *Provider) rights(ctx context.Context) (mayRead bool, warnings []string,
 		return false, nil, err
 	}
 	if !permitted {
-		return true, []string{"the right to ask for rights is missing: a withdrawn right is noticed only when it is used; attach the policy default, or add: " + capabilities().stanza()}, nil
+		return true, []string{"the right to ask for rights is missing: a withdrawn right is noticed only when it is used; attach the policy default, or add: " + s.stanza(capabilities())}, nil
 	}
 	has := make(map[string][]string)
 	for path, raw := range got.Data {
@@ -105,26 +105,26 @@ func (p *Provider) rights(ctx context.Context) (mayRead bool, warnings []string,
 			has[path] = list
 		}
 	}
-	if !grants(has, needed[0]) {
+	if !s.grants(has, needed[0]) {
 		return false, nil, fmt.Errorf("unwrapping is not permitted: %s: %w", s.missing(needed[0]), core.ErrKeyDenied)
 	}
-	return grants(has, s.readKey()), s.judgeRights(has), nil
+	return s.grants(has, s.readKey()), s.judgeRights(has), nil
 }
 
 // grants reports whether the capabilities of a path suffice for an operation.
-func grants(has map[string][]string, op operation) bool {
-	list := has[op.path]
+func (s *settings) grants(has map[string][]string, op operation) bool {
+	list := has[s.policyPath(op)]
 	return slices.Contains(list, "root") || slices.Contains(list, op.capability) && !slices.Contains(list, "deny")
 }
 
 // judgeRights warns of rights that are missing, and of those that are too many.
 func (s *settings) judgeRights(has map[string][]string) (warnings []string) {
 	for _, op := range []operation{s.encrypt(), s.randomBytes()} {
-		if !grants(has, op) {
+		if !s.grants(has, op) {
 			warnings = append(warnings, fmt.Sprintf("no data key can be made under this key: %s", s.missing(op)))
 		}
 	}
-	switch list := has[s.encrypt().path]; {
+	switch list := has[s.policyPath(s.encrypt())]; {
 	case slices.Contains(list, "root"):
 		warnings = append(warnings, "the token is a root token: give the service one with a policy of its own")
 	case slices.Contains(list, "create"):

@@ -198,7 +198,7 @@ func (s *settings) parseAuth(given map[string]string) error {
 		s.auth = authToken
 	}
 	wants := map[string]struct{ must, may []string }{
-		authToken:      {must: []string{"token_file"}},
+		authToken:      {must: []string{"token_file"}, may: []string{"auth_namespace"}},
 		authAppRole:    {must: []string{"role_id_file"}, may: []string{"secret_id_file", "auth_mount", "auth_namespace"}},
 		authKubernetes: {must: []string{"role"}, may: []string{"jwt_file", "auth_mount", "auth_namespace"}},
 		authJWT:        {must: []string{"role", "jwt_file"}, may: []string{"auth_mount", "auth_namespace"}},
