@@ -1,6 +1,7 @@
 package gcpkms
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -68,12 +69,22 @@ func (p *Provider) grant(permission string) string {
 	return fmt.Sprintf("grant it with gcloud kms keys add-iam-policy-binding %s --member=%s --role=%s", p.keyFlags(), p.member(), role)
 }
 
-// member is the identity as a policy names it, as far as the key URI tells.
+// member is the identity as a policy names it, as far as the key URI or a service
+// account's key tells.
 func (p *Provider) member() string {
-	if p.settings.impersonate != "" {
-		return "serviceAccount:" + p.settings.impersonate
+	account := p.settings.impersonate
+	if creds := p.login.creds.Load(); account == "" && creds != nil {
+		var key struct {
+			Email string `json:"client_email"`
+		}
+		if json.Unmarshal(creds.JSON(), &key) == nil && accountPattern.MatchString(key.Email) {
+			account = key.Email
+		}
 	}
-	return "PRINCIPAL"
+	if account == "" {
+		return "PRINCIPAL"
+	}
+	return "serviceAccount:" + account
 }
 
 // keyFlags names the key to gcloud.

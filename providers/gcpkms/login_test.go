@@ -202,6 +202,9 @@ func TestServiceAccountKey(t *testing.T) {
 			if err := tryWrap(t, p); err != nil {
 				t.Fatal(err)
 			}
+			restore := a.Revoke(gcptest.PermissionEncrypt)
+			wantError(t, "not permitted", tryWrap(t, p), core.ErrKeyDenied, "--member=serviceAccount:lockwood@lockwood-test.iam.gserviceaccount.com ")
+			restore()
 			a.known.Store(second)
 			before := a.Calls("Encrypt")
 			wantError(t, "first key deleted", tryWrap(t, p), core.ErrKeyDenied, "disabled or deleted")

@@ -14,6 +14,7 @@ import (
 	kms "cloud.google.com/go/kms/apiv1"
 	"cloud.google.com/go/kms/apiv1/kmspb"
 	"google.golang.org/api/iterator"
+	"google.golang.org/grpc/codes"
 
 	"github.com/lockwood-kms/lockwood/core"
 )
@@ -142,13 +143,22 @@ func (p *Provider) versionWarnings(unusable []string) []string {
 }
 
 // unusableVersions describes the versions that are disabled or scheduled for
-// destruction. Those that are destroyed are past warning.
+// destruction. Those that are destroyed are past warning. A service that does not
+// take the filter is asked for all.
 func (p *Provider) unusableVersions(ctx context.Context) (found []string, err error) {
+	for _, filter := range []string{"state!=ENABLED AND state!=DESTROYED", ""} {
+		found, err = p.listUnusable(ctx, filter)
+		if f, ok := errors.AsType[*failure](err); !ok || f.code != codes.InvalidArgument && f.code != codes.Unimplemented {
+			break
+		}
+	}
+	return found, err
+}
+
+func (p *Provider) listUnusable(ctx context.Context, filter string) (found []string, err error) {
 	err = p.call(ctx, opVersions, func(ctx context.Context, client *kms.KeyManagementClient) error {
 		found = nil
-		it := client.ListCryptoKeyVersions(ctx, &kmspb.ListCryptoKeyVersionsRequest{
-			Parent: p.settings.key.String(), Filter: "state!=ENABLED AND state!=DESTROYED",
-		}, p.opts.retry())
+		it := client.ListCryptoKeyVersions(ctx, &kmspb.ListCryptoKeyVersionsRequest{Parent: p.settings.key.String(), Filter: filter}, p.opts.retry())
 		for len(found) <= maxVersions {
 			v, err := it.Next()
 			if errors.Is(err, iterator.Done) {

@@ -157,6 +157,18 @@ func TestOlderVersionsBounded(t *testing.T) {
 	}
 }
 
+// A service that does not take the filter lists all versions.
+func TestOlderVersionsWithoutFilter(t *testing.T) {
+	for _, code := range []codes.Code{codes.InvalidArgument, codes.Unimplemented} {
+		s := newServer(t, nil)
+		k := s.CreateKey("one", nil)
+		k.Rotate()
+		k.SetState(1, kmspb.CryptoKeyVersion_DISABLED)
+		s.Fail("ListCryptoKeyVersions", gcptest.Fault{Status: gcptest.Answer(code, canary), Times: 1})
+		wantWarning(t, open(t, uriOf(s, k.Name()), nil), "1 (disabled)")
+	}
+}
+
 // The random bytes of the service are part of a data key, and not the whole of it.
 func TestRandomBytesAreMixed(t *testing.T) {
 	s := newServer(t, nil)
