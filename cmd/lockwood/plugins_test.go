@@ -179,3 +179,28 @@ func TestAPluginThatIsNotPinnedEndsTheStart(t *testing.T) {
 		}
 	}
 }
+
+func TestPluginConformanceTellsAGoodPluginFromOneThatIsNone(t *testing.T) {
+	server, _, uri, aws := awsKey(t)
+	server.CreateKey("other").Alias("other")
+	env := append(pluginsEnv(t), aws...)
+	binary := filepath.Join(pluginBuild.dir, "plugins", "lockwood-awskms")
+	r := do(t, env, "plugin", "conformance", binary, "--uri", uri, "--foreign", strings.Replace(uri, "alias/forest", "alias/other", 1), "--json")
+	var findings []finding
+	r.json(t, &findings)
+	passed := 0
+	for _, f := range findings {
+		switch f.Verdict {
+		case verdictOK:
+			passed++
+		case verdictFail:
+			t.Errorf("%+v", f)
+		}
+	}
+	if r.code != exitOK || passed < 20 {
+		t.Errorf("exit code %d, %d checks passed", r.code, passed)
+	}
+	if r := do(t, env, "plugin", "conformance", "/bin/true", "--uri", uri); r.code != exitFound || !strings.Contains(r.stdout, "fail") {
+		t.Errorf("a program that is no plugin: exit code %d\n%s", r.code, r.stdout)
+	}
+}
