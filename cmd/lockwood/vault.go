@@ -67,6 +67,7 @@ func envkeyOptions(cfg *config.Config, log *slog.Logger) envkey.Options {
 func (v *vault) ringOptions(readOnly bool) *keyring.Options {
 	opts := &keyring.Options{
 		Previous:     v.providers.previous,
+		Live:         v.liveKEKs,
 		Legacy:       v.providers.keys,
 		RefuseLegacy: v.cfg.LegacyClosed,
 		WriteLegacy:  v.cfg.WriteLegacy,
@@ -79,6 +80,21 @@ func (v *vault) ringOptions(readOnly bool) *keyring.Options {
 		opts.ReloadInterval = time.Millisecond
 	}
 	return opts
+}
+
+// liveKEKs returns the KEK IDs that each live instance can use.
+func (v *vault) liveKEKs(ctx context.Context) ([][]core.KEKID, error) {
+	instances, err := v.store.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var uses [][]core.KEKID
+	for _, i := range instances {
+		if i.Live {
+			uses = append(uses, i.KEKIDs)
+		}
+	}
+	return uses, nil
 }
 
 // openStore opens the configured database. It does not wait for one that is down.

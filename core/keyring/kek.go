@@ -56,24 +56,45 @@ func (k *kek) resolve(ctx context.Context) (core.KEKID, error) {
 	return s.KEKID, err
 }
 
-// generate returns a fresh data key that the provider was seen to unwrap again:
-// a wrap that does not come back is noticed before anything depends on it.
-func (k *kek) generate(ctx context.Context, storeID string, version int64) (*envelope.Key, core.WrappedKey, error) {
+// generate returns a fresh data key that the provider was seen to unwrap again: a
+// wrap that does not come back is noticed before anything depends on it. The data
+// key is wrapped under the KEKs in also as well, and each wrap is seen to unwrap.
+func (k *kek) generate(ctx context.Context, storeID string, version int64, also []*kek) (*envelope.Key, []core.WrappedKey, error) {
 	aad := wrapAAD(storeID, version)
 	k.calls.Generate.Add(1)
 	dataKey, err := k.provider.GenerateDataKey(ctx, aad)
 	if err != nil {
-		return nil, core.WrappedKey{}, fmt.Errorf("generating data key: %w", sentinel(err))
+		return nil, nil, fmt.Errorf("generating data key: %w", sentinel(err))
 	}
 	defer clear(dataKey.Plaintext)
 	key, err := envelope.NewKey(dataKey.Plaintext)
 	if err != nil {
-		return nil, core.WrappedKey{}, err
+		return nil, nil, err
 	}
 	if _, err := k.unwrap(ctx, key.ID(), dataKey.Wrapped, storeID, version); err != nil {
-		return nil, core.WrappedKey{}, fmt.Errorf("verifying a fresh data key: %w", err)
+		return nil, nil, fmt.Errorf("verifying a fresh data key: %w", err)
 	}
-	return key, dataKey.Wrapped, nil
+	wraps := []core.WrappedKey{dataKey.Wrapped}
+	for _, p := range also {
+		w, err := p.wrap(ctx, dataKey.Plaintext, storeID, version)
+		if err == nil {
+			_, err = p.unwrap(ctx, key.ID(), w, storeID, version)
+		}
+		if err != nil {
+			return nil, nil, notCurrent(fmt.Errorf("wrapping for an instance that cannot use the current KEK: %w", err))
+		}
+		wraps = append(wraps, w)
+	}
+	return key, wraps, nil
+}
+
+// notCurrent takes the meaning of a denial out of a previous provider's error: it
+// says nothing of the current one, and what it answers may be mended.
+func notCurrent(err error) error {
+	if errors.Is(err, core.ErrKeyDenied) {
+		return fmt.Errorf("%w: %v", core.ErrUnavailable, err) //nolint:errorlint // the sentinel is left out on purpose
+	}
+	return err
 }
 
 // unwrap returns the data key named id. What unwraps to another key is

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -30,8 +31,13 @@ type LegacySource interface {
 
 // Options are the optional settings of a Ring; the zero value of each works.
 type Options struct {
-	// Previous providers may unwrap. Nothing is wrapped by them.
+	// Previous providers may unwrap. They wrap only for Live.
 	Previous []core.KeyProvider
+	// Live returns, for each instance that runs on the store, the KEK IDs that it
+	// can use. A new data key is also wrapped under a previous KEK while an
+	// instance can use that one and not the current one, as the older ones in a
+	// rolling deployment. Nil means that there are no others.
+	Live func(ctx context.Context) ([][]core.KEKID, error)
 	// Legacy supplies the keys of legacy records. Nil means that there are none.
 	Legacy LegacySource
 	// RefuseLegacy refuses legacy records even where the store admits them.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -232,21 +233,61 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 		return errors.New("making a data key: no version follows the newest in the store")
 	}
 	version++
-	key, wrapped, err := r.current.generate(ctx, state.StoreID, version)
+	also, err := r.lagging(ctx)
+	if err != nil {
+		return r.remember(envelope.KeyID{}, err)
+	}
+	key, wraps, err := r.current.generate(ctx, state.StoreID, version, also)
 	if err != nil {
 		return r.remember(envelope.KeyID{}, r.heed(err))
 	}
-	err = r.store.InsertDataKey(ctx, NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: []core.WrappedKey{wrapped}})
+	err = r.store.InsertDataKey(ctx, NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: wraps})
 	if err != nil {
 		return fmt.Errorf("inserting a data key: %w", err)
 	}
-	r.keyEvent("data_key_created", key.ID(), version, slog.String("kek_id", string(wrapped.KEKID)))
+	r.keyEvent("data_key_created", key.ID(), version, slog.String("kek_id", string(wraps[0].KEKID)))
 	_ = r.remember(envelope.KeyID{}, nil)
 	if err := r.load(ctx); err != nil {
 		return err
 	}
 	r.admit(key, version, true)
 	return nil
+}
+
+// lagging returns the previous KEKs that live instances need, since they can use
+// them and not the current one.
+func (r *Ring) lagging(ctx context.Context) ([]*kek, error) {
+	if r.opts.Live == nil || len(r.previous) == 0 {
+		return nil, nil
+	}
+	instances, err := r.opts.Live(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking which instances are live: %w", err)
+	}
+	current, err := r.current.resolve(ctx)
+	if err != nil {
+		return nil, r.heed(err)
+	}
+	var needed []*kek
+	for _, uses := range instances {
+		if len(uses) == 0 || namesKey(uses, current) {
+			continue
+		}
+		for _, p := range r.previous {
+			id, err := p.resolve(ctx)
+			if err != nil {
+				return nil, notCurrent(fmt.Errorf("asking a previous provider for its KEK ID: %w", err))
+			}
+			if namesKey(uses, id) && !slices.Contains(needed, p) {
+				needed = append(needed, p)
+			}
+		}
+	}
+	return needed, nil
+}
+
+func namesKey(ids []core.KEKID, key core.KEKID) bool {
+	return slices.ContainsFunc(ids, func(id core.KEKID) bool { return id.Key() == key.Key() })
 }
 
 // proveLegacy makes sure, before a store that upstream wrote gets its first data

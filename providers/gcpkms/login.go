@@ -34,7 +34,7 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Silent, whatever the environment says: the SDK's debug log, which
+// silent takes what the SDK would log. Its debug log, which the variable
 // GOOGLE_SDK_GO_LOGGING_LEVEL turns on, holds whole messages, and with them data
 // keys and tokens.
 var silent = slog.New(slog.DiscardHandler)
