@@ -39,6 +39,13 @@ type Config struct {
 	KeyProvider string // key URI of the KEK that wraps
 	// PreviousKeyProviders are the key URIs of KEKs that may still unwrap.
 	PreviousKeyProviders []string
+	// RecoveryKeyProviders are the key URIs of further KEKs that wrap every data
+	// key.
+	RecoveryKeyProviders []string
+	// AutoRewrap says that instances add the wraps that are missing by themselves.
+	AutoRewrap bool
+	// DataKeyMaxAge is the age at which the primary data key is rolled; zero: never.
+	DataKeyMaxAge time.Duration
 	// PluginDir holds the plugins' binaries, and PluginLock their pins. Empty is
 	// beside the program: plugins and plugins.lock.
 	PluginDir, PluginLock string
@@ -102,7 +109,7 @@ func (c *Config) String() string { return c.LogValue().String() }
 func (c *Config) Hash() string {
 	h := sha256.New()
 	for _, v := range []any{
-		c.KeyProvider, c.PreviousKeyProviders, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
+		c.KeyProvider, c.PreviousKeyProviders, c.RecoveryKeyProviders, c.AutoRewrap, c.DataKeyMaxAge, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
 		c.AllowLocalTokenEndpoints, c.RateLimit, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))

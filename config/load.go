@@ -139,9 +139,9 @@ func (l *loader) keys(v *variables) {
 	c.AllowWeakKey = l.boolean("FOREST_EXECUTOR_ALLOW_WEAK_KEY", v.AllowWeakKey)
 	c.KeyProvider = v.KeyProvider
 	c.PluginDir, c.PluginLock = v.PluginDir, v.PluginLock
-	for uri := range strings.FieldsFuncSeq(v.PreviousKEKs, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
-		c.PreviousKeyProviders = append(c.PreviousKeyProviders, uri)
-	}
+	c.PreviousKeyProviders, c.RecoveryKeyProviders = list(v.PreviousKEKs), list(v.RecoveryKEKs)
+	c.AutoRewrap = l.boolean("FOREST_EXECUTOR_AUTO_REWRAP", v.AutoRewrap)
+	c.DataKeyMaxAge = l.duration("FOREST_EXECUTOR_DATA_KEY_MAX_AGE", v.MaxAge)
 	c.OutageBudget = l.duration("FOREST_EXECUTOR_KEY_OUTAGE_BUDGET", v.OutageBudget)
 	c.WriteLegacy = l.oneOf("FOREST_EXECUTOR_WRITE_FORMAT", v.WriteFormat, "1", "legacy") == "legacy"
 	c.LegacyClosed = l.oneOf("FOREST_EXECUTOR_LEGACY", v.Legacy, "", "closed") == "closed"
@@ -151,6 +151,11 @@ func (l *loader) keys(v *variables) {
 	if c.WriteLegacy && v.Key == "" && v.KeyFile == "" {
 		l.wrong("FOREST_EXECUTOR_WRITE_FORMAT=legacy: legacy records are sealed under the env key; set FOREST_EXECUTOR_ENCRYPTION_KEY or FOREST_EXECUTOR_ENCRYPTION_KEY_FILE")
 	}
+}
+
+// list splits key URIs, which hold neither commas nor white space.
+func list(value string) []string {
+	return strings.FieldsFunc(value, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
 func (l *loader) port(name, value string) int {
@@ -163,8 +168,13 @@ func (l *loader) port(name, value string) int {
 
 func (l *loader) duration(name, value string) time.Duration {
 	d, err := time.ParseDuration(value)
+	if days, ok := strings.CutSuffix(value, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16)
+		d = time.Duration(n) * 24 * time.Hour
+	}
 	if err != nil || d < 0 {
-		l.wrong("%s: want a duration such as 90s, 30m or 24h", name)
+		l.wrong("%s: want a duration such as 90s, 30m, 24h or 90d", name)
 		return 0
 	}
 	return d

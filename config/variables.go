@@ -34,6 +34,9 @@ type variables struct {
 	AllowWeakKey string `env:"FOREST_EXECUTOR_ALLOW_WEAK_KEY"              envDefault:"false"`
 	KeyProvider  string `env:"FOREST_EXECUTOR_KEY_PROVIDER"                envDefault:"envkey://FOREST_EXECUTOR_ENCRYPTION_KEY"`
 	PreviousKEKs string `env:"FOREST_EXECUTOR_PREVIOUS_KEY_PROVIDERS"`
+	RecoveryKEKs string `env:"FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS"`
+	AutoRewrap   string `env:"FOREST_EXECUTOR_AUTO_REWRAP"                 envDefault:"true"`
+	MaxAge       string `env:"FOREST_EXECUTOR_DATA_KEY_MAX_AGE"            envDefault:"90d"`
 	PluginDir    string `env:"FOREST_EXECUTOR_PLUGIN_DIR"`
 	PluginLock   string `env:"FOREST_EXECUTOR_PLUGIN_LOCK"`
 	OutageBudget string `env:"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET"           envDefault:"24h"`

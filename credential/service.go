@@ -90,7 +90,7 @@ func (s *Service) seal(ctx context.Context, row *Row, d *Deposit) (envelope.KeyI
 	defer aadBuffers.Put(buf)
 	for range sealAttempts {
 		var err error
-		row.RefreshTokenEnc, err = s.sealColumn(ctx, buf, row, RefreshTokenColumn, string(d.RefreshToken))
+		row.RefreshTokenEnc, err = s.sealColumn(ctx, buf, row, RefreshTokenColumn, []byte(d.RefreshToken))
 		if err != nil {
 			return envelope.KeyID{}, err
 		}
@@ -98,7 +98,7 @@ func (s *Service) seal(ctx context.Context, row *Row, d *Deposit) (envelope.KeyI
 		if d.ClientSecret == nil {
 			return under, nil
 		}
-		row.ClientSecretEnc, err = s.sealColumn(ctx, buf, row, ClientSecretColumn, string(*d.ClientSecret))
+		row.ClientSecretEnc, err = s.sealColumn(ctx, buf, row, ClientSecretColumn, []byte(*d.ClientSecret))
 		if err != nil {
 			return envelope.KeyID{}, err
 		}
@@ -110,14 +110,14 @@ func (s *Service) seal(ctx context.Context, row *Row, d *Deposit) (envelope.KeyI
 	return envelope.KeyID{}, fmt.Errorf("the ring keeps rolling: %w", core.ErrUnavailable)
 }
 
-func (s *Service) sealColumn(ctx context.Context, buf *[]byte, row *Row, column, plaintext string) ([]byte, error) {
+func (s *Service) sealColumn(ctx context.Context, buf *[]byte, row *Row, column string, plaintext []byte) ([]byte, error) {
 	aad, err := AppendAAD(*buf, column, row.UserID, &row.Metadata)
 	if err != nil {
 		return nil, err
 	}
 	*buf = aad
 	dst := make([]byte, 0, len(plaintext)+envelope.Overhead)
-	return s.ring.Seal(ctx, dst, []byte(plaintext), aad)
+	return s.ring.Seal(ctx, dst, plaintext, aad)
 }
 
 // aadBuffers holds buffers for aad, which is no secret.
@@ -152,16 +152,27 @@ func (s *Service) Open(ctx context.Context, userID int64, mcpServerID string) (*
 	return c, nil
 }
 
+// RecordError says of which encrypted column the record could not be opened.
+type RecordError struct {
+	Column string
+	Err    error
+}
+
+// Error implements error.
+func (e *RecordError) Error() string { return "opening " + e.Column + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *RecordError) Unwrap() error { return e.Err }
+
 // OpenRecord opens the record in one encrypted column of row, and says whether
-// it is stale. The errors are those of Open.
+// it is stale. The errors are those of Open, in a *RecordError.
 func (s *Service) OpenRecord(ctx context.Context, row *Row, column string) (plaintext []byte, stale bool, err error) {
 	aad, err := AppendAAD(nil, column, row.UserID, &row.Metadata)
-	if err != nil {
-		return nil, false, fmt.Errorf("opening %s: %w", column, err)
+	if err == nil {
+		plaintext, stale, err = s.ring.Open(ctx, nil, row.Record(column), aad)
 	}
-	plaintext, stale, err = s.ring.Open(ctx, nil, row.Record(column), aad)
 	if err != nil {
-		return nil, false, fmt.Errorf("opening %s: %w", column, err)
+		return nil, false, &RecordError{Column: column, Err: err}
 	}
 	return plaintext, stale, nil
 }

@@ -114,7 +114,7 @@ func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
 			}
 			report.Records++
 			_, stale, err := s.OpenRecord(ctx, &rows[i], column.Name)
-			if reason := failure(err); reason != "" {
+			if reason := FailureReason(err); reason != "" {
 				report.Failed = append(report.Failed, Failure{rows[i].ID, column.Name, reason})
 				continue
 			}
@@ -133,8 +133,10 @@ func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
 	return report, nil
 }
 
-// failure says why a record does not open, if that is what err means.
-func failure(err error) string {
+// FailureReason says why a record does not open, if that is what err, of
+// Service.OpenRecord or Service.Reseal, means. Otherwise, as when a provider does
+// not answer, it returns "".
+func FailureReason(err error) string {
 	switch {
 	case errors.Is(err, core.ErrInvalidCiphertext):
 		return "does not open: altered, moved from another row, or sealed under a key that is not configured"

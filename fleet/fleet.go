@@ -8,6 +8,7 @@ package fleet
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -29,9 +30,61 @@ type Instance struct {
 	State      string       // the ring's state in a word, such as "ready" or "mismatch"
 	ConfigHash string       // hash of its configuration without its secrets
 	Version    string       // of the binary
-	StartedAt  time.Time    // the time of the database at the first beat
-	LastSeen   time.Time    // the time of the database at the last beat
-	Live       bool         // whether LastSeen is within LiveWindow
+	// WritesLegacy says that it seals in upstream's format.
+	WritesLegacy bool
+	StartedAt    time.Time // the time of the database at the first beat
+	LastSeen     time.Time // the time of the database at the last beat
+	Live         bool      // whether LastSeen is within LiveWindow
+}
+
+// Name names the instance for an operator: its ID and where it runs.
+func (i *Instance) Name() string { return i.ID + " on " + i.Hostname }
+
+// CanUse reports whether the instance can use the key of id, whatever its
+// version.
+func (i *Instance) CanUse(id core.KEKID) bool {
+	return slices.ContainsFunc(i.KEKIDs, func(has core.KEKID) bool { return has.Key() == id.Key() })
+}
+
+// Drift says, for an operator, how the live instances differ where they should
+// not: in the KEKs that they can use, in their configuration, in what they write,
+// in their version. It is empty for a fleet that is of one mind.
+func Drift(instances []Instance) []string {
+	var first *Instance
+	var drift []string
+	for _, i := range instances {
+		switch {
+		case !i.Live:
+		case first == nil:
+			first = &i
+		default:
+			drift = append(drift, i.differsFrom(first)...)
+		}
+	}
+	return drift
+}
+
+func (i *Instance) differsFrom(o *Instance) []string {
+	var found []string
+	add := func(what string) {
+		found = append(found, "instance "+i.Name()+" and instance "+o.Name()+" "+what)
+	}
+	if len(i.KEKIDs) > 0 && len(o.KEKIDs) > 0 && i.KEKIDs[0].Key() != o.KEKIDs[0].Key() {
+		add("wrap under different keys: " + string(i.KEKIDs[0]) + ", " + string(o.KEKIDs[0]))
+	}
+	if (len(i.KEKIDs) > 0) != (len(o.KEKIDs) > 0) {
+		add("do not both have a key")
+	}
+	if i.WritesLegacy != o.WritesLegacy {
+		add("write different formats (FOREST_EXECUTOR_WRITE_FORMAT)")
+	}
+	if i.ConfigHash != o.ConfigHash {
+		add("are configured differently")
+	}
+	if i.Version != o.Version {
+		add("run different versions: " + i.Version + ", " + o.Version)
+	}
+	return found
 }
 
 // Store keeps the rows. Every method returns core.ErrStoreUnavailable while the

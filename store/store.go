@@ -13,10 +13,12 @@ package store
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/rotation"
 )
 
 // ErrLegacyClosed means that a legacy record was to be written to a store that
@@ -32,6 +34,10 @@ type Store interface {
 	keyring.Store
 	credential.Store
 	fleet.Store
+	rotation.Store
+
+	// Queue returns the queue of ranges to re-seal. It logs to log what it does.
+	Queue(log *slog.Logger) rotation.Queue
 
 	// Migrate brings the schema up to date. Once it is, further calls only read,
 	// and need no more rights than the other methods. Many instances may call it

@@ -16,7 +16,7 @@ import (
 const shownFailures = 100
 
 func newCredentials(c *cli) *cobra.Command {
-	return group("credentials", "Credentials: check that they can be opened", newCredentialsVerify(c))
+	return group("credentials", "Credentials: check that they can be opened, seal them anew", newCredentialsVerify(c), newCredentialsReseal(c))
 }
 
 func newCredentialsVerify(c *cli) *cobra.Command {
@@ -50,7 +50,7 @@ that a record does not open.`,
 // verify verifies every record, with a progress bar on a terminal.
 func (c *cli) verify(ctx context.Context, v *vault) (*credential.Report, error) {
 	opts := &credential.VerifyOptions{}
-	if f, ok := c.stderr.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(f.Fd())) {
+	if c.onTerminal() {
 		counts, err := v.store.Counts(ctx)
 		if err != nil {
 			return nil, err
@@ -62,6 +62,12 @@ func (c *cli) verify(ctx context.Context, v *vault) (*credential.Report, error) 
 		opts.Progress = func(rows int) { _ = bar.Add(rows) }
 	}
 	return v.credentials.Verify(ctx, opts)
+}
+
+// onTerminal reports whether standard error is one.
+func (c *cli) onTerminal() bool {
+	f, ok := c.stderr.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func printReport(w io.Writer, r *credential.Report) {

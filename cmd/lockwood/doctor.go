@@ -56,7 +56,7 @@ says that a check failed; warnings do not change it.`,
 // examine runs all checks. Those that need what an earlier one found missing are
 // skipped, and say so.
 func (c *cli) examine(ctx context.Context) []finding {
-	v, err := c.open(ctx, os.Environ(), true)
+	v, err := c.open(ctx, os.Environ(), toLook)
 	if err != nil {
 		return []finding{
 			{"configuration", verdictFail, err.Error(), "correct every line above; .env.example explains the variables"},

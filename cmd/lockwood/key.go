@@ -9,7 +9,8 @@ import (
 )
 
 func newKey(c *cli) *cobra.Command {
-	return group("key", "Keys: make one, look at those in use", newKeyGenerate(c), newKeyStatus(c))
+	return group("key", "Keys: make one, look at those in use, rotate them", newKeyGenerate(c), newKeyStatus(c),
+		newKeyRotate(c), newKeyRewrap(c), newKeyRoll(c), newKeyDestroy(c), newKeyPrune(c), newKeyLegacy(c))
 }
 
 func newKeyGenerate(c *cli) *cobra.Command {

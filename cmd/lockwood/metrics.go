@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/fleet"
 )
 
 // ringCollector exports a ring's status. It asks the ring's memory only, so a
@@ -54,4 +55,29 @@ func (c *ringCollector) Collect(metrics chan<- prometheus.Metric) {
 	} {
 		metrics <- prometheus.MustNewConstMetric(c.calls, prometheus.CounterValue, float64(n), name)
 	}
+}
+
+// newFleetCollector exports what this instance saw of the fleet last.
+func newFleetCollector(w *fleet.Watch) prometheus.Collector {
+	return fleetCollector{w,
+		prometheus.NewDesc("lockwood_instances_live", "Instances that run on this store.", nil, nil),
+		prometheus.NewDesc("lockwood_fleet_drift", "Differences between the instances where there should be none.", nil, nil),
+	}
+}
+
+type fleetCollector struct {
+	watch       *fleet.Watch
+	live, drift *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c fleetCollector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- c.live
+	descs <- c.drift
+}
+
+// Collect implements prometheus.Collector.
+func (c fleetCollector) Collect(metrics chan<- prometheus.Metric) {
+	metrics <- prometheus.MustNewConstMetric(c.live, prometheus.GaugeValue, float64(c.watch.Live()))
+	metrics <- prometheus.MustNewConstMetric(c.drift, prometheus.GaugeValue, float64(len(c.watch.Drift())))
 }

@@ -78,7 +78,7 @@ protocol it speaks, for which those that are trusted are started for a moment.`,
 }
 
 func (c *cli) listPlugins(ctx context.Context, cfg *config.Config) ([]pluginEntry, error) {
-	host, err := newHost(cfg, c.logger(cfg, true))
+	host, err := newHost(cfg, c.logger(cfg, toLook))
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +164,7 @@ never shown to a plugin.`,
 
 func (c *cli) pin(cfg *config.Config, files, names []string) ([]pinResult, error) {
 	results := []pinResult{}
-	host, err := newHost(cfg, c.logger(cfg, true))
+	host, err := newHost(cfg, c.logger(cfg, toLook))
 	if err != nil {
 		return results, usageError(err)
 	}

@@ -47,10 +47,10 @@ It stores nothing. It makes about %d cryptographic calls, which a KMS may bill.`
 			p := &providers{}
 			defer p.close()
 			var err error
-			if p.keys, err = envkey.New(envkeyOptions(cfg, c.logger(cfg, true))); err != nil {
+			if p.keys, err = envkey.New(envkeyOptions(cfg, c.logger(cfg, toLook))); err != nil {
 				return usageError(err)
 			}
-			if p.current, err = p.open(cmd.Context(), args[0], cfg, c.logger(cfg, true)); err != nil {
+			if p.current, err = p.open(cmd.Context(), args[0], cfg, c.logger(cfg, toLook)); err != nil {
 				return usageError(err)
 			}
 			result := checkKey(cmd.Context(), args[0], p.current)

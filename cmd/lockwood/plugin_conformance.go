@@ -31,7 +31,7 @@ are for a test of the plugin's own (docs/plugins.md).`,
 				return usageError(errors.New("--uri is missing; name a key that the plugin can use for its examination"))
 			}
 			cfg, _ := config.Load(os.Environ(), c.envFile)
-			x := &examination{binary: args[0], uri: uri, foreign: foreign, env: names, log: c.logger(cfg, true)}
+			x := &examination{binary: args[0], uri: uri, foreign: foreign, env: names, log: c.logger(cfg, toLook)}
 			findings := x.run(cmd.Context())
 			if err := c.print(findings, func(w io.Writer) { printFindings(w, findings) }); err != nil {
 				return err

@@ -7,10 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/plugins"
+	agekek "github.com/lockwood-kms/lockwood/providers/age"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
@@ -20,7 +23,9 @@ type providers struct {
 	keys     *envkey.Keys
 	current  core.KeyProvider
 	previous []core.KeyProvider
-	host     *plugins.Host // nil while no key URI needs a plugin
+	recovery []keyring.RecoveryKEK
+	held     []core.KeyProvider // those among recovery that are to be closed
+	host     *plugins.Host      // nil while no key URI needs a plugin
 }
 
 // openProviders makes a provider of every key that the configuration names. Its
@@ -44,6 +49,11 @@ func openProviders(ctx context.Context, cfg *config.Config, log *slog.Logger) (*
 			p.previous = append(p.previous, provider)
 		}
 	}
+	for _, uri := range cfg.RecoveryKeyProviders {
+		if err := p.openRecovery(ctx, uri, cfg, log); err != nil {
+			errs = append(errs, fmt.Errorf("FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS: %w", err))
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return p, err
 	}
@@ -52,6 +62,27 @@ func openProviders(ctx context.Context, cfg *config.Config, log *slog.Logger) (*
 	}
 	p.previous = append(p.previous, p.keys.Previous()...)
 	return p, nil
+}
+
+// openRecovery makes a recovery KEK of one key URI.
+func (p *providers) openRecovery(ctx context.Context, text string, cfg *config.Config, log *slog.Logger) error {
+	uri, err := core.ParseKeyURI(text)
+	if err != nil {
+		return err
+	}
+	if uri.Scheme == agekek.Scheme {
+		recipient, err := agekek.NewRecipient(uri)
+		if err == nil {
+			p.recovery = append(p.recovery, recipient)
+		}
+		return err
+	}
+	provider, err := p.open(ctx, text, cfg, log)
+	if err == nil {
+		p.recovery = append(p.recovery, keyring.NewRecoveryKEK(provider))
+		p.held = append(p.held, provider)
+	}
+	return err
 }
 
 // envKeyIsSet says whether there is an env key, or a file in which one may appear.
@@ -111,7 +142,7 @@ func pluginPaths(dir, lock string) (string, string, error) {
 
 // close closes the providers, and ends the plugins' processes.
 func (p *providers) close() {
-	for _, provider := range append(p.previous, p.current) {
+	for _, provider := range slices.Concat(p.previous, p.held, []core.KeyProvider{p.current}) {
 		if provider != nil {
 			_ = provider.Close()
 		}

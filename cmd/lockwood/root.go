@@ -92,7 +92,7 @@ Exit codes:
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.PersistentFlags().StringVar(&c.envFile, "env-file", ".env", "file of further variables; the environment wins")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print facts as JSON")
-	root.AddCommand(newServe(c), newKey(c), newCredentials(c), newPlugin(c), newDoctor(c), newVersion(c))
+	root.AddCommand(newServe(c), newKey(c), newCredentials(c), newPlugin(c), newRecover(c), newDoctor(c), newVersion(c))
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -71,7 +72,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 			environ = append(environ, "HTTP_HOST=127.0.0.1")
 		}
 	}
-	v, err := c.open(ctx, environ, false)
+	v, err := c.open(ctx, environ, toServe)
 	if err != nil {
 		return err
 	}
@@ -102,13 +103,15 @@ type service struct {
 	api      *httpapi.Server
 	admin    *http.Server
 	gate     *gate
+	fleet    *fleet.Watch
 	announce func(address string) error // told the address once deposits are taken
 }
 
 func newService(v *vault) (*service, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRingCollector(v.ring))
-	s := &service{vault: v, gate: &gate{Service: v.credentials}}
+	s := &service{vault: v, gate: &gate{Service: v.credentials}, fleet: fleet.NewWatch(v.store, v.log)}
+	registry.MustRegister(newFleetCollector(s.fleet))
 	var err error
 	s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &httpapi.Options{
 		Version:                  versionString(),
@@ -134,6 +137,9 @@ func (s *service) readiness(ctx context.Context) httpapi.Readiness {
 	r := httpapi.Readiness{Keys: map[string]string{"state": ring.State, "kek_id": string(ring.KEKID)}}
 	if ring.Err != nil {
 		r.Keys["problem"] = ring.Err.Error()
+	}
+	if drift := s.fleet.Drift(); len(drift) > 0 {
+		r.Keys["fleet"] = strings.Join(drift, "; ")
 	}
 	if r.Database = errClosedGate; s.gate.open.Load() {
 		r.Database = s.store.Ping(ctx)
@@ -204,8 +210,12 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 			return err
 		}
 	}
+	var tasks sync.WaitGroup
+	tasks.Go(func() { s.resealer().Follow(ctx) })
+	tasks.Go(func() { s.fleet.Run(ctx) })
 	id := rand.Text()
 	fleet.NewHeart(s.store, func() fleet.Instance { return s.instance(id) }, s.log).Run(ctx)
+	tasks.Wait()
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/fleet"
 )
 
 // keyStatus is what "key status" tells, and the shape of its JSON.
@@ -26,9 +27,21 @@ type keyStatus struct {
 	Records       int64            `json:"records"`
 	LegacyRecords int64            `json:"legacy_records"`
 	Legacy        string           `json:"legacy"` // "open" or "closed"
+	Recovery      []core.KEKID     `json:"recovery_kek_ids"`
+	Compromised   []string         `json:"compromised"`
+	Reseal        *resealStatus    `json:"reseal"` // under way or last; null if there was none
 	DataKeys      []dataKeyStatus  `json:"data_keys"`
 	Instances     []instanceStatus `json:"instances"`
 	Problems      []string         `json:"problems"`
+}
+
+// resealStatus is the re-seal that is under way, or the last.
+type resealStatus struct {
+	Running   bool      `json:"running"`
+	StartedAt time.Time `json:"started_at"`
+	MaxRate   int64     `json:"max_rate"`
+	Planned   bool      `json:"planned"`
+	progressLine
 }
 
 type dataKeyStatus struct {
@@ -50,15 +63,16 @@ type wrapStatus struct {
 }
 
 type instanceStatus struct {
-	ID         string       `json:"id"`
-	Hostname   string       `json:"hostname"`
-	KEKIDs     []core.KEKID `json:"kek_ids"`
-	State      string       `json:"state"`
-	ConfigHash string       `json:"config_hash"`
-	Version    string       `json:"version"`
-	StartedAt  time.Time    `json:"started_at"`
-	LastSeen   time.Time    `json:"last_seen"`
-	Live       bool         `json:"live"`
+	ID           string       `json:"id"`
+	Hostname     string       `json:"hostname"`
+	KEKIDs       []core.KEKID `json:"kek_ids"`
+	State        string       `json:"state"`
+	ConfigHash   string       `json:"config_hash"`
+	Version      string       `json:"version"`
+	WritesLegacy bool         `json:"writes_legacy"`
+	StartedAt    time.Time    `json:"started_at"`
+	LastSeen     time.Time    `json:"last_seen"`
+	Live         bool         `json:"live"`
 }
 
 func newKeyStatus(c *cli) *cobra.Command {
@@ -102,6 +116,7 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 	s := &keyStatus{
 		Provider: v.cfg.KeyProvider, KEKID: ring.KEKID, State: ring.State, StoreID: state.StoreID,
 		Credentials: counts.Credentials, Records: counts.Records, LegacyRecords: counts.Legacy, Legacy: "open",
+		Recovery: nonNil(ring.RecoveryKEKIDs), Compromised: nonNil(state.Compromised),
 		DataKeys: []dataKeyStatus{}, Instances: []instanceStatus{}, Problems: []string{},
 	}
 	if state.LegacyClosed || v.cfg.LegacyClosed {
@@ -113,7 +128,15 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 	for _, i := range instances {
 		s.Instances = append(s.Instances, instanceStatus(i))
 	}
+	run, ok, err := v.store.CurrentRun(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		s.Reseal = &resealStatus{Running: !run.Ended, StartedAt: run.StartedAt, MaxRate: run.MaxRate, Planned: run.Planned, progressLine: progressOf(run, run.UpdatedAt)}
+	}
 	s.Problems = append(s.Problems, v.problems(s, &state, counts.ByKey)...)
+	s.Problems = append(s.Problems, fleet.Drift(instances)...)
 	return s, nil
 }
 
@@ -139,7 +162,7 @@ func (v *vault) providerOf(id core.KEKID) string {
 		return scheme
 	}
 	for _, form := range []struct{ prefix, scheme string }{
-		{"envkey:", "envkey"}, {"arn:", "awskms"}, {"projects/", "gcpkms"}, {"vault:", "vault"},
+		{"envkey:", "envkey"}, {"age:", "age"}, {"arn:", "awskms"}, {"projects/", "gcpkms"}, {"vault:", "vault"},
 	} {
 		if strings.HasPrefix(string(id), form.prefix) {
 			return form.scheme
@@ -170,6 +193,14 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 			problems = append(problems, fmt.Sprintf("instance %s on %s cannot use %s; give it the same key", i.ID, i.Hostname, s.KEKID))
 		}
 	}
+	for _, k := range state.DataKeys {
+		if k.State == keyring.Enabled && state.Exposed(&k) {
+			problems = append(problems, fmt.Sprintf("data key %s is wrapped under a KEK that was named compromised; run lockwood key rotate --compromised --wait", k.ID))
+		}
+	}
+	for _, id := range v.ring.Status().Unprotected {
+		problems = append(problems, fmt.Sprintf("data key %s lacks a wrap under a recovery KEK that is configured; run lockwood key rewrap", id))
+	}
 	return append(problems, v.warnings...)
 }
 
@@ -197,6 +228,16 @@ func (s *keyStatus) print(w io.Writer, now time.Time) {
 	row("store\t%s", orNone(s.StoreID))
 	row("credentials\t%d", s.Credentials)
 	row("records\t%d, of which legacy %d (legacy is %s)", s.Records, s.LegacyRecords, s.Legacy)
+	if len(s.Recovery) > 0 {
+		row("recovery\t%s", joinIDs(s.Recovery))
+	}
+	if r := s.Reseal; r != nil {
+		state := "ended"
+		if r.Running {
+			state = fmt.Sprintf("under way, %.0f a second, %s left", r.Rate, time.Duration(r.Left*float64(time.Second)).Round(time.Second))
+		}
+		row("re-seal\t%d of %d credentials, %d skipped, %d do not open; %s", r.Done, r.Total, r.Skipped, r.Failed, state)
+	}
 	_ = t.Flush()
 	s.printDataKeys(row, now)
 	s.printInstances(row, now)
@@ -235,12 +276,16 @@ func (s *keyStatus) printInstances(row func(string, ...any), now time.Time) {
 		if !i.Live {
 			seen += " (gone)"
 		}
-		var ids []string
-		for _, id := range i.KEKIDs {
-			ids = append(ids, string(id))
-		}
-		row("%s\t%s\t%s\t%s\t%s\t%s", i.ID, i.Hostname, i.State, i.Version, seen, orNone(strings.Join(ids, ", ")))
+		row("%s\t%s\t%s\t%s\t%s\t%s", i.ID, i.Hostname, i.State, i.Version, seen, orNone(joinIDs(i.KEKIDs)))
 	}
+}
+
+func joinIDs(ids []core.KEKID) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = string(id)
+	}
+	return strings.Join(texts, ", ")
 }
 
 func orNone(s string) string {

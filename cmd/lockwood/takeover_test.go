@@ -53,7 +53,7 @@ func upstreamDatabase(t *testing.T) (*testDatabase, *expectation) {
 func openVault(t *testing.T, env []string) *vault {
 	t.Helper()
 	c := &cli{stdout: &output{}, stderr: &output{}, envFile: t.TempDir() + "/none"}
-	v, err := c.open(t.Context(), env, false)
+	v, err := c.open(t.Context(), env, toServe)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,13 +34,23 @@ type vault struct {
 	startErr error
 }
 
+// purpose is what a vault is opened for.
+type purpose int
+
+const (
+	toServe  purpose = iota
+	toLook           // writes nothing
+	toChange         // a command: writes what it was told to, and nothing by itself
+)
+
 // open wires a vault and starts nothing. All that is wrong with the configuration
-// and the keys comes as one error. A vault that is readOnly never writes.
-func (c *cli) open(ctx context.Context, environ []string, readOnly bool) (*vault, error) {
+// and the keys comes as one error.
+func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, error) {
 	v := &vault{}
+	readOnly := to == toLook
 	var err, providersErr error
 	v.cfg, err = config.Load(environ, c.envFile)
-	v.log = c.logger(v.cfg, readOnly)
+	v.log = c.logger(v.cfg, to)
 	v.providers, providersErr = openProviders(ctx, v.cfg, v.log)
 	if err := errors.Join(err, providersErr); err != nil {
 		v.providers.close()
@@ -51,7 +61,7 @@ func (c *cli) open(ctx context.Context, environ []string, readOnly bool) (*vault
 		v.providers.close()
 		return nil, err
 	}
-	v.ring = keyring.New(v.providers.current, v.store, v.ringOptions(readOnly))
+	v.ring = keyring.New(v.providers.current, v.store, v.ringOptions(to))
 	v.credentials = credential.NewService(v.ring, v.store, &credential.Options{Logger: v.log})
 	return v, nil
 }
@@ -64,37 +74,40 @@ func envkeyOptions(cfg *config.Config, log *slog.Logger) envkey.Options {
 	}
 }
 
-func (v *vault) ringOptions(readOnly bool) *keyring.Options {
+func (v *vault) ringOptions(to purpose) *keyring.Options {
 	opts := &keyring.Options{
 		Previous:     v.providers.previous,
+		Recovery:     v.providers.recovery,
+		NoAutoRewrap: !v.cfg.AutoRewrap || to == toChange,
+		MaxAge:       v.cfg.DataKeyMaxAge,
 		Live:         v.liveKEKs,
 		Legacy:       v.providers.keys,
 		RefuseLegacy: v.cfg.LegacyClosed,
 		WriteLegacy:  v.cfg.WriteLegacy,
-		ReadOnly:     readOnly,
+		ReadOnly:     to == toLook,
 		OutageBudget: v.cfg.OutageBudget,
 		Logger:       v.log,
 	}
-	if readOnly {
+	if to == toLook {
 		// A command looks at every record once; nobody else shares its reloads.
 		opts.ReloadInterval = time.Millisecond
 	}
 	return opts
 }
 
-// liveKEKs returns the KEK IDs that each live instance can use.
-func (v *vault) liveKEKs(ctx context.Context) ([][]core.KEKID, error) {
+// liveKEKs returns what each live instance can use.
+func (v *vault) liveKEKs(ctx context.Context) ([]keyring.LiveInstance, error) {
 	instances, err := v.store.Instances(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var uses [][]core.KEKID
+	var live []keyring.LiveInstance
 	for _, i := range instances {
 		if i.Live {
-			uses = append(uses, i.KEKIDs)
+			live = append(live, keyring.LiveInstance{Name: i.Name(), KEKIDs: i.KEKIDs})
 		}
 	}
-	return uses, nil
+	return live, nil
 }
 
 // openStore opens the configured database. It does not wait for one that is down.
@@ -116,7 +129,7 @@ func openStore(ctx context.Context, db *config.Database, readOnly bool) (store.S
 // inspect opens the vault for a command that only looks. What is wrong with the
 // keys is a finding then, and not an error.
 func (c *cli) inspect(ctx context.Context) (*vault, error) {
-	v, err := c.open(ctx, os.Environ(), true)
+	v, err := c.open(ctx, os.Environ(), toLook)
 	if err != nil {
 		return nil, err
 	}
@@ -138,17 +151,19 @@ func (v *vault) close() {
 func (v *vault) instance(id string) fleet.Instance {
 	host, _ := os.Hostname()
 	s := v.ring.Status()
-	i := fleet.Instance{ID: id, Hostname: host, State: s.State, ConfigHash: v.cfg.Hash(), Version: versionString()}
+	i := fleet.Instance{
+		ID: id, Hostname: host, State: s.State, ConfigHash: v.cfg.Hash(), Version: versionString(), WritesLegacy: v.cfg.WriteLegacy,
+	}
 	if s.KEKID != "" {
 		i.KEKIDs = append([]core.KEKID{s.KEKID}, s.PreviousKEKIDs...)
 	}
 	return i
 }
 
-// logger returns the logger of the configuration. A command that looks logs
-// errors at most: what it finds is its output.
-func (c *cli) logger(cfg *config.Config, quiet bool) *slog.Logger {
-	if quiet {
+// logger returns the logger of the configuration. A command says what it finds
+// and what fails in its output; one that changes something logs that for the audit.
+func (c *cli) logger(cfg *config.Config, to purpose) *slog.Logger {
+	if to == toLook {
 		return slog.New(slog.DiscardHandler)
 	}
 	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
@@ -156,5 +171,27 @@ func (c *cli) logger(cfg *config.Config, quiet bool) *slog.Logger {
 	if cfg.LogFormat == "text" {
 		h = slog.NewTextHandler(c.stderr, opts)
 	}
+	if to == toChange {
+		h = auditOnly{h}
+	}
 	return slog.New(httpapi.LogHandler(h))
 }
+
+// auditOnly drops what is not an audit record.
+type auditOnly struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (h auditOnly) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message != "audit" {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h auditOnly) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return auditOnly{h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup implements slog.Handler.
+func (h auditOnly) WithGroup(name string) slog.Handler { return auditOnly{h.Handler.WithGroup(name)} }

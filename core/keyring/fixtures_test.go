@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -31,6 +32,9 @@ type scriptedKMS struct {
 	swap     bool          // UnwrapDataKey returns another key
 	calls    map[string]int
 	warnings []string
+	version  string // of the KEK, "1" if empty
+	// wrapsUnder is the version that wraps, if it is not the one that Status names.
+	wrapsUnder string
 }
 
 func newKMS(name string) *scriptedKMS {
@@ -79,7 +83,9 @@ func (k *scriptedKMS) called(ctx context.Context, call string) error {
 	return err
 }
 
-func (k *scriptedKMS) kekID() core.KEKID { return core.NewKEKID("scripted:"+k.name, "1") }
+func (k *scriptedKMS) kekID() core.KEKID {
+	return core.NewKEKID("scripted:"+k.name, cmp.Or(k.version, "1"))
+}
 
 func (k *scriptedKMS) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {
 	if err := k.called(ctx, "generate"); err != nil {
@@ -98,7 +104,10 @@ func (k *scriptedKMS) WrapDataKey(ctx context.Context, dataKey []byte, aad core.
 }
 
 func (k *scriptedKMS) seal(dataKey []byte, aad core.AAD) core.WrappedKey {
-	return core.WrappedKey{KEKID: k.kekID(), Wrapped: k.aead.Seal(nil, nil, dataKey, aad.Bytes())}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	id := core.NewKEKID("scripted:"+k.name, cmp.Or(k.wrapsUnder, k.version, "1"))
+	return core.WrappedKey{KEKID: id, Wrapped: k.aead.Seal(nil, nil, dataKey, aad.Bytes())}
 }
 
 func (k *scriptedKMS) UnwrapDataKey(ctx context.Context, w core.WrappedKey, aad core.AAD) ([]byte, error) {
@@ -137,6 +146,8 @@ type memoryStore struct {
 	err    error
 	legacy [][]byte
 	calls  map[string]int
+	// corrupt makes AddWrap store other bytes than it was given.
+	corrupt bool
 }
 
 func newStore() *memoryStore {
@@ -232,8 +243,36 @@ func (s *memoryStore) AddWrap(_ context.Context, id envelope.KeyID, w core.Wrapp
 	if k == nil {
 		return keyring.ErrNotEnabled
 	}
+	if s.corrupt {
+		w.Wrapped = append(slices.Clone(w.Wrapped[1:]), 0)
+	}
 	k.Wraps = append(slices.DeleteFunc(k.Wraps, func(o core.WrappedKey) bool { return o.KEKID == w.KEKID }), w)
 	return nil
+}
+
+func (s *memoryStore) RemoveWraps(_ context.Context, id envelope.KeyID, kekIDs []core.KEKID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.called("remove"); err != nil {
+		return err
+	}
+	k := s.find(id)
+	if k == nil {
+		return keyring.ErrNotEnabled
+	}
+	left := slices.DeleteFunc(slices.Clone(k.Wraps), func(w core.WrappedKey) bool { return slices.Contains(kekIDs, w.KEKID) })
+	if len(left) == 0 {
+		return keyring.ErrConflict
+	}
+	k.Wraps = left
+	return nil
+}
+
+func (s *memoryStore) NameCompromised(_ context.Context, keys []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Compromised = append(s.state.Compromised, keys...)
+	return s.called("compromised")
 }
 
 func (s *memoryStore) ReserveSeals(_ context.Context, id envelope.KeyID, n, limit int64) (bool, error) {

@@ -27,6 +27,31 @@ func (r *Ring) followStatus() {
 	}
 }
 
+// followRecovery is followStatus for the recovery KEKs, whose answers decide
+// nothing but where a wrap is missing.
+func (r *Ring) followRecovery() {
+	for ok := true; ok; ok = sleep(r.ctx, r.opts.StatusInterval) {
+		for _, err := range r.refreshRecovery(r.ctx) {
+			if r.ctx.Err() == nil {
+				r.opts.Logger.Warn("a recovery KEK does not answer; new data keys wait for it", "error", err)
+			}
+		}
+	}
+}
+
+// refreshRecovery learns the KEK IDs of the recovery KEKs. One that does not
+// answer keeps the ID that it last named.
+func (r *Ring) refreshRecovery(ctx context.Context) (errs []error) {
+	for _, p := range r.recovery {
+		limited, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+		if _, err := p.refresh(limited); err != nil {
+			errs = append(errs, err)
+		}
+		cancel()
+	}
+	return errs
+}
+
 // nextStatus returns the time to the next status: jittered, sooner after a failure,
 // and never later than the end of the outage budget.
 func (r *Ring) nextStatus() time.Duration {

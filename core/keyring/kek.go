@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -56,13 +57,30 @@ func (k *kek) resolve(ctx context.Context) (core.KEKID, error) {
 	return s.KEKID, err
 }
 
+// binding is what a wrap is bound to: the store, the version of the data key in
+// it, and whether recovery restored the data key, which then only opens.
+type binding struct {
+	storeID   string
+	version   int64
+	recovered bool
+}
+
+// aad is the aad of docs/format.md, section 9.1.
+func (b binding) aad() core.AAD {
+	version := strconv.FormatInt(b.version, 10)
+	if b.recovered {
+		version += " recovered"
+	}
+	return core.WrapAAD(b.storeID, version)
+}
+
 // generate returns a fresh data key that the provider was seen to unwrap again: a
 // wrap that does not come back is noticed before anything depends on it. The data
-// key is wrapped under the KEKs in also as well, and each wrap is seen to unwrap.
-func (k *kek) generate(ctx context.Context, storeID string, version int64, also []*kek) (*envelope.Key, []core.WrappedKey, error) {
-	aad := wrapAAD(storeID, version)
+// key is wrapped under the KEKs in also as well, each seen to unwrap, and under
+// the recovery KEKs.
+func (k *kek) generate(ctx context.Context, b binding, also []*kek, recovery []*recoveryKEK) (*envelope.Key, []core.WrappedKey, error) {
 	k.calls.Generate.Add(1)
-	dataKey, err := k.provider.GenerateDataKey(ctx, aad)
+	dataKey, err := k.provider.GenerateDataKey(ctx, b.aad())
 	if err != nil {
 		return nil, nil, fmt.Errorf("generating data key: %w", sentinel(err))
 	}
@@ -71,24 +89,31 @@ func (k *kek) generate(ctx context.Context, storeID string, version int64, also 
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := k.unwrap(ctx, key.ID(), dataKey.Wrapped, storeID, version); err != nil {
+	if err := k.verify(ctx, key.ID(), dataKey.Wrapped, b); err != nil {
 		return nil, nil, fmt.Errorf("verifying a fresh data key: %w", err)
 	}
 	wraps := []core.WrappedKey{dataKey.Wrapped}
 	for _, p := range also {
-		w, err := p.wrap(ctx, dataKey.Plaintext, storeID, version)
+		w, err := p.wrap(ctx, dataKey.Plaintext, b)
 		if err == nil {
-			_, err = p.unwrap(ctx, key.ID(), w, storeID, version)
+			err = p.verify(ctx, key.ID(), w, b)
 		}
 		if err != nil {
 			return nil, nil, notCurrent(fmt.Errorf("wrapping for an instance that cannot use the current KEK: %w", err))
 		}
 		wraps = append(wraps, w)
 	}
+	for _, p := range recovery {
+		w, err := p.wrap(ctx, dataKey.Plaintext, b)
+		if err != nil {
+			return nil, nil, err
+		}
+		wraps = append(wraps, w)
+	}
 	return key, wraps, nil
 }
 
-// notCurrent takes the meaning of a denial out of a previous provider's error: it
+// notCurrent takes the meaning of a denial out of another provider's error: it
 // says nothing of the current one, and what it answers may be mended.
 func notCurrent(err error) error {
 	if errors.Is(err, core.ErrKeyDenied) {
@@ -97,20 +122,23 @@ func notCurrent(err error) error {
 	return err
 }
 
-// unwrap returns the data key named id. What unwraps to another key is
-// core.ErrInvalidCiphertext.
-func (k *kek) unwrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey, storeID string, version int64) (*envelope.Key, error) {
-	plaintext, err := k.unwrapBytes(ctx, id, w, storeID, version)
-	if err != nil {
-		return nil, err
+// unwrap returns the data key named id, and whether w is bound as one that
+// recovery restored. What unwraps to another key is core.ErrInvalidCiphertext.
+// The caller clears what it gets.
+func (k *kek) unwrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b binding) (plaintext []byte, recovered bool, err error) {
+	for _, b.recovered = range []bool{false, true} {
+		plaintext, err = k.unwrapAs(ctx, id, w, b)
+		if err == nil || !errors.Is(err, core.ErrInvalidCiphertext) {
+			break
+		}
 	}
-	defer clear(plaintext)
-	return envelope.NewKey(plaintext)
+	return plaintext, b.recovered, err
 }
 
-func (k *kek) unwrapBytes(ctx context.Context, id envelope.KeyID, w core.WrappedKey, storeID string, version int64) ([]byte, error) {
+// unwrapAs is unwrap for a wrap that is bound to exactly b.
+func (k *kek) unwrapAs(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b binding) ([]byte, error) {
 	k.calls.Unwrap.Add(1)
-	plaintext, err := k.provider.UnwrapDataKey(ctx, w, wrapAAD(storeID, version))
+	plaintext, err := k.provider.UnwrapDataKey(ctx, w, b.aad())
 	if err != nil {
 		return nil, fmt.Errorf("unwrapping under %s: %w", w.KEKID, sentinel(err))
 	}
@@ -125,17 +153,20 @@ func (k *kek) unwrapBytes(ctx context.Context, id envelope.KeyID, w core.Wrapped
 	return plaintext, nil
 }
 
-func (k *kek) wrap(ctx context.Context, dataKey []byte, storeID string, version int64) (core.WrappedKey, error) {
+// verify returns nil if w unwraps to the data key named id.
+func (k *kek) verify(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b binding) error {
+	plaintext, err := k.unwrapAs(ctx, id, w, b)
+	clear(plaintext)
+	return err
+}
+
+func (k *kek) wrap(ctx context.Context, dataKey []byte, b binding) (core.WrappedKey, error) {
 	k.calls.Wrap.Add(1)
-	w, err := k.provider.WrapDataKey(ctx, dataKey, wrapAAD(storeID, version))
+	w, err := k.provider.WrapDataKey(ctx, dataKey, b.aad())
 	if err != nil {
 		return core.WrappedKey{}, fmt.Errorf("wrapping: %w", sentinel(err))
 	}
 	return w, nil
-}
-
-func wrapAAD(storeID string, version int64) core.AAD {
-	return core.WrapAAD(storeID, fmt.Sprint(version))
 }
 
 // sentinel makes an error that is none of core's sentinels core.ErrUnavailable:

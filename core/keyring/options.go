@@ -29,15 +29,28 @@ type LegacySource interface {
 	LegacyKey() *envelope.LegacyKey
 }
 
+// LiveInstance is an instance that runs on the store.
+type LiveInstance struct {
+	Name   string       // for an operator to find it
+	KEKIDs []core.KEKID // the KEKs that it can use
+}
+
 // Options are the optional settings of a Ring; the zero value of each works.
 type Options struct {
 	// Previous providers may unwrap. They wrap only for Live.
 	Previous []core.KeyProvider
-	// Live returns, for each instance that runs on the store, the KEK IDs that it
-	// can use. A new data key is also wrapped under a previous KEK while an
-	// instance can use that one and not the current one, as the older ones in a
-	// rolling deployment. Nil means that there are no others.
-	Live func(ctx context.Context) ([][]core.KEKID, error)
+	// Recovery KEKs wrap every data key besides the current one.
+	Recovery []RecoveryKEK
+	// Live returns the instances that run on the store. A new data key is also
+	// wrapped under a previous KEK while an instance can use that one and not the
+	// current one, as the older ones in a rolling deployment. Nil means that
+	// there are no others.
+	Live func(ctx context.Context) ([]LiveInstance, error)
+	// NoAutoRewrap leaves wraps that are missing to Rewrap. A primary that the
+	// current provider does not unwrap is then a mismatch.
+	NoAutoRewrap bool
+	// MaxAge is the age at which the ring rolls its primary. Zero is no limit.
+	MaxAge time.Duration
 	// Legacy supplies the keys of legacy records. Nil means that there are none.
 	Legacy LegacySource
 	// RefuseLegacy refuses legacy records even where the store admits them.

@@ -30,6 +30,7 @@ type Ring struct {
 	store    Store
 	current  *kek
 	previous []*kek
+	recovery []*recoveryKEK
 
 	view    atomic.Pointer[view]
 	flights singleflight.Group
@@ -48,6 +49,7 @@ type Ring struct {
 	state       State
 	unlocked    map[envelope.KeyID]*unlockedKey
 	attempts    map[envelope.KeyID]*attempt // failed unlocks; the zero ID is making a primary
+	rewraps     map[envelope.KeyID]*attempt // failed rewraps
 	maxVersion  int64                       // the highest version ever unlocked
 	reserved    map[envelope.KeyID]int64    // the most seals ever seen reserved
 	legacyProof bool                        // a legacy key opened what was there before the first data key
@@ -67,7 +69,10 @@ type unlockedKey struct {
 	// viaCurrent says that the current provider unwrapped it, without which
 	// nothing is sealed under it.
 	viaCurrent bool
-	budget     *budget
+	// recovered says that recovery restored it. Whoever held the public half of a
+	// recovery KEK may have made it, so it opens and never seals.
+	recovered bool
+	budget    *budget
 }
 
 // view is what Seal and Open need, as of one moment.
@@ -91,11 +96,15 @@ func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
 		current:  newKEK(provider),
 		unlocked: make(map[envelope.KeyID]*unlockedKey),
 		attempts: make(map[envelope.KeyID]*attempt),
+		rewraps:  make(map[envelope.KeyID]*attempt),
 		reserved: make(map[envelope.KeyID]int64),
 		settling: make(chan struct{}, 1),
 	}
 	for _, p := range r.opts.Previous {
 		r.previous = append(r.previous, newKEK(p))
+	}
+	for _, p := range r.opts.Recovery {
+		r.recovery = append(r.recovery, &recoveryKEK{kek: p})
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.view.Store(&view{snapshot: envelope.NewSnapshot(nil, nil, nil), sealErr: errNotStarted, openErr: errNotStarted})
@@ -114,9 +123,12 @@ var errNotStarted = fmt.Errorf("the ring is not loaded yet: %w", core.ErrUnavail
 func (r *Ring) Start(ctx context.Context) error {
 	r.checkStatus(ctx)
 	err := r.Reload(ctx)
-	if !r.opts.ReadOnly {
+	if r.opts.ReadOnly {
+		r.refreshRecovery(ctx)
+	} else {
 		r.loops.Go(r.followStore)
 		r.loops.Go(r.followStatus)
+		r.loops.Go(r.followRecovery)
 	}
 	if err != nil {
 		return err
@@ -281,7 +293,7 @@ func (r *Ring) publish() {
 			v.sealErr = fmt.Errorf("sealing legacy records: %w", core.ErrKeyMissing)
 		}
 	}
-	if v.primary != nil && (v.sealErr != nil || r.opts.ReadOnly || !v.primary.viaCurrent || r.state.Primary().Version < r.maxVersion) {
+	if v.primary != nil && (v.sealErr != nil || r.opts.ReadOnly || !v.primary.viaCurrent || v.primary.recovered || r.state.Primary().Version < r.maxVersion) {
 		v.primary = nil
 	}
 	v.snapshot = envelope.NewSnapshot(primary, keys, legacy)

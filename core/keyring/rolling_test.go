@@ -15,10 +15,10 @@ func TestADataKeyMadeInTheMiddleOfARollingDeployment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, store := newKMS("a"), newKMS("b"), newStore()
 		older := mustStart(t, a, store, keyring.Options{})
-		live := [][]core.KEKID{{older.Status().KEKID}}
+		live := []keyring.LiveInstance{{Name: "older", KEKIDs: []core.KEKID{older.Status().KEKID}}}
 		newer := mustStart(t, b, store, keyring.Options{
 			Previous: []core.KeyProvider{a},
-			Live:     func(context.Context) ([][]core.KEKID, error) { return live, nil },
+			Live:     func(context.Context) ([]keyring.LiveInstance, error) { return live, nil },
 		})
 		if err := newer.Roll(t.Context()); err != nil {
 			t.Fatal(err)
@@ -34,7 +34,7 @@ func TestADataKeyMadeInTheMiddleOfARollingDeployment(t *testing.T) {
 			t.Errorf("the older instance: %+v", older.Status())
 		}
 
-		live = [][]core.KEKID{{newer.Status().KEKID}} // the older one has gone
+		live = []keyring.LiveInstance{{Name: "newer", KEKIDs: []core.KEKID{newer.Status().KEKID}}} // the older one has gone
 		wraps := a.count("wrap")
 		if err := newer.Roll(t.Context()); err != nil {
 			t.Fatal(err)

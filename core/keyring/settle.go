@@ -58,7 +58,7 @@ func (r *Ring) settle(ctx context.Context) error {
 		return err
 	}
 	err := r.ensurePrimary(ctx)
-	if err == nil && !r.opts.ReadOnly {
+	if err == nil {
 		r.rewrapAll(ctx)
 	}
 	r.setProblem(err)
@@ -153,17 +153,45 @@ func (r *Ring) tryPrimary(ctx context.Context) error {
 	if err := r.unlock(ctx, p.ID); err != nil {
 		return fmt.Errorf("unlocking the primary data key %s (version %d): %w", p.ID, p.Version, err)
 	}
-	if !r.opts.ReadOnly && !r.viaCurrent(p.ID) {
-		if err := r.rewrap(ctx, p.ID); err != nil {
+	if r.opts.ReadOnly {
+		return nil
+	}
+	return r.fitPrimary(ctx, &state, p)
+}
+
+// fitPrimary makes sure that the primary p, which is unlocked, may seal, and rolls
+// the ring where it should not go on.
+func (r *Ring) fitPrimary(ctx context.Context, state *State, p *DataKeyState) error {
+	r.mu.Lock()
+	var how unlockedKey
+	if u := r.unlocked[p.ID]; u != nil {
+		how = *u
+	}
+	waiting := r.attempts[envelope.KeyID{}].wait(time.Now()) != nil
+	r.mu.Unlock()
+	exposed := state.Exposed(p)
+	switch {
+	case how.recovered, exposed && !how.viaCurrent:
+		return r.makePrimary(ctx, state, p.ID)
+	case !how.viaCurrent && r.opts.NoAutoRewrap:
+		return fmt.Errorf("%w: the primary data key %s is not wrapped under the current KEK %s; run lockwood key rewrap, or set FOREST_EXECUTOR_AUTO_REWRAP=true",
+			core.ErrKeyMismatch, p.ID, r.current.kekID())
+	case !how.viaCurrent:
+		if added, err := r.addWraps(ctx, p.ID, true); err != nil && len(added) == 0 {
 			return fmt.Errorf("wrapping the primary data key under the current KEK: %w", err)
 		}
 	}
-	if !r.opts.ReadOnly && r.nearlySpent(p) {
-		if err := r.makePrimary(ctx, &state, p.ID); err != nil && !errors.Is(err, ErrConflict) {
-			r.opts.Logger.Warn("rolling the ring before the seal budget ends failed; it will be tried again", "error", err)
+	if (exposed || r.nearlySpent(p) || r.tooOld(p)) && !waiting {
+		if err := r.makePrimary(ctx, state, p.ID); err != nil && !errors.Is(err, ErrConflict) {
+			r.opts.Logger.Warn("rolling the ring failed; it goes on under the present data key and will try again", "error", err)
 		}
 	}
 	return nil
+}
+
+// tooOld reports whether k has been the primary for long enough.
+func (r *Ring) tooOld(k *DataKeyState) bool {
+	return r.opts.MaxAge > 0 && time.Since(k.CreatedAt) > r.opts.MaxAge
 }
 
 // Roll makes a new primary data key; the present one goes on opening. It returns
@@ -233,11 +261,14 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 		return errors.New("making a data key: no version follows the newest in the store")
 	}
 	version++
-	also, err := r.lagging(ctx)
+	if slices.Contains(state.Compromised, r.current.kekID().Key()) {
+		return fmt.Errorf("%w: the current KEK %s was named compromised, and wraps no new data key; configure another", core.ErrKeyMismatch, r.current.kekID())
+	}
+	also, err := r.lagging(ctx, state.Compromised)
 	if err != nil {
 		return r.remember(envelope.KeyID{}, err)
 	}
-	key, wraps, err := r.current.generate(ctx, state.StoreID, version, also)
+	key, wraps, err := r.current.generate(ctx, binding{storeID: state.StoreID, version: version}, also, r.recovery)
 	if err != nil {
 		return r.remember(envelope.KeyID{}, r.heed(err))
 	}
@@ -250,13 +281,14 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 	if err := r.load(ctx); err != nil {
 		return err
 	}
-	r.admit(key, version, true)
+	r.admit(&unlockedKey{key: key, viaCurrent: true, budget: new(budget)}, version)
 	return nil
 }
 
 // lagging returns the previous KEKs that live instances need, since they can use
-// them and not the current one.
-func (r *Ring) lagging(ctx context.Context) ([]*kek, error) {
+// them and not the current one. One that was named compromised gets nothing: then
+// there is no new data key until that instance follows.
+func (r *Ring) lagging(ctx context.Context, compromised []string) ([]*kek, error) {
 	if r.opts.Live == nil || len(r.previous) == 0 {
 		return nil, nil
 	}
@@ -269,8 +301,8 @@ func (r *Ring) lagging(ctx context.Context) ([]*kek, error) {
 		return nil, r.heed(err)
 	}
 	var needed []*kek
-	for _, uses := range instances {
-		if len(uses) == 0 || namesKey(uses, current) {
+	for _, i := range instances {
+		if len(i.KEKIDs) == 0 || namesKey(i.KEKIDs, current) {
 			continue
 		}
 		for _, p := range r.previous {
@@ -278,7 +310,13 @@ func (r *Ring) lagging(ctx context.Context) ([]*kek, error) {
 			if err != nil {
 				return nil, notCurrent(fmt.Errorf("asking a previous provider for its KEK ID: %w", err))
 			}
-			if namesKey(uses, id) && !slices.Contains(needed, p) {
+			if !namesKey(i.KEKIDs, id) {
+				continue
+			}
+			if slices.Contains(compromised, id.Key()) {
+				return nil, fmt.Errorf("instance %s can use %s, which was named compromised, and not %s; configure and restart it: %w", i.Name, id, current, core.ErrUnavailable)
+			}
+			if !slices.Contains(needed, p) {
 				needed = append(needed, p)
 			}
 		}

@@ -21,6 +21,11 @@ type Status struct {
 	KEKID core.KEKID
 	// PreviousKEKIDs are the others that may unwrap, as far as they are known.
 	PreviousKEKIDs []core.KEKID
+	// RecoveryKEKIDs are those of the recovery KEKs, as far as they are known.
+	RecoveryKEKIDs []core.KEKID
+	// Unprotected are the enabled data keys that lack a wrap under a recovery KEK
+	// that is configured, or may lack it, while one has not named its KEK ID yet.
+	Unprotected []envelope.KeyID
 	// Primary is the key ID of the primary data key, or zero.
 	Primary envelope.KeyID
 	// Unlocked is how many data keys are in memory, of Enabled.
@@ -54,12 +59,21 @@ func (r *Ring) Status() Status {
 			s.PreviousKEKIDs = append(s.PreviousKEKIDs, id)
 		}
 	}
+	for _, p := range r.recovery {
+		if id := p.kekID(); id != "" {
+			s.RecoveryKEKIDs = append(s.RecoveryKEKIDs, id)
+		}
+	}
 	if p := r.state.Primary(); p != nil {
 		s.Primary = p.ID
 	}
 	for _, k := range r.state.DataKeys {
-		if k.State == Enabled {
-			s.Enabled++
+		if k.State != Enabled {
+			continue
+		}
+		s.Enabled++
+		if len(r.unprotected(&k)) > 0 || len(s.RecoveryKEKIDs) < len(r.recovery) {
+			s.Unprotected = append(s.Unprotected, k.ID)
 		}
 	}
 	return s

@@ -43,6 +43,9 @@ type State struct {
 	// LegacyClosed says that the store holds no legacy records and a database
 	// constraint refuses them.
 	LegacyClosed bool
+	// Compromised names the keys (core.KEKID.Key) of KEKs that an operator named
+	// compromised: no data key is wrapped under one any more.
+	Compromised []string
 	// DataKeys is every data key ever made, by ascending version.
 	DataKeys []DataKeyState
 }
@@ -100,6 +103,15 @@ type Store interface {
 	// there is one, and touches no other. It returns ErrNotEnabled for a key that
 	// is not enabled.
 	AddWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) error
+
+	// RemoveWraps deletes the wraps of the data key under exactly these KEK IDs,
+	// and leaves those that are not there. It never deletes the last wrap of an
+	// enabled data key: it then changes nothing and returns ErrConflict. It
+	// returns ErrNotEnabled for a key that is not enabled.
+	RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID) error
+
+	// NameCompromised adds keys to State.Compromised, where they are not yet.
+	NameCompromised(ctx context.Context, keys []string) error
 
 	// ReserveSeals takes n seals out of the key's budget for this instance. ok is
 	// false, and nothing is taken, if more than limit would be reserved then. It

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -32,64 +31,76 @@ func (r *Ring) unlock(ctx context.Context, id envelope.KeyID) error {
 		case err != nil:
 			return err
 		}
-		key, viaCurrent, err := r.unwrap(ctx, storeID, &k)
+		key, err := r.unwrap(ctx, storeID, &k)
 		if err != nil {
 			return r.remember(id, err)
 		}
-		r.admit(key, k.Version, viaCurrent)
+		r.admit(key, k.Version)
 		return nil
 	})
 }
 
 // unwrap unwraps k through the current provider, or else through a previous one.
-// Only wraps under a key that is configured are looked at.
-func (r *Ring) unwrap(ctx context.Context, storeID string, k *DataKeyState) (*envelope.Key, bool, error) {
-	key, tried, err := r.unwrapVia(ctx, r.current, storeID, k)
+func (r *Ring) unwrap(ctx context.Context, storeID string, k *DataKeyState) (*unlockedKey, error) {
+	plaintext, how, err := r.plaintext(ctx, storeID, k)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plaintext)
+	how.key, err = envelope.NewKey(plaintext)
+	how.budget = new(budget)
+	return &how, err
+}
+
+// plaintext returns the bytes of k, for the caller to clear, and how they were
+// had: how.key is not set. Only wraps under a key that is configured are looked
+// at.
+func (r *Ring) plaintext(ctx context.Context, storeID string, k *DataKeyState) (plaintext []byte, how unlockedKey, err error) {
+	plaintext, recovered, tried, err := r.unwrapVia(ctx, r.current, storeID, k)
 	if err == nil {
-		return key, true, nil
+		return plaintext, unlockedKey{viaCurrent: true, recovered: recovered}, nil
 	}
 	if !errors.Is(err, core.ErrInvalidCiphertext) && !errors.Is(err, core.ErrKeyMismatch) {
-		return nil, false, r.heed(err)
+		return nil, unlockedKey{}, r.heed(err)
 	}
 	failures := []error{err}
 	for _, p := range r.previous {
-		key, more, err := r.unwrapVia(ctx, p, storeID, k)
+		plaintext, recovered, more, err := r.unwrapVia(ctx, p, storeID, k)
 		if err == nil {
-			return key, false, nil
+			return plaintext, unlockedKey{recovered: recovered}, nil
 		}
 		tried += more
 		failures = append(failures, err)
 	}
 	for _, err := range failures {
 		if errors.Is(err, core.ErrUnavailable) {
-			return nil, false, err
+			return nil, unlockedKey{}, err
 		}
 	}
 	if tried > 0 {
-		return nil, false, fmt.Errorf("%w: %w", core.ErrKeyMismatch, errors.Join(failures...))
+		return nil, unlockedKey{}, fmt.Errorf("%w: %w", core.ErrKeyMismatch, errors.Join(failures...))
 	}
-	return nil, false, r.mismatch(k)
+	return nil, unlockedKey{}, r.mismatch(k)
 }
 
 // unwrapVia tries p on every wrap of k under p's key, and says how many there were.
-func (r *Ring) unwrapVia(ctx context.Context, p *kek, storeID string, k *DataKeyState) (*envelope.Key, int, error) {
+func (r *Ring) unwrapVia(ctx context.Context, p *kek, storeID string, k *DataKeyState) (plaintext []byte, recovered bool, tried int, err error) {
 	kekID, err := p.resolve(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, false, 0, err
 	}
-	tried := 0
 	err = core.ErrKeyMismatch
 	for _, w := range k.Wraps {
 		if w.KEKID.Key() != kekID.Key() {
 			continue
 		}
 		tried++
-		var key *envelope.Key
-		if key, err = p.unwrap(ctx, k.ID, w, storeID, k.Version); err == nil {
-			return key, tried, nil
+		plaintext, recovered, err = p.unwrap(ctx, k.ID, w, binding{storeID: storeID, version: k.Version})
+		if err == nil {
+			return plaintext, recovered, tried, nil
 		}
 	}
-	return nil, tried, err
+	return nil, false, tried, err
 }
 
 // mismatch is the error that names what k is wrapped under and what is configured.
@@ -107,19 +118,20 @@ func (r *Ring) mismatch(k *DataKeyState) error {
 
 // admit keeps an unlocked data key, unless it was meanwhile destroyed or data keys
 // may not be in memory.
-func (r *Ring) admit(key *envelope.Key, version int64, viaCurrent bool) {
+func (r *Ring) admit(u *unlockedKey, version int64) {
+	id := u.key.ID()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.attempts, key.ID())
-	if _, ok := r.find(key.ID()); !ok || r.blocked != nil {
+	delete(r.attempts, id)
+	if _, ok := r.find(id); !ok || r.blocked != nil {
 		return
 	}
-	if r.unlocked[key.ID()] == nil {
-		r.keyEvent("data_key_unlocked", key.ID(), version, slog.Bool("via_current_provider", viaCurrent))
-		r.unlocked[key.ID()] = &unlockedKey{key: key, viaCurrent: viaCurrent, budget: new(budget)}
+	if r.unlocked[id] == nil {
+		r.keyEvent("data_key_unlocked", id, version, slog.Bool("via_current_provider", u.viaCurrent))
+		r.unlocked[id] = u
 	}
 	r.maxVersion = max(r.maxVersion, version)
-	if viaCurrent && r.lastHealthy.IsZero() {
+	if u.viaCurrent && r.lastHealthy.IsZero() {
 		r.lastHealthy = time.Now()
 	}
 	r.publish()
@@ -136,97 +148,4 @@ func (r *Ring) remember(id envelope.KeyID, err error) error {
 	}
 	r.attempts[id] = r.attempts[id].failed(time.Now(), err)
 	return err
-}
-
-func (r *Ring) viaCurrent(id envelope.KeyID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	k := r.unlocked[id]
-	return k != nil && k.viaCurrent
-}
-
-// rewrapAll adds the wraps that are missing under the current key, so that
-// previous keys can be retired. A failure is logged and tried again later: the
-// older wrap still serves.
-func (r *Ring) rewrapAll(ctx context.Context) {
-	current := r.current.kekID().Key()
-	r.mu.Lock()
-	keys := r.state.DataKeys
-	r.mu.Unlock()
-	for _, k := range keys {
-		if k.State != Enabled || slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return w.KEKID.Key() == current }) {
-			continue
-		}
-		if err := r.rewrap(ctx, k.ID); err != nil {
-			r.opts.Logger.Warn("a data key could not be wrapped under the current KEK; it will be tried again", "key_id", k.ID.String(), "error", err)
-		}
-	}
-}
-
-// rewrap adds a wrap of the data key named id under the current KEK: write, read
-// back, unwrap, compare. The older wraps stay.
-func (r *Ring) rewrap(ctx context.Context, id envelope.KeyID) error {
-	r.mu.Lock()
-	k, ok := r.find(id)
-	storeID := r.state.StoreID
-	r.mu.Unlock()
-	if !ok {
-		return fmt.Errorf("data key %s: %w", id, ErrNotEnabled)
-	}
-	wrap, err := r.wrapAgain(ctx, storeID, &k)
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return w.KEKID == wrap.KEKID }) {
-		// It takes the place of one that does not unwrap, so it is proven first.
-		if _, err := r.current.unwrap(ctx, id, wrap, storeID, k.Version); err != nil {
-			return fmt.Errorf("verifying wrap: %w", r.heed(err))
-		}
-	}
-	if err := r.store.AddWrap(ctx, id, wrap); err != nil {
-		return fmt.Errorf("storing wrap: %w", err)
-	}
-	if err := r.load(ctx); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	k, _ = r.find(id)
-	r.mu.Unlock()
-	key, _, err := r.unwrapVia(ctx, r.current, storeID, &k)
-	if err != nil {
-		return fmt.Errorf("reading back wrap: %w", r.heed(err))
-	}
-	r.keyEvent("data_key_rewrapped", id, k.Version, slog.String("kek_id", string(wrap.KEKID)))
-	r.mu.Lock()
-	delete(r.unlocked, id)
-	r.mu.Unlock()
-	r.admit(key, k.Version, true)
-	return nil
-}
-
-// wrapAgain unwraps k through a previous provider and wraps it under the current
-// KEK. The plaintext does not leave it.
-func (r *Ring) wrapAgain(ctx context.Context, storeID string, k *DataKeyState) (core.WrappedKey, error) {
-	for _, p := range r.previous {
-		kekID, err := p.resolve(ctx)
-		if err != nil {
-			continue
-		}
-		for _, w := range k.Wraps {
-			if w.KEKID.Key() != kekID.Key() {
-				continue
-			}
-			plaintext, err := p.unwrapBytes(ctx, k.ID, w, storeID, k.Version)
-			if err != nil {
-				continue
-			}
-			defer clear(plaintext)
-			wrap, err := r.current.wrap(ctx, plaintext, storeID, k.Version)
-			if err != nil {
-				return core.WrappedKey{}, r.heed(err)
-			}
-			return wrap, nil
-		}
-	}
-	return core.WrappedKey{}, r.mismatch(k)
 }

@@ -17,11 +17,14 @@ import (
 
 // The SQLSTATEs that are told apart (PostgreSQL documentation, appendix A).
 const (
-	uniqueViolation = "23505"
-	checkViolation  = "23514"
-	undefinedTable  = "42P01"
-	undefinedFunc   = "42883"
-	invalidSchema   = "3F000"
+	uniqueViolation  = "23505"
+	checkViolation   = "23514"
+	notPermitted     = "42501"
+	undefinedColumn  = "42703"
+	undefinedTable   = "42P01"
+	undefinedFunc    = "42883"
+	invalidSchema    = "3F000"
+	lockNotAvailable = "55P03"
 )
 
 // failure returns err as the package's callers see it, or nil: what was being
@@ -54,7 +57,7 @@ func reported(e *pgconn.PgError) error {
 	switch {
 	case e.Code == checkViolation && strings.HasSuffix(e.ConstraintName, "_enc_format_1"):
 		return fmt.Errorf("%w: %w", store.ErrLegacyClosed, cause)
-	case isMissing(e):
+	case isMissing(e), isOlder(e):
 		return fmt.Errorf("%w: wrong database or schema, or not migrated yet: %w", core.ErrStoreUnavailable, cause)
 	case isOutage(e.Code):
 		return fmt.Errorf("%w: %w", core.ErrStoreUnavailable, cause)
@@ -72,6 +75,12 @@ func quotesValues(code string) bool {
 // to it, is not there.
 func isMissing(err error) bool {
 	return hasCode(err, undefinedTable) || hasCode(err, undefinedFunc) || hasCode(err, invalidSchema)
+}
+
+// isOlder reports whether a table or a column is not there, as in the schema of
+// an older version.
+func isOlder(err error) bool {
+	return isMissing(err) || hasCode(err, undefinedColumn)
 }
 
 func hasCode(err error, code string) bool {

@@ -15,7 +15,7 @@ func (s *Store) Beat(ctx context.Context, i fleet.Instance) error {
 	for n, id := range i.KEKIDs {
 		kekIDs[n] = string(id)
 	}
-	_, err := s.pool.Exec(ctx, s.queries.Get("beat"), i.ID, i.Hostname, kekIDs, i.State, i.ConfigHash, i.Version)
+	_, err := s.pool.Exec(ctx, s.queries.Get("beat"), i.ID, i.Hostname, kekIDs, i.State, i.ConfigHash, i.Version, i.WritesLegacy)
 	return failure("renewing instance", err)
 }
 
@@ -27,16 +27,25 @@ func (s *Store) Leave(ctx context.Context, id string) error {
 
 // Instances implements fleet.Store.
 func (s *Store) Instances(ctx context.Context) ([]fleet.Instance, error) {
-	list, err := collect(ctx, s.pool, s.queries.Get("instances"), scanInstance, fleet.LiveWindow.Seconds())
+	list, err := s.instances(ctx, "writes_legacy")
+	if hasCode(err, undefinedColumn) { // the schema of a version that did not say
+		list, err = s.instances(ctx, "false")
+	}
 	if isMissing(err) {
 		return nil, nil
 	}
 	return list, failure("listing instances", err)
 }
 
+func (s *Store) instances(ctx context.Context, writesLegacy string) ([]fleet.Instance, error) {
+	query := s.queries.Render("instances", "{{writes_legacy}}", writesLegacy)
+	return collect(ctx, s.pool, query, scanInstance, fleet.LiveWindow.Seconds())
+}
+
 func scanInstance(row pgx.CollectableRow) (i fleet.Instance, err error) {
 	var kekIDs []string
-	err = row.Scan(&i.ID, &i.Hostname, &kekIDs, &i.State, &i.ConfigHash, &i.Version, &i.StartedAt, &i.LastSeen, &i.Live)
+	err = row.Scan(&i.ID, &i.Hostname, &kekIDs, &i.State, &i.ConfigHash, &i.Version, &i.WritesLegacy,
+		&i.StartedAt, &i.LastSeen, &i.Live)
 	for _, id := range kekIDs {
 		i.KEKIDs = append(i.KEKIDs, core.KEKID(id))
 	}

@@ -45,10 +45,11 @@ func (s *Store) Migrate(ctx context.Context, opts store.MigrateOptions) error {
 // migrator is one call of Migrate.
 type migrator struct {
 	*Store
-	opts  store.MigrateOptions
-	files sqltext.Set
-	db    *sql.DB // the pool, as goose wants it
-	goose *goose.Provider
+	opts     store.MigrateOptions
+	files    sqltext.Set
+	db       *sql.DB // the pool, as goose wants it
+	versions *migration.Versions
+	goose    *goose.Provider
 }
 
 func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
@@ -57,7 +58,7 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 		return nil, err
 	}
 	m := &migrator{Store: s, opts: opts, files: files, db: stdlib.OpenDBFromPool(s.pool)}
-	versions := &migration.Versions{
+	m.versions = &migration.Versions{
 		Name: pgx.Identifier{s.schema, migration.Table}.Sanitize(),
 		Create: func(ctx context.Context, db database.DBTxConn) error {
 			return m.exec(ctx, db, "000_migrations.up")
@@ -66,9 +67,10 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 			return m.hasTable(ctx, db, migration.Table)
 		},
 	}
-	m.goose, err = migration.NewProvider(m.db, versions, []migration.Step{
+	m.goose, err = migration.NewProvider(m.db, m.versions, []migration.Step{
 		{Version: 1, Up: m.makeCredentials, Down: m.step("001_credentials.down")},
 		{Version: 2, Up: m.step("002_lockwood.up"), Down: m.step("002_lockwood.down")},
+		{Version: 3, Up: m.step("003_rotation.up"), Down: m.step("003_rotation.down")},
 	})
 	return m, err
 }
@@ -159,20 +161,20 @@ func (m *migrator) step(file string) func(context.Context, *sql.Tx) error {
 	return func(ctx context.Context, tx *sql.Tx) error { return m.exec(ctx, tx, file) }
 }
 
-// querier is what *sql.DB, *sql.Conn and *sql.Tx have in common.
-type querier interface {
+// session is what *sql.DB, *sql.Conn and *sql.Tx have in common.
+type session interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
 // exec runs a file, which holds several statements and no values; only the
 // simple protocol takes more than one.
-func (m *migrator) exec(ctx context.Context, q querier, file string) error {
+func (m *migrator) exec(ctx context.Context, q session, file string) error {
 	_, err := q.ExecContext(ctx, m.files.Get(file), pgx.QueryExecModeSimpleProtocol)
 	return err
 }
 
-func (m *migrator) hasTable(ctx context.Context, q querier, table string) (found bool, err error) {
+func (m *migrator) hasTable(ctx context.Context, q session, table string) (found bool, err error) {
 	err = q.QueryRowContext(ctx, m.queries.Get("table_exists"), m.schema, table).Scan(&found)
 	return found, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,6 +19,7 @@ import (
 type ringLine struct {
 	storeID      string
 	legacyClosed bool
+	compromised  []string
 	keyID        []byte // nil: there are no data keys
 	version      *int64
 	state        *string
@@ -30,14 +32,17 @@ type ringLine struct {
 }
 
 func scanRingLine(row pgx.CollectableRow) (l ringLine, err error) {
-	err = row.Scan(&l.storeID, &l.legacyClosed, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
+	err = row.Scan(&l.storeID, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
 		&l.createdAt, &l.destroyedAt, &l.kekID, &l.wrapped)
 	return l, err
 }
 
 // LoadRing implements keyring.Store.
 func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
-	lines, err := collect(ctx, s.pool, s.queries.Get("load_ring"), scanRingLine)
+	lines, err := s.ringLines(ctx, s.queries.Get("compromised"))
+	if isMissing(err) { // perhaps the schema of a version that kept no list of the compromised
+		lines, err = s.ringLines(ctx, "'{}'::text[]")
+	}
 	if isMissing(err) {
 		return keyring.State{}, nil
 	}
@@ -53,9 +58,13 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 	return state, nil
 }
 
+func (s *Store) ringLines(ctx context.Context, compromised string) ([]ringLine, error) {
+	return collect(ctx, s.pool, s.queries.Render("load_ring", "{{compromised}}", compromised), scanRingLine)
+}
+
 // addTo adds the line to state, in which the key of the line before is the last.
 func (l *ringLine) addTo(state *keyring.State) error {
-	state.StoreID, state.LegacyClosed = l.storeID, l.legacyClosed
+	state.StoreID, state.LegacyClosed, state.Compromised = l.storeID, l.legacyClosed, l.compromised
 	if l.keyID == nil {
 		return nil
 	}
@@ -125,6 +134,53 @@ func (s *Store) AddWrap(ctx context.Context, id envelope.KeyID, wrap core.Wrappe
 		err = keyring.ErrNotEnabled
 	}
 	return failure("adding wrap", err)
+}
+
+// RemoveWraps implements keyring.Store.
+func (s *Store) RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID) error {
+	names := make([]string, len(kekIDs))
+	for i, kekID := range kekIDs {
+		names[i] = string(kekID)
+	}
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.removeWraps(ctx, tx, id, names) })
+	return failure("removing wraps", err)
+}
+
+// removeWraps takes the lock first, so that of two who remove all but one wrap,
+// each another one, the second finds that it is the last.
+func (s *Store) removeWraps(ctx context.Context, tx pgx.Tx, id envelope.KeyID, kekIDs []string) error {
+	if err := s.lockEnabled(ctx, tx, "lock_wraps", id); err != nil {
+		return err
+	}
+	tag, err := tx.Exec(ctx, s.queries.Get("remove_wraps"), id[:], kekIDs)
+	if err != nil || tag.RowsAffected() == 0 {
+		return err
+	}
+	var left bool
+	if err := tx.QueryRow(ctx, s.queries.Get("has_wrap"), id[:]).Scan(&left); err != nil {
+		return err
+	}
+	if !left {
+		return fmt.Errorf("no wrap would be left: %w", keyring.ErrConflict)
+	}
+	return nil
+}
+
+// lockEnabled runs a query that locks the row of an enabled data key.
+func (s *Store) lockEnabled(ctx context.Context, tx pgx.Tx, query string, id envelope.KeyID) error {
+	tag, err := tx.Exec(ctx, s.queries.Get(query), id[:])
+	if err == nil && tag.RowsAffected() == 0 {
+		err = keyring.ErrNotEnabled
+	}
+	return err
+}
+
+// NameCompromised implements keyring.Store.
+func (s *Store) NameCompromised(ctx context.Context, keys []string) error {
+	// Sorted, so that two who insert the same keys do not wait for each other.
+	sorted := slices.Compact(slices.Sorted(slices.Values(keys)))
+	_, err := s.pool.Exec(ctx, s.queries.Get("name_compromised"), sorted)
+	return failure("naming compromised keys", err)
 }
 
 // ReserveSeals implements keyring.Store.

@@ -24,6 +24,8 @@ type Store struct {
 	quoted  string // as written in SQL
 	queries sqltext.Set
 	records records.Dialect
+	// The statements of Reseal.
+	resealCreate, resealUpdate string
 }
 
 var _ store.Store = (*Store)(nil)
@@ -57,13 +59,15 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, errURL
 	}
-	return &Store{
+	s := &Store{
 		pool:    pool,
 		schema:  schema,
 		quoted:  quoted,
 		queries: queries,
 		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')"},
-	}, nil
+	}
+	s.resealCreate, s.resealUpdate = resealSQL(s.records, records.Credentials())
+	return s, nil
 }
 
 // Close closes all connections, and waits for those in use.

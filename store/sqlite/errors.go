@@ -31,7 +31,7 @@ func failure(doing string, err error) error {
 		return nil
 	case isOutage(err):
 		return fmt.Errorf("%s: %w: %w", doing, core.ErrStoreUnavailable, err)
-	case isMissing(err):
+	case isOlder(err):
 		return fmt.Errorf("%s: %w: wrong file, or not migrated yet: %w", doing, core.ErrStoreUnavailable, err)
 	case isLegacyRefusal(err):
 		return fmt.Errorf("%s: %w", doing, store.ErrLegacyClosed)
@@ -54,6 +54,14 @@ func isOutage(err error) bool {
 // isMissing reports whether a table is not there.
 func isMissing(err error) bool {
 	return errors.Is(err, sqlite3.ERROR) && strings.Contains(err.Error(), "no such table")
+}
+
+// isOlder reports whether a table or a column is not there, as in the schema of
+// an older version.
+func isOlder(err error) bool { return isMissing(err) || lacksColumn(err) }
+
+func lacksColumn(err error) bool {
+	return errors.Is(err, sqlite3.ERROR) && strings.Contains(err.Error(), "no such column")
 }
 
 // isLegacyRefusal reports whether the triggers of close_legacy.sql refused.

@@ -1,10 +1,14 @@
 package sqlite
 
 import (
+	"context"
+	"database/sql"
+	"errors"
 	"path/filepath"
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/store"
+	"github.com/lockwood-kms/lockwood/store/internal/migration"
 )
 
 // Each migration can be undone and done again. What stays is the credentials, in
@@ -62,5 +66,29 @@ func TestWriterSettings(t *testing.T) {
 		if err := s.write.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
 			t.Errorf("%s is %q, %v; want %q", pragma, got, err, want)
 		}
+	}
+}
+
+// A binary of before the last migration starts on the schema of after it.
+func TestAnOlderBinaryTakesTheNewerSchema(t *testing.T) {
+	s, err := Open(t.Context(), Config{Memory: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	m, err := s.newMigrator(store.MigrateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	never := func(context.Context, *sql.Tx) error { return errors.New("applied again") }
+	older, err := migration.NewProvider(s.write, m.versions, []migration.Step{{Version: 1, Up: never, Down: never}, {Version: 2, Up: never, Down: never}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := older.Up(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

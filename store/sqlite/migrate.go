@@ -58,6 +58,7 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 	m.goose, err = migration.NewProvider(s.write, m.versions, []migration.Step{
 		{Version: 1, Up: m.once(1, m.makeCredentials), Down: m.step("001_credentials.down")},
 		{Version: 2, Up: m.once(2, m.step("002_lockwood.up")), Down: m.step("002_lockwood.down")},
+		{Version: 3, Up: m.once(3, m.step("003_rotation.up")), Down: m.step("003_rotation.down")},
 	})
 	return m, err
 }

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -17,6 +18,7 @@ import (
 type ringLine struct {
 	storeID      string
 	legacyClosed bool
+	compromised  []byte // a JSON array of strings
 	keyID        []byte // nil: there are no data keys
 	version      sql.Null[int64]
 	state        sql.Null[string]
@@ -29,14 +31,17 @@ type ringLine struct {
 }
 
 func scanRingLine(row scanner) (l ringLine, err error) {
-	err = row.Scan(&l.storeID, &l.legacyClosed, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
+	err = row.Scan(&l.storeID, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
 		optionalStamp{&l.createdAt}, optionalStamp{&l.destroyedAt}, &l.kekID, &l.wrapped)
 	return l, err
 }
 
 // LoadRing implements keyring.Store.
 func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
-	lines, err := collect(ctx, s.read, s.queries.Get("load_ring"), scanRingLine)
+	lines, err := s.ringLines(ctx, s.queries.Get("compromised"))
+	if isMissing(err) { // perhaps the schema of a version that kept no list of the compromised
+		lines, err = s.ringLines(ctx, "'[]'")
+	}
 	if isMissing(err) {
 		return keyring.State{}, nil
 	}
@@ -52,9 +57,16 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 	return state, nil
 }
 
+func (s *Store) ringLines(ctx context.Context, compromised string) ([]ringLine, error) {
+	return collect(ctx, s.read, s.queries.Render("load_ring", "{{compromised}}", compromised), scanRingLine)
+}
+
 // addTo adds the line to state, in which the key of the line before is the last.
 func (l *ringLine) addTo(state *keyring.State) error {
 	state.StoreID, state.LegacyClosed = l.storeID, l.legacyClosed
+	if err := json.Unmarshal(l.compromised, &state.Compromised); err != nil {
+		return errors.New("the compromised keys are no JSON array of strings")
+	}
 	if l.keyID == nil {
 		return nil
 	}
@@ -126,6 +138,44 @@ func (s *Store) AddWrap(ctx context.Context, id envelope.KeyID, wrap core.Wrappe
 	return failure("adding wrap", err)
 }
 
+// RemoveWraps implements keyring.Store.
+func (s *Store) RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID) error {
+	names, err := json.Marshal(append([]core.KEKID{}, kekIDs...)) // never null
+	if err != nil {
+		return fmt.Errorf("removing wraps: %w", err)
+	}
+	err = s.inTx(ctx, func(tx *sql.Tx) error { return s.removeWraps(ctx, tx, id, string(names)) })
+	return failure("removing wraps", err)
+}
+
+func (s *Store) removeWraps(ctx context.Context, tx *sql.Tx, id envelope.KeyID, kekIDs string) error {
+	if err := s.requireEnabled(ctx, tx, id); err != nil {
+		return err
+	}
+	n, err := exec(ctx, tx, s.queries.Get("remove_wraps"), id[:], kekIDs)
+	if err != nil || n == 0 {
+		return err
+	}
+	var left bool
+	if err := tx.QueryRowContext(ctx, s.queries.Get("has_wrap"), id[:]).Scan(&left); err != nil {
+		return err
+	}
+	if !left {
+		return fmt.Errorf("no wrap would be left: %w", keyring.ErrConflict)
+	}
+	return nil
+}
+
+// NameCompromised implements keyring.Store.
+func (s *Store) NameCompromised(ctx context.Context, keys []string) error {
+	names, err := json.Marshal(append([]string{}, keys...)) // never null
+	if err != nil {
+		return fmt.Errorf("naming compromised keys: %w", err)
+	}
+	_, err = exec(ctx, s.write, s.queries.Get("name_compromised"), string(names))
+	return failure("naming compromised keys", err)
+}
+
 // ReserveSeals implements keyring.Store.
 func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
 	taken, err := exec(ctx, s.write, s.queries.Get("reserve_seals"), id[:], n, limit)
@@ -135,13 +185,14 @@ func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit in
 	if taken == 1 {
 		return true, nil
 	}
-	return false, failure("reserving seals", s.requireEnabled(ctx, id))
+	return false, failure("reserving seals", s.requireEnabled(ctx, s.read, id))
 }
 
-// requireEnabled returns keyring.ErrNotEnabled unless the key is enabled.
-func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
+// requireEnabled returns keyring.ErrNotEnabled unless the key is enabled. In a
+// write transaction it then is until that ends.
+func (s *Store) requireEnabled(ctx context.Context, db querier, id envelope.KeyID) error {
 	var state keyring.KeyState
-	err := s.read.QueryRowContext(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state)
+	err := db.QueryRowContext(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && state != keyring.Enabled {
 		return keyring.ErrNotEnabled
 	}
@@ -213,6 +264,11 @@ func (s *Store) LegacySample(ctx context.Context, n int) ([][]byte, error) {
 // execer is what *sql.DB and *sql.Tx have in common.
 type execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// querier is the same for a statement that returns one row.
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
 // exec runs a statement and returns how many rows it wrote.

@@ -48,6 +48,7 @@ type Config struct {
 type Store struct {
 	write   *sql.DB // one connection
 	read    *sql.DB // the same in memory, where there is one connection in all
+	jobs    *sql.DB // one connection, of the queue
 	queries sqltext.Set
 	records records.Dialect
 }
@@ -70,8 +71,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 
 func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 	if cfg.Memory {
-		s.write, err = connect(dsn(":memory:", "foreign_keys(on)"), 1)
+		// The queue has a database to itself then: only this process sees either.
+		s.write, err = connect(dsn(":memory:", timeLayout, "foreign_keys(on)"), 1)
 		s.read = s.write
+		if err == nil {
+			s.jobs, err = connect(dsn(":memory:", jobTimes), 1)
+		}
 		return err
 	}
 	if err := prepareFile(cfg); err != nil {
@@ -82,6 +87,9 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	if s.read, err = connect(reading, readers); err != nil {
+		return err
+	}
+	if s.jobs, err = connect(jobsDSN(cfg), 1); err != nil {
 		return err
 	}
 	// The first connection is what finds out whether this is a database.
@@ -120,9 +128,9 @@ func connect(dsn string, conns int) (*sql.DB, error) {
 }
 
 func fileDSNs(cfg Config) (writing, reading string) {
-	name := (&url.URL{Path: filepath.ToSlash(filepath.Clean(cfg.Path))}).EscapedPath()
+	name := fileName(cfg)
 	if cfg.ReadOnly {
-		only := dsn(name, "query_only(on)") + "&mode=ro"
+		only := dsn(name, timeLayout, "query_only(on)") + "&mode=ro"
 		if atRest(cfg.Path) {
 			only += "&immutable=1"
 		}
@@ -131,8 +139,25 @@ func fileDSNs(cfg Config) (writing, reading string) {
 	// The log takes the mode and the owner of the file; its index, which holds
 	// numbers of pages and no content, does not.
 	like := "&modeof=" + strings.ReplaceAll(url.QueryEscape(cfg.Path), "+", "%20")
-	writing = dsn(name, "journal_mode(wal)", "synchronous(full)", "foreign_keys(on)", "secure_delete(on)") + "&_txlock=immediate" + like
-	return writing, dsn(name, "query_only(on)") + like
+	writing = dsn(name, timeLayout, "journal_mode(wal)", "synchronous(full)", "foreign_keys(on)", "secure_delete(on)") + "&_txlock=immediate" + like
+	return writing, dsn(name, timeLayout, "query_only(on)") + like
+}
+
+// jobTimes is how the queue keeps its times, which it compares with those of
+// SQLite's own functions.
+const jobTimes = "sqlite"
+
+// jobsDSN names the file for the queue, whose work is not lost with a power cut
+// but done again, so that it need not wait for the disk.
+func jobsDSN(cfg Config) string {
+	if cfg.ReadOnly {
+		return dsn(fileName(cfg), jobTimes, "query_only(on)") + "&mode=ro"
+	}
+	return dsn(fileName(cfg), jobTimes, "journal_mode(wal)", "synchronous(normal)") + "&_txlock=immediate"
+}
+
+func fileName(cfg Config) string {
+	return (&url.URL{Path: filepath.ToSlash(filepath.Clean(cfg.Path))}).EscapedPath()
 }
 
 // atRest reports whether the file keeps a write-ahead log and nobody has it open,
@@ -159,14 +184,15 @@ func atRest(path string) bool {
 // dsn returns the name of a database with the settings of each connection. A
 // schema that somebody else wrote is not trusted to call functions with side
 // effects.
-func dsn(name string, pragmas ...string) string {
+func dsn(name, times string, pragmas ...string) string {
 	settings := append([]string{fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "trusted_schema(off)"}, pragmas...)
-	query := url.Values{"_pragma": settings, "_timefmt": {timeLayout}}
+	query := url.Values{"_pragma": settings, "_timefmt": {times}}
 	return "file:" + name + "?" + query.Encode()
 }
 
 // Close closes the database.
 func (s *Store) Close() {
+	_ = s.jobs.Close()
 	_ = s.read.Close()
 	_ = s.write.Close()
 }

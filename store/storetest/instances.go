@@ -24,7 +24,7 @@ func testInstances(t *testing.T, h Harness) {
 		}
 	}
 	a := fleet.Instance{
-		ID: "a", Hostname: "host", KEKIDs: []core.KEKID{"envkey:1", `odd","#2`}, State: "ready", ConfigHash: "00ff", Version: "1.2.3",
+		ID: "a", Hostname: "host", KEKIDs: []core.KEKID{"envkey:1", `odd","#2`}, State: "ready", ConfigHash: "00ff", Version: "1.2.3", WritesLegacy: true,
 		StartedAt: time.Unix(1, 0), LastSeen: time.Unix(1, 0), // ignored
 	}
 	beat(a)
@@ -42,6 +42,9 @@ func testInstances(t *testing.T, h Harness) {
 	if !reflect.DeepEqual(first, want) {
 		t.Errorf("the instance is %+v, want %+v", first, want)
 	}
+	if list[1].WritesLegacy {
+		t.Error("an instance that did not say so writes legacy records")
+	}
 	if len(list[1].KEKIDs) != 0 {
 		t.Errorf("an instance without a key has the KEK IDs %q", list[1].KEKIDs)
 	}
@@ -52,9 +55,9 @@ func testInstances(t *testing.T, h Harness) {
 		t.Errorf("the instances are %+v, want b live and a not", list)
 	}
 	// Seen again: live, changed, started when it did.
-	a.State, a.KEKIDs = "mismatch", nil
+	a.State, a.KEKIDs, a.WritesLegacy = "mismatch", nil, false
 	beat(a)
-	if list = instances(t, s); ids(list) != "a b" || !list[0].Live || list[0].State != "mismatch" || len(list[0].KEKIDs) != 0 || !list[0].StartedAt.Equal(first.StartedAt) {
+	if list = instances(t, s); ids(list) != "a b" || !list[0].Live || list[0].State != "mismatch" || list[0].WritesLegacy || len(list[0].KEKIDs) != 0 || !list[0].StartedAt.Equal(first.StartedAt) {
 		t.Errorf("the instances are %+v, want a changed and started as before", list)
 	}
 	// Not seen for a day: removed by anyone's beat, but one's own returns.

@@ -94,6 +94,12 @@ func testUpstream(t *testing.T, h Harness) {
 		if state := loadRing(t, s); state.StoreID != "" || state.DataKeys != nil {
 			t.Errorf("the ring is %+v, want none", state)
 		}
+		if r, ok, err := s.CurrentRun(ctx); ok || err != nil {
+			t.Errorf("re-seal: %+v, %v; want none", r, err)
+		}
+		if report, err := s.LastReport(ctx); report != nil || err != nil {
+			t.Errorf("report: %q, %v; want none", report, err)
+		}
 		if list, err := s.Instances(ctx); err != nil || len(list) != 0 {
 			t.Errorf("instances: %v, %v; want none", list, err)
 		}
@@ -189,6 +195,7 @@ var ownBinaryColumns = []credential.Column{
 	{Table: "lockwood_data_keys", Name: "key_id"},
 	{Table: "lockwood_data_key_wraps", Name: "key_id"},
 	{Table: "lockwood_data_key_wraps", Name: "wrapped"},
+	{Table: "lockwood_reseal", Name: "target"},
 }
 
 func testSchema(t *testing.T, h Harness) {

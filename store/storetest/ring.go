@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -102,6 +103,86 @@ func testRing(t *testing.T, h Harness) {
 			t.Errorf("for an unknown key: %v, want keyring.ErrNotEnabled", err)
 		}
 	})
+
+	t.Run("wraps are removed under exactly the KEK IDs, but never the last", func(t *testing.T) {
+		_, s, key := withKey(t, h)
+		first := loadRing(t, s).DataKeys[0].Wraps[0]
+		another := insertKey(t, s, 2, key)
+		kept := core.WrappedKey{KEKID: "test:key#2", Wrapped: randomBytes(60)}
+		for _, w := range []core.WrappedKey{kept, {KEKID: "other:key", Wrapped: randomBytes(60)}} {
+			if err := s.AddWrap(t.Context(), key, w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		remove := func(id envelope.KeyID, kekIDs ...core.KEKID) error { return s.RemoveWraps(t.Context(), id, kekIDs) }
+		if err := errors.Join(remove(key), remove(key, "other:key", "not there"), remove(key, "other:key")); err != nil {
+			t.Fatal(err)
+		}
+		sameWraps(t, loadRing(t, s).DataKeys[0].Wraps, []core.WrappedKey{first, kept})
+		if err := remove(key, first.KEKID, kept.KEKID); !errors.Is(err, keyring.ErrConflict) {
+			t.Errorf("all of them: %v, want keyring.ErrConflict", err)
+		}
+		sameWraps(t, loadRing(t, s).DataKeys[0].Wraps, []core.WrappedKey{first, kept})
+		if err := remove(key, first.KEKID); err != nil {
+			t.Fatal(err)
+		}
+		sameWraps(t, loadRing(t, s).DataKeys[0].Wraps, []core.WrappedKey{kept})
+		if got := loadRing(t, s).DataKeys[1]; got.ID != another || len(got.Wraps) != 1 {
+			t.Errorf("the other key is %+v, want it with its wrap", got)
+		}
+		if _, err := s.DestroyDataKey(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		for name, id := range map[string]envelope.KeyID{"destroyed": key, "unknown": {1}} {
+			if err := remove(id, "x"); !errors.Is(err, keyring.ErrNotEnabled) {
+				t.Errorf("%s: %v, want keyring.ErrNotEnabled", name, err)
+			}
+		}
+	})
+
+	t.Run("two who each remove a wrap leave one", func(t *testing.T) {
+		db, s, key := withKey(t, h)
+		instances := []store.Store{s, db.Open(t)}
+		wraps := []core.KEKID{"test:key#1", "test:key#2"}
+		for range 10 {
+			for _, w := range wraps {
+				if err := s.AddWrap(t.Context(), key, core.WrappedKey{KEKID: w, Wrapped: []byte{1}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			won, lost := race(2, func(i int) error { return instances[i].RemoveWraps(t.Context(), key, wraps[i:i+1]) })
+			if won != 1 || !errors.Is(lost[0], keyring.ErrConflict) {
+				t.Fatalf("%d succeeded, %v; want one, and keyring.ErrConflict", won, lost)
+			}
+		}
+	})
+}
+
+func testCompromised(t *testing.T, h Harness) {
+	db, s, _ := withKey(t, h)
+	if got := loadRing(t, s).Compromised; len(got) != 0 {
+		t.Errorf("at first there are %q", got)
+	}
+	_, lost := race(8, func(i int) error {
+		keys := []string{"b:key", `odd","#`, "a:key", "B:key", "a:key"}
+		if i%2 == 1 {
+			slices.Reverse(keys)
+		}
+		return s.NameCompromised(t.Context(), keys)
+	})
+	if len(lost) != 0 {
+		t.Fatal(lost)
+	}
+	if err := errors.Join(s.NameCompromised(t.Context(), nil), s.NameCompromised(t.Context(), []string{"c:key"})); err != nil {
+		t.Fatal(err)
+	}
+	state := loadRing(t, db.Open(t))
+	if want := []string{"B:key", "a:key", "b:key", "c:key", `odd","#`}; !slices.Equal(state.Compromised, want) {
+		t.Errorf("compromised are %q, want %q", state.Compromised, want)
+	}
+	if len(state.DataKeys) != 1 {
+		t.Errorf("the ring has %d data keys, want its 1", len(state.DataKeys))
+	}
 }
 
 func testSeals(t *testing.T, h Harness) {

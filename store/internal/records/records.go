@@ -58,6 +58,12 @@ func Tables() []Table {
 	return tables
 }
 
+// Credentials returns the table of credentials.
+func Credentials() Table {
+	tables := Tables()
+	return tables[slices.IndexFunc(tables, func(t Table) bool { return t.Name == credential.Table })]
+}
+
 // Count returns a query that reads the table once and yields, in any order, rows
 // of three columns: whether the line counts rows of the table rather than
 // records; the header of format-1 records, or NULL for those without the magic;
@@ -101,8 +107,46 @@ func (d Dialect) Legacy(t Table) string {
 		"WHERE record IS NOT NULL AND substr(record, 1, 4) <> " + d.magic() + " LIMIT $1"
 }
 
-func (d Dialect) magic() string {
-	return fmt.Sprintf(d.Hex, hex.EncodeToString([]byte(Magic)))
+// CountLegacy returns a query for the number of records of the table that do not
+// start with the magic.
+func (d Dialect) CountLegacy(t Table) string {
+	terms := make([]string, len(t.Columns))
+	for i, name := range t.Columns {
+		terms[i] = "CASE WHEN substr(" + name + ", 1, " + strconv.Itoa(len(Magic)) + ") <> " + d.magic() + " THEN 1 ELSE 0 END"
+	}
+	return "SELECT coalesce(sum(" + strings.Join(terms, " + ") + "), 0) FROM " + d.Schema + t.Name
+}
+
+// Stale returns the condition for a row of the table that holds a record stale to
+// target: one that does not begin with its header, or, if target is zero, one
+// that begins with the magic. A column that is NULL holds no record.
+//
+// The comparison stands within coalesce so that PostgreSQL, which keeps no
+// statistics of it, takes it for as likely true as false. Of a bare equality it
+// expects next to nothing, and would then read and sort the whole table for
+// every range that is cut from it.
+func (d Dialect) Stale(t Table, target envelope.KeyID) string {
+	start, comparison := Header(target), " <> "
+	if target.IsZero() {
+		start, comparison = []byte(Magic), " = "
+	}
+	terms := make([]string, len(t.Columns))
+	for i, name := range t.Columns {
+		terms[i] = "coalesce(substr(" + name + ", 1, " + strconv.Itoa(len(start)) + ")" + comparison + d.literal(start) + ", 1 = 0)"
+	}
+	return strings.Join(terms, " OR ")
+}
+
+// Magical returns the condition that a record in the column begins with the magic.
+// It does not fail for NULL.
+func (d Dialect) Magical(column string) string {
+	return "substr(" + column + ", 1, " + strconv.Itoa(len(Magic)) + ") = " + d.magic()
+}
+
+func (d Dialect) magic() string { return d.literal([]byte(Magic)) }
+
+func (d Dialect) literal(b []byte) string {
+	return fmt.Sprintf(d.Hex, hex.EncodeToString(b))
 }
 
 // Tally gathers the lines of Count into a credential.Counts.

@@ -44,6 +44,12 @@ func (s Set) Get(name string) string {
 	return text
 }
 
+// Render returns the SQL of that name with further placeholders replaced, in pairs
+// as for Load: what is known only at a call and cannot be a parameter.
+func (s Set) Render(name string, pairs ...string) string {
+	return strings.NewReplacer(pairs...).Replace(s.Get(name))
+}
+
 func withoutComments(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {

@@ -26,6 +26,16 @@ func TestLoadRendersAndDropsComments(t *testing.T) {
 	}
 }
 
+func TestRenderReplacesWhatIsKnownAtACall(t *testing.T) {
+	set := sqltext.Set{"scan": "SELECT a FROM t WHERE {{which}}"}
+	if got := set.Render("scan", "{{which}}", "b"); got != "SELECT a FROM t WHERE b" {
+		t.Errorf("got %q", got)
+	}
+	if got := set.Get("scan"); got != "SELECT a FROM t WHERE {{which}}" {
+		t.Errorf("the set now holds %q", got)
+	}
+}
+
 func TestGetOfAnUnknownNamePanics(t *testing.T) {
 	defer func() {
 		if recover() == nil {

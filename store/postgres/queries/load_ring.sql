@@ -1,5 +1,6 @@
--- One statement, so that the ring is seen as it was at one moment.
-SELECT s.store_id, s.legacy = 'closed', k.key_id, k.version, k.state, k.is_primary, k.seals_reserved,
+-- One statement, so that the ring is seen as it was at one moment. The keys that
+-- were named compromised come with every line; see Store.LoadRing.
+SELECT s.store_id, s.legacy = 'closed', {{compromised}}, k.key_id, k.version, k.state, k.is_primary, k.seals_reserved,
     k.created_at, k.destroyed_at, w.kek_id, w.wrapped
 FROM {{schema}}.lockwood_store AS s
 LEFT JOIN {{schema}}.lockwood_data_keys AS k ON true

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lockwood-kms/lockwood/rotation"
+)
+
+// upstreamIsStopped is what an operator types to close legacy.
+const upstreamIsStopped = "upstream is stopped"
+
+func newKeyLegacy(c *cli) *cobra.Command {
+	return group("legacy", "Legacy records: refuse them, or admit them again", newLegacyClose(c), newLegacyOpen(c))
+}
+
+func newLegacyClose(c *cli) *cobra.Command {
+	var yes, dryRun bool
+	cmd := &cobra.Command{
+		Use: "close", Short: "Refuse legacy records from now on, in the database itself", Args: noArgs,
+		Long: `Adds constraints by which the database refuses legacy records, whoever writes
+them: an upstream that still runs fails loudly, and nobody who can write to the
+database can paste an old or foreign legacy record into a row. It requires that
+no legacy record is left and that every record opens; run credentials reseal first.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, err := c.either(cmd.Context(), dryRun)
+			if err != nil {
+				return err
+			}
+			defer v.close()
+			return c.closeLegacy(cmd.Context(), v, yes, dryRun)
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "upstream is stopped: do not ask")
+	dryRunFlag(cmd, &dryRun)
+	return cmd
+}
+
+func (c *cli) closeLegacy(ctx context.Context, v *vault, yes, dryRun bool) error {
+	if err := v.fitForClosing(ctx); err != nil {
+		return err
+	}
+	report, err := c.verify(ctx, v)
+	if err != nil {
+		return err
+	}
+	if len(report.Failed) > 0 {
+		return fmt.Errorf("%d records do not open, so legacy stays open; see: lockwood credentials verify", len(report.Failed))
+	}
+	if dryRun {
+		return c.print(map[string]any{"legacy": "open", "dry_run": true}, func(w io.Writer) {
+			_, _ = fmt.Fprintf(w, "all %d records open and none is legacy: legacy would be closed; nothing was written\n", report.Records)
+		})
+	}
+	if err := c.confirm(yes); err != nil {
+		return err
+	}
+	remaining, err := v.store.CloseLegacy(ctx)
+	if errors.Is(err, rotation.ErrLegacyRemains) {
+		return fmt.Errorf("%d legacy records were written meanwhile, so legacy stays open: is upstream stopped? Then run lockwood credentials reseal, and try again", remaining)
+	}
+	if err != nil {
+		return err
+	}
+	v.log.Info("audit", "event", "legacy_closed")
+	return c.print(map[string]any{"legacy": "closed", "records": report.Records}, func(w io.Writer) {
+		_, _ = fmt.Fprintf(w, "legacy is closed: all %d records are of format 1, and the database refuses any other\n", report.Records)
+	})
+}
+
+// fitForClosing returns what stands against closing.
+func (v *vault) fitForClosing(ctx context.Context) error {
+	counts, err := v.store.Counts(ctx)
+	if err != nil {
+		return err
+	}
+	if counts.Legacy > 0 {
+		return fmt.Errorf("%d legacy records are left; run lockwood credentials reseal first", counts.Legacy)
+	}
+	if v.cfg.WriteLegacy {
+		return usageError(errors.New("FOREST_EXECUTOR_WRITE_FORMAT=legacy is set; unset it on every instance first"))
+	}
+	instances, err := v.store.Instances(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range instances {
+		if i.Live && i.WritesLegacy {
+			return fmt.Errorf("instance %s writes legacy records, and could not deposit any more; unset FOREST_EXECUTOR_WRITE_FORMAT there and restart it", i.Name())
+		}
+	}
+	return nil
+}
+
+// confirm asks the operator to say that upstream is stopped.
+func (c *cli) confirm(yes bool) error {
+	if yes {
+		return nil
+	}
+	_, _ = fmt.Fprintf(c.stderr, "A legacy writer that still runs will fail from now on. To go on, type: %s\n> ", upstreamIsStopped)
+	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	if strings.TrimSpace(answer) != upstreamIsStopped {
+		return usageError(errors.New("not confirmed, and nothing was changed; where nobody can type, say --yes"))
+	}
+	return nil
+}
+
+func newLegacyOpen(c *cli) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use: "open", Short: "Admit legacy records again", Args: noArgs,
+		Long: `Removes the constraints. From then on whoever can write to the database and has a
+legacy record from anywhere, such as an old backup, can paste it into any row: it
+is bound to none. It is needed for going back to upstream.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, err := c.either(cmd.Context(), dryRun)
+			if err != nil {
+				return err
+			}
+			defer v.close()
+			if !dryRun {
+				if err := v.store.OpenLegacy(cmd.Context()); err != nil {
+					return err
+				}
+				v.log.Warn("audit", "event", "legacy_opened")
+			}
+			return c.print(map[string]any{"legacy": "open", "dry_run": dryRun}, func(w io.Writer) {
+				if dryRun {
+					_, _ = fmt.Fprintln(w, "legacy would be opened; nothing was written")
+					return
+				}
+				_, _ = fmt.Fprintln(w, "legacy is open. Warning: a legacy record is bound to no row; whoever can write to the database can paste one anywhere.\nClose it again with lockwood key legacy close")
+			})
+		},
+	}
+	dryRunFlag(cmd, &dryRun)
+	return cmd
+}

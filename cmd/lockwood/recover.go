@@ -1,0 +1,244 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lockwood-kms/lockwood/config"
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+	agekek "github.com/lockwood-kms/lockwood/providers/age"
+	"github.com/lockwood-kms/lockwood/store"
+)
+
+func newRecover(c *cli) *cobra.Command {
+	var identity string
+	var drill bool
+	var sample int
+	cmd := &cobra.Command{
+		Use: "recover", Short: "Get the data keys back after their KEK was lost", Args: noArgs,
+		Long: `Restores access after the KEK was lost, from the wraps under the recovery KEKs of
+FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS: with --identity from those for an age
+recipient, whose identity the file holds, and else from those of a KMS.
+
+Configure a new key first. The command makes a fresh primary data key under it,
+and wraps the recovered data keys under it so that they open and never seal. Then
+run: lockwood key rotate --reseal --wait
+
+With --drill nothing is changed, and the configured key is not needed: every data
+key is unwrapped through the recovery KEKs alone, and a sample of records is
+opened. Do it after setting a recovery KEK up, and every few months.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if drill {
+				return c.drill(cmd.Context(), identity, sample)
+			}
+			return c.recover(cmd.Context(), identity)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&identity, "identity", "", "file of age identities, as age-keygen writes it")
+	f.BoolVar(&drill, "drill", false, "prove that everything could be recovered, and change nothing")
+	f.IntVar(&sample, "sample", 1000, "with --drill: how many credentials to open")
+	return cmd
+}
+
+// identities returns the providers of the file's identities or, without a file, of
+// the recovery KEKs that are in a KMS.
+func (c *cli) identities(path string, p *providers) ([]core.KeyProvider, error) {
+	if path == "" {
+		if len(p.held) == 0 {
+			return nil, usageError(errors.New("there is nothing to recover from: say --identity FILE, or set FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS to a key in a KMS"))
+		}
+		return p.held, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--identity: %w", err))
+	}
+	defer f.Close()
+	identities, err := agekek.ParseIdentities(f)
+	if err != nil {
+		return nil, usageError(fmt.Errorf("--identity: %w", err))
+	}
+	var list []core.KeyProvider
+	for _, i := range identities {
+		list = append(list, i.Provider())
+	}
+	return list, nil
+}
+
+// recoveredKey is the outcome for one data key.
+type recoveredKey struct {
+	KeyID   string     `json:"key_id"`
+	Version int64      `json:"version"`
+	Via     core.KEKID `json:"via,omitempty"`
+	Problem string     `json:"problem,omitempty"`
+}
+
+func recoveredKeys(list []keyring.Recovered) (keys []recoveredKey, failed int) {
+	keys = []recoveredKey{}
+	for _, k := range list {
+		r := recoveredKey{KeyID: k.DataKey.String(), Version: k.Version, Via: k.Via}
+		if k.Err != nil {
+			r.Problem = k.Err.Error()
+			failed++
+		}
+		keys = append(keys, r)
+	}
+	return keys, failed
+}
+
+func printRecovered(w io.Writer, keys []recoveredKey, verb string) {
+	for _, k := range keys {
+		if k.Problem != "" {
+			_, _ = fmt.Fprintf(w, "data key %s (version %d): %s\n", k.KeyID, k.Version, k.Problem)
+			continue
+		}
+		_, _ = fmt.Fprintf(w, "data key %s (version %d) %s through %s\n", k.KeyID, k.Version, verb, k.Via)
+	}
+}
+
+func (c *cli) recover(ctx context.Context, path string) error {
+	v, err := c.open(ctx, os.Environ(), toChange)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	identities, err := c.identities(path, v.providers)
+	if err != nil {
+		return err
+	}
+	if err := v.store.Migrate(ctx, store.MigrateOptions{WriteLegacy: v.cfg.WriteLegacy}); err != nil {
+		return err
+	}
+	v.startErr = v.ring.Start(ctx)
+	if errors.Is(v.startErr, core.ErrStoreUnavailable) || v.keysUsable() != nil {
+		return fmt.Errorf("the configured key cannot be used, and is what the data keys are to be wrapped under: %w", v.startErr)
+	}
+	done, err := v.ring.Recover(ctx, identities)
+	if err != nil {
+		return err
+	}
+	keys, failed := recoveredKeys(done)
+	if err := c.print(map[string]any{"data_keys": keys, "kek_id": v.ring.Status().KEKID}, func(w io.Writer) {
+		if len(keys) == 0 {
+			_, _ = fmt.Fprintln(w, "nothing is lost: the configured keys unwrap every data key")
+			return
+		}
+		printRecovered(w, keys, "recovered")
+		_, _ = fmt.Fprintf(w, "The primary data key is a fresh one, %s. What was recovered opens and never seals;\nto be rid of it run: lockwood key rotate --reseal --wait\n", v.ring.Status().Primary)
+	}); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return errFound
+	}
+	return nil
+}
+
+// drilled is the outcome of a drill.
+type drilled struct {
+	DataKeys    []recoveredKey       `json:"data_keys"`
+	Credentials int                  `json:"credentials_opened"`
+	Failed      []credential.Failure `json:"failed"`
+	OK          bool                 `json:"ok"`
+}
+
+// drill recovers everything in memory, without the configured key.
+func (c *cli) drill(ctx context.Context, path string, sample int) error {
+	cfg, err := config.Load(os.Environ(), c.envFile)
+	if err != nil {
+		return usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
+	}
+	log := slog.New(slog.DiscardHandler)
+	p := &providers{}
+	defer p.close()
+	for _, uri := range cfg.RecoveryKeyProviders {
+		if err := p.openRecovery(ctx, uri, cfg, log); err != nil && path == "" {
+			return usageError(fmt.Errorf("FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS: %w", err))
+		}
+	}
+	identities, err := c.identities(path, p)
+	if err != nil {
+		return err
+	}
+	s, err := openStore(ctx, &cfg.Database, true)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	ring := keyring.New(identities[0], s, &keyring.Options{Previous: identities[1:], ReadOnly: true, Logger: log})
+	defer ring.Close()
+	result, err := drillWith(ctx, ring, identities, credential.NewService(ring, s, &credential.Options{Logger: log}), s, sample)
+	if err != nil {
+		return err
+	}
+	if err := c.print(result, func(w io.Writer) { printDrill(w, result) }); err != nil {
+		return err
+	}
+	if !result.OK {
+		return errFound
+	}
+	return nil
+}
+
+func drillWith(ctx context.Context, ring *keyring.Ring, identities []core.KeyProvider, credentials *credential.Service, s credential.Store, sample int) (*drilled, error) {
+	if err := ring.Start(ctx); errors.Is(err, core.ErrStoreUnavailable) {
+		return nil, err
+	}
+	found, err := ring.Examine(ctx, identities)
+	if err != nil {
+		return nil, err
+	}
+	result := &drilled{Failed: []credential.Failure{}}
+	var failed int
+	result.DataKeys, failed = recoveredKeys(found)
+	rows, err := s.Scan(ctx, -1<<63, sample)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		opened := true
+		for _, column := range credential.EncryptedColumns() {
+			record := rows[i].Record(column.Name)
+			if record == nil || isLegacy(record) {
+				continue
+			}
+			if _, _, err := credentials.OpenRecord(ctx, &rows[i], column.Name); err != nil {
+				opened = false
+				result.Failed = append(result.Failed, credential.Failure{ID: rows[i].ID, Column: column.Name, Reason: cmp.Or(credential.FailureReason(err), err.Error())})
+			}
+		}
+		if opened {
+			result.Credentials++
+		}
+	}
+	result.OK = failed == 0 && len(result.Failed) == 0
+	return result, nil
+}
+
+// isLegacy reports whether a record names no data key: the env key alone opens it.
+func isLegacy(record []byte) bool {
+	_, sealed := envelope.ParseHeader(record)
+	return !sealed
+}
+
+func printDrill(w io.Writer, d *drilled) {
+	printRecovered(w, d.DataKeys, "can be recovered")
+	for _, f := range d.Failed[:min(len(d.Failed), shownFailures)] {
+		_, _ = fmt.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
+	}
+	_, _ = fmt.Fprintf(w, "%d credentials opened with what was recovered; nothing was changed\n", d.Credentials)
+	if !d.OK {
+		_, _ = fmt.Fprintln(w, "Not everything could be recovered. Run lockwood key rewrap with the recovery KEK configured, while the KEK still exists.")
+	}
+}

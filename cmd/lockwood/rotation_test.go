@@ -1,0 +1,270 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	agelib "filippo.io/age"
+
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/rotation"
+)
+
+// fill deposits n credentials of user 1, half of them again, by a service that is
+// then gone.
+func fill(t *testing.T, env []string, n int) {
+	t.Helper()
+	s := serve(t, append(env, "DRAIN_GRACE=0s")).ready(t)
+	defer func() {
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil { // a row of a killed one would live on
+			t.Fatal(err)
+		}
+		<-s.exited
+	}()
+	for i := range n {
+		if a := s.deposit(t, 1, fmt.Sprintf("server-%d", i), fmt.Sprintf("token-%d", i)); a.status != http.StatusNoContent && a.status != http.StatusOK && a.status != http.StatusCreated {
+			t.Fatalf("deposit: %d %s", a.status, a.body)
+		}
+	}
+}
+
+func (d *testDatabase) status(t *testing.T, env []string) keyStatus {
+	t.Helper()
+	var s keyStatus
+	do(t, env, "key", "status", "--json").json(t, &s)
+	return s
+}
+
+// rotated is the report of a command that ended well.
+func rotated(t *testing.T, r result) rotation.Report {
+	t.Helper()
+	if r.code != exitOK {
+		t.Fatalf("exit code %d\n%s\n%s", r.code, r.stdout, r.stderr)
+	}
+	var report rotation.Report
+	r.json(t, &report)
+	return report
+}
+
+// changedKey is the configuration with a new env key, the old one as a previous one.
+func (d *testDatabase) changedKey() []string {
+	return d.with("FOREST_EXECUTOR_ENCRYPTION_KEY="+otherKey, "FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS="+testKey)
+}
+
+// One command moves a store to a new env key, and afterwards the old one is not
+// needed: not for a record, not for a data key.
+func TestRotateTheEnvKey(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d *testDatabase) {
+		fill(t, d.env, 30)
+		env := d.changedKey()
+
+		var plan rotation.Plan
+		do(t, env, "key", "rotate", "--reseal", "--dry-run", "--json").json(t, &plan)
+		if plan.Stale != 30 || len(plan.Destroy) != 1 || len(plan.Lacking) != 1 || len(plan.Blockers) != 0 {
+			t.Errorf("the plan is %+v", plan)
+		}
+		if s := d.status(t, d.env); len(s.DataKeys) != 1 || s.State != "ready" {
+			t.Errorf("after the dry run: %+v", s)
+		}
+
+		// Without --reseal the old key still opens what is in old backups, and the
+		// report does not claim otherwise.
+		report := rotated(t, do(t, env, "key", "rotate", "--json"))
+		if report.Independent || report.Rewrapped != 1 || len(report.Pruned) != 1 || len(report.Backups) != 1 || report.Backups[0].Records != 30 {
+			t.Errorf("the report of a rewrap is %+v", report)
+		}
+
+		report = rotated(t, do(t, env, "key", "rotate", "--reseal", "--wait", "--json"))
+		if !report.Independent || report.Resealed.Rows != 30 || report.Verified.OK != 30 || len(report.Destroyed) != 1 {
+			t.Errorf("the report is %+v", report)
+		}
+		text := do(t, env, "key", "rotate", "--reseal", "--wait")
+		if text.code != exitOK || !strings.Contains(text.stdout, "independent of the old key") {
+			t.Errorf("%d\n%s%s", text.code, text.stdout, text.stderr)
+		}
+
+		alone := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=" + otherKey)
+		if report := verify(t, alone, exitOK); report.OK != 30 || report.Stale != 0 {
+			t.Errorf("under the new key alone: %+v", report)
+		}
+		if r := do(t, d.env, "credentials", "verify", "--json"); r.code == exitOK {
+			t.Error("the old key still opens the records")
+		}
+	})
+}
+
+// A live instance that could not follow stops the rotation, by name.
+func TestRotateRefusesWhileAnInstanceCouldNotFollow(t *testing.T) {
+	d := postgresDatabase(t, pgtest.Shared(t))
+	s := serve(t, d.env).ready(t)
+	if a := s.deposit(t, 1, "a", "token"); a.status >= 300 {
+		t.Fatal(a)
+	}
+	pgtest.Eventually(t, "the instance is seen", func() bool { return len(d.status(t, d.env).Instances) == 1 })
+	env := d.changedKey()
+	r := do(t, env, "key", "rotate", "--reseal", "--wait")
+	host, _ := os.Hostname()
+	if r.code != exitFound || !strings.Contains(r.stderr, host) || !strings.Contains(r.stderr, "did not begin") {
+		t.Fatalf("%d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if got := d.status(t, d.env); len(got.DataKeys) != 1 || len(got.DataKeys[0].Wraps) != 1 {
+		t.Errorf("something was written: %+v", got.DataKeys)
+	}
+}
+
+// The rows of upstream become format 1 while the service runs; then legacy can be
+// closed, by the database itself, and opened and gone back through.
+func TestUpgradeLegacyAndBack(t *testing.T) {
+	d, expected := upstreamDatabase(t)
+	before := verify(t, d.env, exitOK)
+	if before.Legacy == 0 {
+		t.Fatal("the dump has no legacy records")
+	}
+	if r := do(t, d.env, "key", "legacy", "close", "--yes"); r.code != exitFound || !strings.Contains(r.stderr, "credentials reseal") {
+		t.Errorf("closing too early: %d %s", r.code, r.stderr)
+	}
+	var plan resealPlan
+	do(t, d.env, "credentials", "reseal", "--dry-run", "--json").json(t, &plan)
+	if plan.Legacy != before.Legacy || len(plan.Endpoints) == 0 {
+		t.Errorf("the plan is %+v", plan)
+	}
+	s := serve(t, d.env).ready(t)
+	s.secret = expected.AuthSecret
+	var resealed rotation.Resealed
+	do(t, d.env, "credentials", "reseal", "--json").json(t, &resealed)
+	if resealed.Rows == 0 || len(resealed.Failed) != 0 {
+		t.Errorf("re-sealed: %+v", resealed)
+	}
+	if after := verify(t, d.env, exitOK); after.Legacy != 0 || after.OK != before.OK {
+		t.Errorf("after re-sealing: %+v", after)
+	}
+	if r := do(t, d.env, "key", "legacy", "close"); r.code != exitUsage {
+		t.Errorf("closing without a word: %d %s", r.code, r.stderr)
+	}
+	if r := do(t, d.env, "key", "legacy", "close", "--yes"); r.code != exitOK {
+		t.Fatalf("closing: %s", r.stderr)
+	}
+	if _, err := d.db.ExecContext(t.Context(), "UPDATE "+d.table+" SET refresh_token_enc = decode('00', 'hex')"); err == nil {
+		t.Error("the database takes a legacy record")
+	}
+	if a := s.deposit(t, 1, "new", "token"); a.status >= 300 {
+		t.Errorf("a deposit after closing: %+v", a)
+	}
+	s.kill()
+
+	back := d.with("FOREST_EXECUTOR_WRITE_FORMAT=legacy")
+	if r := do(t, d.env, "key", "legacy", "open"); r.code != exitOK || !strings.Contains(r.stdout, "Warning") {
+		t.Fatalf("opening: %d %s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := do(t, back, "credentials", "reseal", "--to-legacy", "--json", "--force"); r.code != exitOK {
+		t.Fatalf("going back: %s%s", r.stdout, r.stderr)
+	}
+	if end := verify(t, back, exitOK); end.Legacy != end.Records {
+		t.Errorf("after going back: %+v", end)
+	}
+}
+
+// When the env key is lost, the identity of the recovery recipient brings
+// everything back under a new key, and a drill had said so.
+func TestRecoverWithAnIdentity(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d *testDatabase) {
+		identity, err := agelib.GenerateX25519Identity()
+		if err != nil {
+			t.Skip("FIPS 140-only mode allows no age identity, by design:", err)
+		}
+		file := filepath.Join(t.TempDir(), "recovery.txt")
+		if err := os.WriteFile(file, []byte(identity.String()+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fill(t, d.env, 10)
+		protected := append(d.env, "FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS=age://"+identity.Recipient().String())
+		if r := do(t, d.env, "recover", "--drill", "--identity", file); r.code != exitFound {
+			t.Errorf("a drill before there is a recovery wrap: %d %s%s", r.code, r.stdout, r.stderr)
+		}
+		if got := d.status(t, protected); !strings.Contains(strings.Join(got.Problems, "\n"), "lacks a wrap under a recovery KEK") {
+			t.Errorf("the status does not warn: %v", got.Problems)
+		}
+		if r := do(t, protected, "key", "rewrap"); r.code != exitOK {
+			t.Fatalf("key rewrap: %s%s", r.stdout, r.stderr)
+		}
+		// The drill needs no key but the identity.
+		drillEnv := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY")
+		var drill drilled
+		r := do(t, drillEnv, "recover", "--drill", "--identity", file, "--json")
+		if r.json(t, &drill); r.code != exitOK || !drill.OK || drill.Credentials != 10 {
+			t.Fatalf("the drill: %d %s%s", r.code, r.stdout, r.stderr)
+		}
+
+		lost := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=" + otherKey)
+		if r := do(t, lost, "recover", "--identity", file); r.code != exitOK || !strings.Contains(r.stdout, "recovered through age:") {
+			t.Fatalf("recover: %d %s%s", r.code, r.stdout, r.stderr)
+		}
+		if report := verify(t, lost, exitOK); report.OK != 10 || report.Stale != 10 {
+			t.Errorf("after recovery: %+v", report)
+		}
+		report := rotated(t, do(t, lost, "key", "rotate", "--reseal", "--wait", "--json"))
+		if !report.Independent {
+			t.Errorf("the report is %+v", report)
+		}
+	})
+}
+
+// The steps by themselves: roll, destroy, prune, each with its refusal.
+func TestKeySteps(t *testing.T) {
+	d := sqliteDatabase(t)
+	fill(t, d.env, 3)
+	old := d.status(t, d.env).DataKeys[0].KeyID
+	if r := do(t, d.env, "key", "destroy", old); r.code != exitFound || !strings.Contains(r.stderr, "key roll") {
+		t.Errorf("destroying the primary: %d %s", r.code, r.stderr)
+	}
+	if r := do(t, d.env, "key", "roll"); r.code != exitOK {
+		t.Fatal(r.stderr)
+	}
+	if r := do(t, d.env, "key", "destroy", old); r.code != exitFound || !strings.Contains(r.stdout, "3 records") {
+		t.Errorf("destroying a data key in use: %d %s", r.code, r.stdout)
+	}
+	if r := do(t, d.env, "credentials", "reseal"); r.code != exitOK {
+		t.Fatal(r.stderr)
+	}
+	if r := do(t, d.env, "key", "destroy", old, "--dry-run"); r.code != exitOK || !strings.Contains(r.stdout, "would be destroyed") {
+		t.Errorf("the dry run: %d %s", r.code, r.stdout)
+	}
+	if r := do(t, d.env, "key", "destroy", old); r.code != exitOK {
+		t.Fatal(r.stderr)
+	}
+	if r := do(t, d.env, "key", "destroy", "nonsense"); r.code != exitUsage {
+		t.Errorf("destroying nonsense: %d", r.code)
+	}
+	if r := do(t, d.env, "key", "prune"); r.code != exitOK || !strings.Contains(r.stdout, "nothing to prune") {
+		t.Errorf("pruning: %d %s", r.code, r.stdout)
+	}
+}
+
+// After a key leaked nothing stays that it opens, and no data key is ever wrapped
+// under it again.
+func TestRotateAfterALeak(t *testing.T) {
+	d := sqliteDatabase(t)
+	fill(t, d.env, 5)
+	if r := do(t, d.env, "key", "rotate", "--compromised", "--wait"); r.code != exitFound || !strings.Contains(r.stderr, "no previous key is configured") {
+		t.Errorf("without a new key: %d %s", r.code, r.stderr)
+	}
+	env := d.changedKey()
+	r := do(t, env, "key", "rotate", "--compromised", "--wait")
+	if r.code != exitOK || !strings.Contains(r.stdout, "Revoke") || !strings.Contains(r.stdout, "independent of the old key") {
+		t.Fatalf("%d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if s := d.status(t, env); len(s.Compromised) != 1 {
+		t.Errorf("compromised are %v", s.Compromised)
+	}
+	verify(t, d.with("FOREST_EXECUTOR_ENCRYPTION_KEY="+otherKey), exitOK)
+	// Who goes back to the leaked key gets no data key wrapped under it.
+	back := d.with("FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS=" + otherKey)
+	if r := do(t, back, "key", "roll"); r.code == exitOK {
+		t.Error("a data key was made under the compromised key")
+	}
+}

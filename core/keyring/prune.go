@@ -1,0 +1,124 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+)
+
+// PrunedWrap is a wrap that is older than the configuration.
+type PrunedWrap struct {
+	DataKey envelope.KeyID
+	KEKID   core.KEKID
+}
+
+// Prunable returns the wraps that Prune would remove: those of enabled data keys
+// that are under neither the current version of the current KEK nor a recovery
+// KEK, nor under one for which keep returns true. A data key that the current KEK
+// does not wrap keeps all of its wraps.
+func (r *Ring) Prunable(keep func(core.KEKID) bool) []PrunedWrap {
+	current := r.current.kekID()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var prunable []PrunedWrap
+	for _, k := range r.state.DataKeys {
+		if k.State != Enabled || current == "" || !k.wrappedUnder(current) {
+			continue
+		}
+		for _, w := range k.Wraps {
+			if w.KEKID != current && !keep(w.KEKID) && !r.isRecovery(&k, w.KEKID) {
+				prunable = append(prunable, PrunedWrap{k.ID, w.KEKID})
+			}
+		}
+	}
+	return prunable
+}
+
+// isRecovery reports whether id is of a recovery KEK: its present version, or an
+// older one while k is not wrapped under that. r.mu is held.
+func (r *Ring) isRecovery(k *DataKeyState, id core.KEKID) bool {
+	return slices.ContainsFunc(r.recovery, func(p *recoveryKEK) bool {
+		now := p.kekID()
+		return now == "" || now == id || now.Key() == id.Key() && !k.wrappedUnder(now)
+	})
+}
+
+// Prune removes what Prunable returns, and returns what it removed. Of each data
+// key it first sees the wrap under the current KEK unwrap, so that nothing is
+// removed on the word of the database.
+//
+// It returns core's sentinels and core.ErrStoreUnavailable.
+func (r *Ring) Prune(ctx context.Context, keep func(core.KEKID) bool) (removed []PrunedWrap, err error) {
+	if r.opts.ReadOnly {
+		return nil, errReadOnly
+	}
+	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	byKey := make(map[envelope.KeyID][]core.KEKID)
+	for _, w := range r.Prunable(keep) {
+		byKey[w.DataKey] = append(byKey[w.DataKey], w.KEKID)
+	}
+	for id, kekIDs := range byKey {
+		err := r.prune(ctx, id, kekIDs)
+		if errors.Is(err, ErrNotEnabled) {
+			continue // destroyed meanwhile, and its wraps with it
+		}
+		if err != nil {
+			return removed, fmt.Errorf("pruning the wraps of data key %s: %w", id, err)
+		}
+		for _, kekID := range kekIDs {
+			removed = append(removed, PrunedWrap{id, kekID})
+		}
+	}
+	return removed, r.Reload(ctx)
+}
+
+func (r *Ring) prune(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID) error {
+	k, b, ok := r.bound(id)
+	wrap, wrapped := k.wrapUnder(r.current.kekID())
+	if !ok || !wrapped {
+		return ErrNotEnabled
+	}
+	plaintext, _, err := r.current.unwrap(ctx, id, wrap, b)
+	clear(plaintext)
+	if err != nil {
+		return r.heed(err)
+	}
+	if err := r.store.RemoveWraps(ctx, id, kekIDs); err != nil {
+		return err
+	}
+	for _, kekID := range kekIDs {
+		r.keyEvent("data_key_wrap_removed", id, k.Version, slog.String("kek_id", string(kekID)))
+	}
+	return nil
+}
+
+// Destroy destroys the data key named id for good. It returns ErrInUse, with how
+// many records remain, while one is sealed under it; ErrConflict for the primary;
+// ErrNotEnabled for a key that is not enabled; and core.ErrStoreUnavailable.
+func (r *Ring) Destroy(ctx context.Context, id envelope.KeyID) (remaining int64, err error) {
+	if r.opts.ReadOnly {
+		return 0, errReadOnly
+	}
+	k, _, _ := r.bound(id)
+	if remaining, err = r.store.DestroyDataKey(ctx, id); err != nil {
+		return remaining, err
+	}
+	r.keyEvent("data_key_destroyed", id, k.Version)
+	return 0, r.Reload(ctx)
+}
+
+// Exposed reports whether k is, as far as its wraps tell, known to whoever holds
+// a KEK that was named compromised. The primary is rolled for it, and no wrap is
+// added.
+func (s *State) Exposed(k *DataKeyState) bool {
+	return slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool {
+		return slices.Contains(s.Compromised, w.KEKID.Key())
+	})
+}

@@ -1,0 +1,225 @@
+package rotation
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+)
+
+// Report is what a rotation found, did and verified. It is kept in the store
+// while the rotation goes on, so that whoever runs it again after a crash goes on
+// with it.
+type Report struct {
+	State       string    `json:"state"` // "running" or "done"
+	StartedAt   time.Time `json:"started_at"`
+	EndedAt     time.Time `json:"ended_at,omitzero"`
+	Reseal      bool      `json:"reseal"`
+	Compromised []string  `json:"compromised,omitempty"` // keys named compromised
+	// KEKID is the KEK that everything was moved to.
+	KEKID  core.KEKID `json:"kek_id"`
+	Before Snapshot   `json:"before"`
+	After  Snapshot   `json:"after,omitzero"`
+
+	Rewrapped int       `json:"rewrapped"` // wraps added
+	Resealed  *Resealed `json:"resealed,omitempty"`
+	// Verified is what opening every record found, after re-sealing.
+	Verified  *credential.Report `json:"verified,omitempty"`
+	Destroyed []string           `json:"destroyed,omitempty"` // key IDs
+	Pruned    []Wrap             `json:"pruned,omitempty"`
+	// Backups says what a copy of the database from before this rotation still
+	// opens with.
+	Backups []BackupNeed `json:"backups,omitempty"`
+	// Independent says that no record and no data key of the store depends on any
+	// other key than KEKID and the recovery KEKs; Remains says why not.
+	Independent bool     `json:"independent"`
+	Remains     []string `json:"remains,omitempty"`
+	Notes       []string `json:"notes,omitempty"`
+}
+
+// Resealed is the outcome of a re-seal.
+type Resealed struct {
+	Rows    int64                `json:"rows"`    // sealed anew
+	Skipped int64                `json:"skipped"` // changed or deleted by others meanwhile
+	Failed  []credential.Failure `json:"failed,omitempty"`
+	Seconds float64              `json:"seconds"`
+}
+
+// Snapshot is the data keys of a store at one moment.
+type Snapshot struct {
+	Credentials int64     `json:"credentials"`
+	Records     int64     `json:"records"`
+	Legacy      int64     `json:"legacy_records"`
+	DataKeys    []DataKey `json:"data_keys"`
+}
+
+// DataKey is one enabled data key in a Snapshot.
+type DataKey struct {
+	KeyID   string       `json:"key_id"`
+	Version int64        `json:"version"`
+	Primary bool         `json:"primary"`
+	Records int64        `json:"records"`
+	KEKIDs  []core.KEKID `json:"kek_ids"`
+}
+
+// Wrap names a wrap of a data key.
+type Wrap struct {
+	KeyID string     `json:"key_id"`
+	KEKID core.KEKID `json:"kek_id"`
+}
+
+// BackupNeed is a KEK that a copy of the database from before needs, or that
+// opens it.
+type BackupNeed struct {
+	KEKID   core.KEKID `json:"kek_id"` // "legacy" for the env key of legacy records
+	Records int64      `json:"records"`
+}
+
+// legacyKEK stands for the env key in a BackupNeed.
+const legacyKEK core.KEKID = "legacy"
+
+func snapshot(state *keyring.State, counts *credential.Counts) Snapshot {
+	s := Snapshot{Credentials: counts.Credentials, Records: counts.Records, Legacy: counts.Legacy, DataKeys: []DataKey{}}
+	for _, k := range state.DataKeys {
+		if k.State != keyring.Enabled {
+			continue
+		}
+		d := DataKey{KeyID: k.ID.String(), Version: k.Version, Primary: k.Primary, Records: counts.ByKey[k.ID]}
+		for _, w := range k.Wraps {
+			d.KEKIDs = append(d.KEKIDs, w.KEKID)
+		}
+		s.DataKeys = append(s.DataKeys, d)
+	}
+	return s
+}
+
+func (s *Snapshot) primary() string {
+	for _, k := range s.DataKeys {
+		if k.Primary {
+			return k.KeyID
+		}
+	}
+	return ""
+}
+
+// needs returns which KEKs open records of the snapshot, other than those that
+// except names.
+func (s *Snapshot) needs(except func(core.KEKID) bool) []BackupNeed {
+	var needs []BackupNeed
+	add := func(id core.KEKID, n int64) {
+		i := slices.IndexFunc(needs, func(b BackupNeed) bool { return b.KEKID == id })
+		if i < 0 {
+			i = len(needs)
+			needs = append(needs, BackupNeed{KEKID: id})
+		}
+		needs[i].Records += n
+	}
+	for _, k := range s.DataKeys {
+		for _, id := range k.KEKIDs {
+			if k.Records > 0 && !except(id) {
+				add(id, k.Records)
+			}
+		}
+	}
+	if s.Legacy > 0 {
+		add(legacyKEK, s.Legacy)
+	}
+	return needs
+}
+
+// conclude fills in what follows from the rest of the report. wanted says of a KEK
+// ID whether it is of the configuration that the rotation was to reach.
+func (r *Report) conclude(wanted func(core.KEKID) bool) {
+	r.Backups = r.Before.needs(wanted)
+	r.Remains = nil
+	for _, k := range r.After.DataKeys {
+		for _, id := range k.KEKIDs {
+			if !wanted(id) {
+				r.Remains = append(r.Remains, fmt.Sprintf("data key %s is still wrapped under %s", k.KeyID, id))
+			}
+		}
+		if !slices.Contains(k.KEKIDs, r.KEKID) {
+			r.Remains = append(r.Remains, fmt.Sprintf("data key %s is not wrapped under %s", k.KeyID, r.KEKID))
+		}
+		if !k.Primary && r.Reseal {
+			r.Remains = append(r.Remains, fmt.Sprintf("data key %s still has %d records", k.KeyID, k.Records))
+		}
+	}
+	if r.Reseal && r.After.Legacy > 0 {
+		r.Remains = append(r.Remains, fmt.Sprintf("%d legacy records open under the env key alone", r.After.Legacy))
+	}
+	if r.Verified != nil && len(r.Verified.Failed) > 0 {
+		r.Remains = append(r.Remains, fmt.Sprintf("%d records do not open under any key that is configured", len(r.Verified.Failed)))
+	}
+	r.Independent = r.Reseal && len(r.Remains) == 0
+}
+
+// Print writes the report for people.
+func (r *Report) Print(w io.Writer) {
+	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	line("KEK               %s", r.KEKID)
+	line("found             %d records of %d credentials, %d of them legacy, under %d data keys",
+		r.Before.Records, r.Before.Credentials, r.Before.Legacy, len(r.Before.DataKeys))
+	line("wraps added       %d", r.Rewrapped)
+	if before, after := r.Before.primary(), r.After.primary(); before != after && after != "" {
+		line("primary data key  %s, was %s", after, before)
+	}
+	if r.Resealed != nil {
+		line("re-sealed         %d credentials in %s (%d changed or were deleted meanwhile, %d do not open)", r.Resealed.Rows,
+			(time.Duration(r.Resealed.Seconds * float64(time.Second))).Round(time.Millisecond), r.Resealed.Skipped, len(r.Resealed.Failed))
+	}
+	if r.Verified != nil {
+		line("verified          %d records of %d open", r.Verified.OK, r.Verified.Records)
+	}
+	for _, id := range r.Destroyed {
+		line("destroyed         data key %s", id)
+	}
+	for _, p := range r.Pruned {
+		line("pruned            the wrap of data key %s under %s", p.KeyID, p.KEKID)
+	}
+	if r.Resealed != nil {
+		for _, f := range r.Resealed.Failed[:min(len(r.Resealed.Failed), shownFailures)] {
+			line("does not open     credential %d, %s: %s", f.ID, f.Column, f.Reason)
+		}
+	}
+	line("")
+	for _, s := range r.conclusions() {
+		line("%s", s)
+	}
+}
+
+// shownFailures is how many records that do not open are printed as text.
+const shownFailures = 100
+
+func (r *Report) conclusions() []string {
+	var said []string
+	switch {
+	case r.Independent:
+		said = append(said, fmt.Sprintf("This store is independent of the old key: every data key is wrapped under %s, and no record is under an older data key.", r.KEKID))
+	case !r.Reseal && len(r.Remains) == 0:
+		said = append(said, fmt.Sprintf("Every data key is wrapped under %s. The data keys are the old ones, so this store is not independent of the old key: "+
+			"whoever has it and an old backup opens what is in the backup, and what is still sealed under the same data keys. lockwood key rotate --reseal ends that.", r.KEKID))
+	default:
+		said = append(said, "This store still depends on an old key:\n  "+strings.Join(r.Remains, "\n  "))
+	}
+	for _, b := range r.Backups {
+		said = append(said, fmt.Sprintf("A backup from before %s opens %d records with %s. Keep that key for as long as you keep such backups, and guard both.",
+			r.StartedAt.UTC().Format(time.RFC3339), b.Records, kekWords(b.KEKID)))
+	}
+	if len(r.Compromised) > 0 {
+		said = append(said, "What could be read while the compromised key was valid may be known. Revoke those tokens and client secrets at their issuers: no rotation here does that.")
+	}
+	return append(said, r.Notes...)
+}
+
+func kekWords(id core.KEKID) string {
+	if id == legacyKEK {
+		return "the env key alone, since they are legacy records"
+	}
+	return string(id)
+}

@@ -1,0 +1,322 @@
+package rotation
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+)
+
+const (
+	// rangeRows is how many stale rows make a range.
+	rangeRows = 10_000
+	// planPage is how many ranges are put into the queue at a time.
+	planPage = 50
+	// followInterval is how often an instance looks whether a re-seal is under way.
+	followInterval = 2 * time.Second
+	// waitInterval is how often a coordinator looks how far a re-seal is.
+	waitInterval = 250 * time.Millisecond
+	// outage is how long a coordinator puts up with a database or a key provider
+	// that does not answer.
+	outage = 2 * time.Minute
+)
+
+// errBehind means that this instance seals under another data key than the run is
+// to reach, because it has not learnt of it yet or the ring rolled since.
+var errBehind = fmt.Errorf("the ring's primary is not the target of the re-seal: %w", core.ErrUnavailable)
+
+// Sealer seals a credential's records anew; *credential.Service is one.
+type Sealer interface {
+	Reseal(ctx context.Context, row *credential.Row) (*credential.Row, envelope.KeyID, error)
+}
+
+// ResealOptions are the settings of a Resealer.
+type ResealOptions struct {
+	// WritesLegacy says that the sealer makes legacy records.
+	WritesLegacy bool
+	// Primary returns the data key that the sealer seals under.
+	Primary func() envelope.KeyID
+	// BatchRows is how many rows are written in a transaction; zero is 5,000. A
+	// limited rate makes batches of a quarter of a second.
+	BatchRows int
+	// Logger receives what a person should know. Nil is slog.Default.
+	Logger *slog.Logger
+}
+
+// Resealer seals the stale records of a store anew. It is safe for concurrent use.
+type Resealer struct {
+	store  Store
+	queue  Queue
+	sealer Sealer
+	opts   ResealOptions
+}
+
+// NewResealer returns a resealer. opts.Primary is required.
+func NewResealer(store Store, queue Queue, sealer Sealer, opts ResealOptions) *Resealer {
+	opts.BatchRows = cmp.Or(opts.BatchRows, 5000)
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	return &Resealer{store: store, queue: queue, sealer: sealer, opts: opts}
+}
+
+// Begin begins a run to target in place of any other: it cuts the rows that are
+// stale into ranges and puts these into the queue, where others begin to work on
+// them at once.
+func (r *Resealer) Begin(ctx context.Context, target Target, maxRate int64) (Run, error) {
+	run := Run{ID: rand.Text(), Target: target, MaxRate: maxRate}
+	if err := r.queue.Prepare(ctx); err != nil {
+		return run, err
+	}
+	if err := r.store.BeginRun(ctx, run); err != nil {
+		return run, err
+	}
+	var page []Range
+	var rows int64
+	flush := func(planned bool) error {
+		if err := r.queue.Add(ctx, page); err != nil {
+			return err
+		}
+		err := r.store.GrowRun(ctx, run.ID, rows, planned)
+		page, rows = page[:0], 0
+		return err
+	}
+	for after := int64(-1 << 63); ; {
+		last, n, err := r.store.CutStale(ctx, target, after, rangeRows)
+		if err != nil {
+			return run, err
+		}
+		if n == 0 {
+			return run, flush(true)
+		}
+		page = append(page, Range{RunID: run.ID, After: after, Last: last})
+		after, rows = last, rows+int64(n)
+		if len(page) == planPage {
+			if err := flush(false); err != nil {
+				return run, err
+			}
+		}
+	}
+}
+
+// Follow works on whatever re-seal is under way, on its instances' behalf, until
+// ctx ends.
+func (r *Resealer) Follow(ctx context.Context) {
+	var finished string // the run that nothing is left of
+	for away := false; sleep(ctx, followInterval); {
+		run, ok, err := r.store.CurrentRun(ctx)
+		if err != nil && !away && ctx.Err() == nil {
+			r.opts.Logger.Warn("this instance cannot see whether a re-seal is under way", "error", err)
+		}
+		away = err != nil
+		if err != nil || !ok || run.Ended || run.ID == finished || run.Target.IsZero() != r.opts.WritesLegacy {
+			continue
+		}
+		r.opts.Logger.Info("working on a re-seal", "run", run.ID, "rows", run.Total)
+		if err := r.attend(ctx, run, func(Run) {}); err != nil && ctx.Err() == nil && !errors.Is(err, ErrSuperseded) {
+			r.opts.Logger.Warn("the work on a re-seal was interrupted; it goes on", "error", err)
+			continue
+		}
+		finished = run.ID
+	}
+}
+
+// Wait works on the run too, until every range of it is done. It returns
+// ErrSuperseded if another run began, or the ring rolled, meanwhile.
+func (r *Resealer) Wait(ctx context.Context, run Run, progress func(Run)) error {
+	return r.attend(ctx, run, progress)
+}
+
+// attend works on the queue until nothing of the run waits in it.
+func (r *Resealer) attend(ctx context.Context, run Run, progress func(Run)) error {
+	working, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.queue.Work(working, r.WorkRange) }()
+	defer func() { <-ended }()
+	defer stop()
+	since := time.Now()
+	for sleep(ctx, waitInterval) {
+		done, err := r.look(ctx, run, progress)
+		switch {
+		case done:
+			return err
+		case err == nil:
+			since = time.Now()
+		case time.Since(since) > outage:
+			return err
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			if err != nil {
+				return err
+			}
+		default:
+		}
+	}
+	return fmt.Errorf("waiting for the re-seal: %w", context.Cause(ctx))
+}
+
+// look reports whether nothing is left to wait for. Otherwise err is why that is
+// not known.
+func (r *Resealer) look(ctx context.Context, run Run, progress func(Run)) (done bool, err error) {
+	now, ok, err := r.store.CurrentRun(ctx)
+	if err != nil {
+		return false, err
+	}
+	if !ok || now.ID != run.ID {
+		return true, ErrSuperseded
+	}
+	progress(now)
+	if now.Ended {
+		return true, nil
+	}
+	if !now.Planned {
+		return false, nil
+	}
+	n, err := r.queue.Waiting(ctx, run.ID)
+	return n == 0 && err == nil, err
+}
+
+// WorkRange seals the stale rows of a range anew. It returns ErrSuperseded if the
+// run is not the current one any more, and other errors where it is to be tried
+// again: what was done is done.
+func (r *Resealer) WorkRange(ctx context.Context, rng Range) error {
+	run, ok, err := r.store.CurrentRun(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok || run.ID != rng.RunID || run.Ended {
+		return ErrSuperseded
+	}
+	for after := rng.After; after < rng.Last; {
+		rows, err := r.store.ScanStale(ctx, run.Target, after, rng.Last, r.batchRows(&run))
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		if _, err := r.resealRows(ctx, &run, rows); err != nil {
+			return err
+		}
+		after = rows[len(rows)-1].ID
+	}
+	return nil
+}
+
+func (r *Resealer) batchRows(run *Run) int {
+	if run.MaxRate <= 0 {
+		return r.opts.BatchRows
+	}
+	return int(min(int64(r.opts.BatchRows), max(1, run.MaxRate/4)))
+}
+
+// resealRows seals rows anew and writes them, and returns those that do not open.
+func (r *Resealer) resealRows(ctx context.Context, run *Run, rows []credential.Row) ([]credential.Failure, error) {
+	if !run.Target.IsZero() && r.opts.Primary() != run.Target {
+		return nil, errBehind
+	}
+	if pause, err := r.store.Pace(ctx, run.ID, len(rows)); err != nil {
+		return nil, err
+	} else if !sleep(ctx, pause) {
+		return nil, fmt.Errorf("pacing: %w", context.Cause(ctx))
+	}
+	batch := Batch{RunID: run.ID, Under: run.Target, Rows: make([]Replacement, 0, len(rows))}
+	var failed []credential.Failure
+	for i := range rows {
+		fresh, under, err := r.sealer.Reseal(ctx, &rows[i])
+		if reason := credential.FailureReason(err); reason != "" {
+			failed = append(failed, credential.Failure{ID: rows[i].ID, Column: columnOf(err), Reason: reason})
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if under != run.Target {
+			return nil, errBehind
+		}
+		batch.Rows = append(batch.Rows, Replacement{Old: &rows[i], New: fresh})
+	}
+	batch.Failed = int64(len(failed))
+	_, err := r.store.Reseal(ctx, batch)
+	return failed, err
+}
+
+// columnOf names the column whose record did not open.
+func columnOf(err error) string {
+	if e, ok := errors.AsType[*credential.RecordError](err); ok {
+		return e.Column
+	}
+	return ""
+}
+
+// Mop seals anew, without the queue, the rows that are stale after the ranges are
+// done: deposited under the old data key meanwhile, or left by a worker that was
+// lost. It ends the run, and returns the records that do not open.
+func (r *Resealer) Mop(ctx context.Context, run Run, progress func(Run)) ([]credential.Failure, error) {
+	for {
+		before, ok, err := r.store.CurrentRun(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !ok || before.ID != run.ID {
+			return nil, ErrSuperseded
+		}
+		failed, err := r.pass(ctx, &before)
+		if err != nil {
+			return nil, err
+		}
+		after, _, err := r.store.CurrentRun(ctx)
+		if err != nil {
+			return nil, err
+		}
+		progress(after)
+		if after.Done == before.Done && after.Skipped == before.Skipped {
+			return failed, r.store.EndRun(ctx, run.ID)
+		}
+	}
+}
+
+// pass goes over all rows that are stale once. A ring that is behind learns of the
+// target within seconds.
+func (r *Resealer) pass(ctx context.Context, run *Run) ([]credential.Failure, error) {
+	var failed []credential.Failure
+	behind := 0
+	for after := int64(-1 << 63); ; {
+		rows, err := r.store.ScanStale(ctx, run.Target, after, 1<<63-1, r.batchRows(run))
+		if err != nil || len(rows) == 0 {
+			return failed, err
+		}
+		more, err := r.resealRows(ctx, run, rows)
+		if (errors.Is(err, errBehind) || errors.Is(err, keyring.ErrNotEnabled)) && behind < 10 && sleep(ctx, time.Second) {
+			behind++
+			continue
+		}
+		if err != nil {
+			return failed, err
+		}
+		failed = append(failed, more...)
+		after = rows[len(rows)-1].ID
+	}
+}
+
+// sleep waits for d and reports whether it did so to the end.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

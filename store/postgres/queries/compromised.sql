@@ -1,0 +1,1 @@
+ARRAY(SELECT kek_key FROM {{schema}}.lockwood_compromised ORDER BY kek_key COLLATE "C")

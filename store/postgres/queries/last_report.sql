@@ -1,0 +1,1 @@
+SELECT report FROM {{schema}}.lockwood_store

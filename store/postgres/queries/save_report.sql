@@ -1,0 +1,1 @@
+UPDATE {{schema}}.lockwood_store SET report = $1::text

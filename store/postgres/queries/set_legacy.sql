@@ -1,0 +1,1 @@
+UPDATE {{schema}}.lockwood_store SET legacy = $1::text

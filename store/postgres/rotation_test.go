@@ -1,0 +1,154 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/rotation"
+	"github.com/lockwood-kms/lockwood/store/postgres"
+)
+
+// A batch that comes while its key is being destroyed waits, looks again, and
+// writes nothing.
+func TestResealWaitsForADestructionUnderWay(t *testing.T) {
+	s, _, db, under := raced(t)
+	ctx := t.Context()
+	b := resealBatch(t, s, under)
+	destroying, err := db.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, destroying, "SELECT FROM forest.lockwood_data_keys WHERE key_id = $1 FOR UPDATE", under[:])
+	writing := start(func() error {
+		_, err := s.Reseal(ctx, b)
+		return err
+	})
+	untilWaiting(t, db, 1)
+	exec(t, destroying, "UPDATE forest.lockwood_data_keys SET state = 'destroyed', destroyed_at = now() WHERE key_id = $1", under[:])
+	if err := destroying.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-writing; !errors.Is(err, keyring.ErrNotEnabled) {
+		t.Errorf("got %v, want keyring.ErrNotEnabled", err)
+	}
+}
+
+// A row that is deposited anew in a transaction under way is waited for, and
+// then left alone.
+func TestResealLeavesADepositUnderWay(t *testing.T) {
+	s, _, db, under := raced(t)
+	ctx := t.Context()
+	b := resealBatch(t, s, under)
+	depositing, err := db.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := sealedRow(under, "server").RefreshTokenEnc
+	newer = append(newer, "newer"...)
+	exec(t, depositing, "UPDATE forest.ai_mcp_oauth_credentials SET refresh_token_enc = $1", newer)
+	var written int64
+	writing := start(func() (err error) {
+		written, err = s.Reseal(ctx, b)
+		return err
+	})
+	untilWaiting(t, db, 1)
+	if err := depositing.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-writing; err != nil || written != 0 {
+		t.Errorf("wrote %d rows, %v; want none", written, err)
+	}
+	if got, err := s.Get(ctx, 1, "server"); err != nil || string(got.RefreshTokenEnc) != string(newer) {
+		t.Errorf("the deposit was overwritten (%v)", err)
+	}
+}
+
+// resealBatch deposits a credential and returns the batch, of a run that has
+// begun, that seals it anew.
+func resealBatch(t *testing.T, s *postgres.Store, under envelope.KeyID) rotation.Batch {
+	t.Helper()
+	ctx := t.Context()
+	if err := s.Upsert(ctx, sealedRow(under, "server"), under); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.BeginRun(ctx, rotation.Run{ID: "run", Target: under}); err != nil {
+		t.Fatal(err)
+	}
+	old, err := s.Get(ctx, 1, "server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anew := *old
+	anew.RefreshTokenEnc = append([]byte(nil), old.RefreshTokenEnc...)
+	anew.RefreshTokenEnc[len(anew.RefreshTokenEnc)-1] ^= 1
+	return rotation.Batch{RunID: "run", Under: under, Rows: []rotation.Replacement{{Old: old, New: &anew}}}
+}
+
+// Where the role may not make temporary tables, the error is the remedy.
+func TestResealNamesTheRightItLacks(t *testing.T) {
+	cluster := pgtest.Shared(t)
+	url := cluster.NewDatabase(t)
+	_, database, _ := strings.Cut(strings.TrimPrefix(url, "postgres://"), "/")
+	database, _, _ = strings.Cut(database, "?")
+	role := database + "_limited"
+	openMigrated(t, postgres.Config{URL: core.Secret(url)})
+	pgtest.Exec(t, url, "REVOKE TEMPORARY ON DATABASE "+database+" FROM public; CREATE ROLE "+role+" LOGIN; "+
+		"GRANT USAGE ON SCHEMA forest TO "+role+"; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA forest TO "+role)
+	s := open(t, postgres.Config{URL: core.Secret(cluster.URL(role, database))})
+	key := newKey()
+	if err := s.InsertDataKey(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	b := resealBatch(t, s, key.ID)
+	remedy := `GRANT TEMPORARY ON DATABASE "` + database + `" TO "` + role + `"`
+	if _, err := s.Reseal(t.Context(), b); err == nil || !strings.Contains(err.Error(), remedy) {
+		t.Fatalf("got %v, want %s", err, remedy)
+	}
+	pgtest.Exec(t, url, remedy)
+	if n, err := s.Reseal(t.Context(), b); n != 1 || err != nil {
+		t.Errorf("with the remedy: %d, %v", n, err)
+	}
+}
+
+// Closing waits for a long transaction without making deposits wait as long, and
+// goes through when that ends.
+func TestClosingLetsDepositsPass(t *testing.T) {
+	s, _, db, under := raced(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.OpenLegacy(ctx); err != nil {
+		t.Fatal(err)
+	}
+	long, err := db.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, long, "SELECT FROM forest.ai_mcp_oauth_credentials")
+	closing := start(func() error {
+		_, err := s.CloseLegacy(ctx)
+		return err
+	})
+	untilWaiting(t, db, 1)
+	for range 3 {
+		if err := s.Upsert(ctx, sealedRow(under, "server"), under); err != nil {
+			t.Errorf("a deposit meanwhile: %v", err)
+		}
+	}
+	if err := long.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-closing; err != nil {
+		t.Errorf("closing: %v", err)
+	}
+	if err := s.Upsert(ctx, &credential.Row{RefreshTokenEnc: []byte("legacy")}, envelope.KeyID{}); err == nil {
+		t.Error("a legacy record is written")
+	}
+}

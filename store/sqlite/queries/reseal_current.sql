@@ -1,0 +1,2 @@
+SELECT run_id, target, max_rate, planned, ended, total, done, skipped, failed, started_at, updated_at
+FROM lockwood_reseal

@@ -1,0 +1,1 @@
+UPDATE lockwood_store SET report = ?1

@@ -1,0 +1,108 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/rotation"
+	"github.com/lockwood-kms/lockwood/store/internal/records"
+)
+
+// CutStale implements rotation.Store.
+func (s *Store) CutStale(ctx context.Context, target rotation.Target, after int64, n int) (last int64, rows int, err error) {
+	err = s.read.QueryRowContext(ctx, s.staleQuery("cut_stale", target), after, n).Scan(&last, &rows)
+	return last, rows, failure("looking for stale records", err)
+}
+
+// ScanStale implements rotation.Store.
+func (s *Store) ScanStale(ctx context.Context, target rotation.Target, after, last int64, limit int) ([]credential.Row, error) {
+	rows, err := collect(ctx, s.read, s.staleQuery("scan_stale", target), scanRow, after, last, limit)
+	return rows, failure("scanning stale records", err)
+}
+
+func (s *Store) staleQuery(name string, target rotation.Target) string {
+	return s.queries.Render(name, "{{stale}}", s.records.Stale(records.Credentials(), target))
+}
+
+// BeginRun implements rotation.Store.
+func (s *Store) BeginRun(ctx context.Context, r rotation.Run) error {
+	var target any // NULL for legacy
+	if !r.Target.IsZero() {
+		target = r.Target[:]
+	}
+	_, err := exec(ctx, s.write, s.queries.Get("reseal_begin"), r.ID, target, r.MaxRate)
+	return failure("beginning re-seal", err)
+}
+
+// GrowRun implements rotation.Store.
+func (s *Store) GrowRun(ctx context.Context, runID string, rows int64, planned bool) error {
+	n, err := exec(ctx, s.write, s.queries.Get("reseal_grow"), runID, rows, planned)
+	if err == nil && n == 0 {
+		err = rotation.ErrSuperseded
+	}
+	return failure("planning re-seal", err)
+}
+
+// EndRun implements rotation.Store.
+func (s *Store) EndRun(ctx context.Context, runID string) error {
+	_, err := exec(ctx, s.write, s.queries.Get("reseal_end"), runID)
+	return failure("ending re-seal", err)
+}
+
+// CurrentRun implements rotation.Store.
+func (s *Store) CurrentRun(ctx context.Context) (r rotation.Run, ok bool, err error) {
+	runs, err := collect(ctx, s.read, s.queries.Get("reseal_current"), scanRun)
+	if isMissing(err) {
+		return rotation.Run{}, false, nil
+	}
+	if err != nil || len(runs) == 0 {
+		return rotation.Run{}, false, failure("reading re-seal", err)
+	}
+	return runs[0], true, nil
+}
+
+func scanRun(row scanner) (r rotation.Run, err error) {
+	var target []byte
+	err = row.Scan(&r.ID, &target, &r.MaxRate, &r.Planned, &r.Ended, &r.Total, &r.Done, &r.Skipped, &r.Failed,
+		stamp{&r.StartedAt}, stamp{&r.UpdatedAt})
+	if len(target) == envelope.KeyIDSize { // else NULL, by a constraint
+		r.Target = rotation.Target(target)
+	}
+	return r, err
+}
+
+// Pace implements rotation.Store.
+func (s *Store) Pace(ctx context.Context, runID string, rows int) (time.Duration, error) {
+	var seconds float64
+	err := s.write.QueryRowContext(ctx, s.queries.Get("reseal_pace"), runID, rows).Scan(&seconds)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = rotation.ErrSuperseded
+	}
+	if err != nil {
+		return 0, failure("pacing re-seal", err)
+	}
+	return max(0, time.Duration(seconds*float64(time.Second))), nil
+}
+
+// SaveReport implements rotation.Store.
+func (s *Store) SaveReport(ctx context.Context, report []byte) error {
+	_, err := exec(ctx, s.write, s.queries.Get("save_report"), string(report))
+	return failure("saving report", err)
+}
+
+// LastReport implements rotation.Store.
+func (s *Store) LastReport(ctx context.Context) ([]byte, error) {
+	var report sql.Null[string]
+	err := s.read.QueryRowContext(ctx, s.queries.Get("last_report")).Scan(&report)
+	if isOlder(err) || err == nil && !report.Valid {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, failure("reading report", err)
+	}
+	return []byte(report.V), nil
+}
