@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,8 @@ import (
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
+	agekek "github.com/lockwood-kms/lockwood/providers/age"
+	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
 // The verdicts of a check.
@@ -66,6 +69,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	defer v.close()
 	findings := append(v.checkConfiguration(), checkHost(v.cfg)...)
 	findings = append(findings, c.checkEnvFile())
+	findings = append(findings, c.checkPlugins(ctx, v.cfg)...)
 	if err := v.store.Ping(ctx); err != nil {
 		return append(findings,
 			finding{"database", verdictFail, err.Error(), "start the database, or correct DATABASE_URL"},
@@ -79,6 +83,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 			skipped("keys, records and instances", "the database"))
 	}
 	findings = append(findings, checkSchema(s), v.checkKey(s))
+	findings = append(findings, v.checkRecovery(s))
 	findings = append(findings, c.checkRecords(ctx, v)...)
 	return append(findings, checkLegacy(s), checkInstances(s))
 }
@@ -183,9 +188,9 @@ func checkLegacy(s *keyStatus) finding {
 	case s.Legacy == "closed":
 		return finding{"legacy", verdictOK, "closed: records that name no key are refused", ""}
 	case s.LegacyRecords == 0:
-		return finding{"legacy", verdictWarn, "open, though no legacy record is left: whoever can write to the database may paste one into any row", "set FOREST_EXECUTOR_LEGACY=closed once upstream is stopped for good"}
+		return finding{"legacy", verdictWarn, "open, though no legacy record is left: whoever can write to the database may paste one into any row", "once upstream is stopped for good, run: lockwood key legacy close"}
 	}
-	return finding{"legacy", verdictWarn, fmt.Sprintf("%d legacy records are bound to no row", s.LegacyRecords), "they become format 1 when they are deposited anew"}
+	return finding{"legacy", verdictWarn, fmt.Sprintf("%d legacy records are bound to no row", s.LegacyRecords), "review their token endpoints with: lockwood credentials reseal --dry-run; then run it without --dry-run"}
 }
 
 func checkInstances(s *keyStatus) finding {
@@ -199,7 +204,53 @@ func checkInstances(s *keyStatus) finding {
 			return finding{"instances", verdictFail, fmt.Sprintf("instance %s on %s cannot use %s", i.ID, i.Hostname, s.KEKID), "give every instance on this database the same key"}
 		}
 	}
+	if drift := s.drift(); len(drift) > 0 {
+		return finding{"instances", verdictWarn, strings.Join(drift, "\n"), "configure every instance alike, and run one version"}
+	}
 	return finding{"instances", verdictOK, fmt.Sprintf("%d live, all with this key", live), ""}
+}
+
+// checkPlugins looks at the plugins, if a key that is configured needs one.
+func (c *cli) checkPlugins(ctx context.Context, cfg *config.Config) []finding {
+	needed := make(map[string]bool)
+	for _, uri := range slices.Concat([]string{cfg.KeyProvider}, cfg.PreviousKeyProviders, cfg.RecoveryKeyProviders) {
+		if u, err := core.ParseKeyURI(uri); err == nil && u.Scheme != envkey.Scheme && u.Scheme != agekek.Scheme {
+			needed[u.Scheme] = true
+		}
+	}
+	if len(needed) == 0 {
+		return nil
+	}
+	entries, err := c.listPlugins(ctx, cfg)
+	if err != nil {
+		return []finding{{"plugins", verdictFail, err.Error(), "correct FOREST_EXECUTOR_PLUGIN_DIR and FOREST_EXECUTOR_PLUGIN_LOCK"}}
+	}
+	var findings []finding
+	for _, e := range entries {
+		switch {
+		case needed[e.Scheme] && e.Problem != "":
+			findings = append(findings, finding{"plugin " + e.Scheme, verdictFail, e.Problem, "see: lockwood plugin list"})
+		case needed[e.Scheme]:
+			findings = append(findings, finding{"plugin " + e.Scheme, verdictOK, fmt.Sprintf("version %s, pinned and unchanged since", orNone(e.Version)), ""})
+		case !e.Trusted:
+			findings = append(findings, finding{"plugin " + e.Scheme, verdictWarn, "is not used, and could not run: " + e.Problem, "remove it, or pin it"})
+		}
+	}
+	return findings
+}
+
+// checkRecovery says what is left of the credentials when the KEK is lost.
+func (v *vault) checkRecovery(s *keyStatus) finding {
+	unprotected := v.ring.Status().Unprotected
+	switch {
+	case len(v.providers.recovery) == 0 && v.cfg.KeyProvider == envkey.URI:
+		return finding{"recovery", verdictOK, "none is configured: who keeps a copy of the env key can open everything", ""}
+	case len(v.providers.recovery) == 0:
+		return finding{"recovery", verdictWarn, "none is configured: with the key in the KMS every credential is lost", "set FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS; docs/operations.md says how"}
+	case s.StoreID != "" && len(unprotected) > 0:
+		return finding{"recovery", verdictWarn, fmt.Sprintf("%d data keys lack a wrap under a recovery KEK", len(unprotected)), "run: lockwood key rewrap"}
+	}
+	return finding{"recovery", verdictOK, "every data key is wrapped under " + orNone(joinIDs(s.Recovery)), "prove it now and then: lockwood recover --drill"}
 }
 
 func printFindings(w io.Writer, findings []finding) {

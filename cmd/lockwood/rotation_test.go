@@ -11,6 +11,7 @@ import (
 
 	agelib "filippo.io/age"
 
+	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
@@ -266,5 +267,40 @@ func TestRotateAfterALeak(t *testing.T) {
 	back := d.with("FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS=" + otherKey)
 	if r := do(t, back, "key", "roll"); r.code == exitOK {
 		t.Error("a data key was made under the compromised key")
+	}
+}
+
+// A data key that is made while half of the instances still run with the old key is
+// one that both kinds use: nobody's deposits fail, and nobody fails to open.
+func TestRollInTheMiddleOfARollingDeployment(t *testing.T) {
+	d := postgresDatabase(t, pgtest.Shared(t))
+	older := serve(t, d.env).ready(t)
+	env := d.changedKey()
+	newer := serve(t, env).ready(t)
+	pgtest.Eventually(t, "both are seen", func() bool { return len(d.status(t, env).Instances) == 2 })
+	if r := do(t, env, "key", "roll"); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	s := d.status(t, env)
+	if k := s.DataKeys[len(s.DataKeys)-1]; !k.Primary || len(k.Wraps) != 2 {
+		t.Errorf("the data key made in the middle is %+v", k)
+	}
+	if !strings.Contains(strings.Join(s.Problems, "\n"), "wrap under different keys") {
+		t.Errorf("the status says nothing of the drift: %v", s.Problems)
+	}
+	primary := s.DataKeys[len(s.DataKeys)-1].KeyID
+	for name, i := range map[string]*server{"older": older, "newer": newer} {
+		pgtest.Eventually(t, name+" seals under the new data key", func() bool {
+			if a := i.deposit(t, 1, name, "token"); a.status >= 300 {
+				t.Fatalf("%s: %+v", name, a)
+			}
+			id, _ := envelope.ParseHeader(d.record(t, 1, name))
+			return id.String() == primary
+		})
+	}
+	for _, e := range [][]string{d.env, env} {
+		if report := verify(t, e, exitOK); report.OK != 2 {
+			t.Errorf("%+v", report)
+		}
 	}
 }

@@ -136,7 +136,7 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 		s.Reseal = &resealStatus{Running: !run.Ended, StartedAt: run.StartedAt, MaxRate: run.MaxRate, Planned: run.Planned, progressLine: progressOf(run, run.UpdatedAt)}
 	}
 	s.Problems = append(s.Problems, v.problems(s, &state, counts.ByKey)...)
-	s.Problems = append(s.Problems, fleet.Drift(instances)...)
+	s.Problems = append(s.Problems, s.drift()...)
 	return s, nil
 }
 
@@ -278,6 +278,15 @@ func (s *keyStatus) printInstances(row func(string, ...any), now time.Time) {
 		}
 		row("%s\t%s\t%s\t%s\t%s\t%s", i.ID, i.Hostname, i.State, i.Version, seen, orNone(joinIDs(i.KEKIDs)))
 	}
+}
+
+// drift says how the live instances differ.
+func (s *keyStatus) drift() []string {
+	instances := make([]fleet.Instance, len(s.Instances))
+	for i, status := range s.Instances {
+		instances[i] = fleet.Instance(status)
+	}
+	return fleet.Drift(instances)
 }
 
 func joinIDs(ids []core.KEKID) string {

@@ -182,11 +182,16 @@ func (r *Ring) fitPrimary(ctx context.Context, state *State, p *DataKeyState) er
 		}
 	}
 	if (exposed || r.nearlySpent(p) || r.tooOld(p)) && !waiting {
-		if err := r.makePrimary(ctx, state, p.ID); err != nil && !errors.Is(err, ErrConflict) {
-			r.opts.Logger.Warn("rolling the ring failed; it goes on under the present data key and will try again", "error", err)
-		}
+		r.replace(ctx, state, p)
 	}
 	return nil
+}
+
+// replace makes a new primary in place of p, which serves until that succeeds.
+func (r *Ring) replace(ctx context.Context, state *State, p *DataKeyState) {
+	if err := r.makePrimary(ctx, state, p.ID); err != nil && !errors.Is(err, ErrConflict) {
+		r.opts.Logger.Warn("rolling the ring failed; it goes on under the present data key and will try again", "error", err)
+	}
 }
 
 // tooOld reports whether k has been the primary for long enough.

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -91,6 +92,9 @@ const prepareAttempts = 5
 
 // Prepare implements rotation.Queue.
 func (q *queue[TTx]) Prepare(ctx context.Context) error {
+	if strings.Contains(q.opts.Schema, "$") {
+		return fmt.Errorf("preparing the queue: records cannot be sealed anew in schema %q: the queue's library takes letters, digits and underscores only; rename the schema", q.opts.Schema)
+	}
 	migrator, err := rivermigrate.New(q.driver, &rivermigrate.Config{Schema: q.opts.Schema, Logger: q.opts.Logger})
 	if err != nil {
 		return fmt.Errorf("preparing the queue: %w", err)
