@@ -27,6 +27,9 @@ const (
 	// outage is how long a coordinator puts up with a database or a key provider
 	// that does not answer.
 	outage = 2 * time.Minute
+	// behindLimit is how long an instance may take to learn of the data key that a
+	// re-seal is to reach. One that has another for longer is past it.
+	behindLimit = 20 * time.Second
 )
 
 // errBehind means that this instance seals under another data key than the run is
@@ -140,26 +143,28 @@ func (r *Resealer) attend(ctx context.Context, run Run, progress func(Run)) erro
 	working, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- r.queue.Work(working, r.WorkRange) }()
-	defer func() { <-ended }()
-	defer stop()
-	since := time.Now()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			r.opts.Logger.Warn("the work on a re-seal did not end well; another instance takes it up", "error", err)
+		}
+	}()
+	wellAt, aheadAt := time.Now(), time.Now()
 	for sleep(ctx, waitInterval) {
 		done, err := r.look(ctx, run, progress)
+		if err == nil {
+			wellAt = time.Now()
+		}
+		if run.Target.IsZero() || r.opts.Primary() == run.Target {
+			aheadAt = time.Now()
+		}
 		switch {
 		case done:
 			return err
-		case err == nil:
-			since = time.Now()
-		case time.Since(since) > outage:
+		case time.Since(wellAt) > outage:
 			return err
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			if err != nil {
-				return err
-			}
-		default:
+		case time.Since(aheadAt) > behindLimit:
+			return fmt.Errorf("%w: the ring has another primary data key by now; run it again", ErrSuperseded)
 		}
 	}
 	return fmt.Errorf("waiting for the re-seal: %w", context.Cause(ctx))

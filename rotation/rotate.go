@@ -126,6 +126,9 @@ func (r *Rotator) blockers(ctx context.Context, opts RotateOptions) ([]string, e
 			found = append(found, fmt.Sprintf("instance %s writes legacy records (FOREST_EXECUTOR_WRITE_FORMAT=legacy), so that re-sealing would not end", i.Name()))
 		}
 	}
+	if opts.Detach && !slices.ContainsFunc(instances, func(i fleet.Instance) bool { return i.Live }) {
+		found = append(found, "no instance is live that would seal the records anew: start one, or say --wait")
+	}
 	if opts.Reseal && r.writesLegacy {
 		found = append(found, "FOREST_EXECUTOR_WRITE_FORMAT=legacy is set here: unset it, or use lockwood credentials reseal --to-legacy")
 	}

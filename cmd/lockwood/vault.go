@@ -88,6 +88,9 @@ func (v *vault) ringOptions(to purpose) *keyring.Options {
 		OutageBudget: v.cfg.OutageBudget,
 		Logger:       v.log,
 	}
+	if to == toChange {
+		opts.MaxAge = 0
+	}
 	if to == toLook {
 		// A command looks at every record once; nobody else shares its reloads.
 		opts.ReloadInterval = time.Millisecond
