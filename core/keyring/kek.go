@@ -194,11 +194,14 @@ const maxBackoff = 30 * time.Second
 // wait returns the remembered error, with the time to wait, or nil if it is time
 // to try again. A nil attempt never waits.
 func (a *attempt) wait(now time.Time) error {
-	if a == nil || !now.Before(a.next) {
+	if a.due(now) {
 		return nil
 	}
 	return &core.RetryAfterError{After: a.next.Sub(now), Err: a.err}
 }
+
+// due reports whether it is time to try again.
+func (a *attempt) due(now time.Time) bool { return a == nil || !now.Before(a.next) }
 
 // failed returns the memory of one more failure after a, which may be nil.
 func (a *attempt) failed(now time.Time, err error) *attempt {

@@ -167,7 +167,7 @@ func (r *Ring) fitPrimary(ctx context.Context, state *State, p *DataKeyState) er
 	if u := r.unlocked[p.ID]; u != nil {
 		how = *u
 	}
-	waiting := r.attempts[envelope.KeyID{}].wait(time.Now()) != nil
+	due := r.attempts[envelope.KeyID{}].due(time.Now())
 	r.mu.Unlock()
 	exposed := state.Exposed(p)
 	switch {
@@ -181,7 +181,7 @@ func (r *Ring) fitPrimary(ctx context.Context, state *State, p *DataKeyState) er
 			return fmt.Errorf("wrapping the primary data key under the current KEK: %w", err)
 		}
 	}
-	if (exposed || r.nearlySpent(p) || r.tooOld(p)) && !waiting {
+	if (exposed || r.nearlySpent(p) || r.tooOld(p)) && due {
 		r.replace(ctx, state, p)
 	}
 	return nil
@@ -267,7 +267,8 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 	}
 	version++
 	if slices.Contains(state.Compromised, r.current.kekID().Key()) {
-		return fmt.Errorf("%w: the current KEK %s was named compromised, and wraps no new data key; configure another", core.ErrKeyMismatch, r.current.kekID())
+		err := fmt.Errorf("%w: the current KEK %s was named compromised, and wraps no new data key; configure another", core.ErrKeyMismatch, r.current.kekID())
+		return r.remember(envelope.KeyID{}, err)
 	}
 	also, err := r.lagging(ctx, state.Compromised)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/ncruces/go-sqlite3/driver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
@@ -31,11 +32,18 @@ func each(t *testing.T, f func(t *testing.T, open func(opts queue.Options) rotat
 			return queue.New(riversqlite.New(openSQLite(t, path)), opts)
 		})
 	})
-	t.Run("postgres", func(t *testing.T) {
-		url := pgtest.Shared(t).NewDatabase(t)
+	t.Run("postgres behind a transaction pooler", func(t *testing.T) {
+		cluster := pgtest.Shared(t)
+		url := cluster.NewDatabase(t)
 		pgtest.Exec(t, url, `CREATE SCHEMA "Vault_1"`)
+		url = cluster.PgBouncer(t, 4)(url)
 		f(t, func(opts queue.Options) rotation.Queue {
-			pool, err := pgxpool.New(t.Context(), url)
+			cfg, err := pgxpool.ParseConfig(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe // as package postgres
+			pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)
 			}

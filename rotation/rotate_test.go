@@ -1,0 +1,246 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/providers/envkey"
+	"github.com/lockwood-kms/lockwood/rotation"
+	"github.com/lockwood-kms/lockwood/store"
+	"github.com/lockwood-kms/lockwood/store/sqlite"
+)
+
+// Two env keys, made up.
+const (
+	keyA = "84f3d04011f7e4cfadbb4e7ac22e0027fa7068aabc9941a954e3e6e6a2c47782"
+	keyB = "9188bedc77a670f0ce5c8e0694b82e9ca8355498a91b49be873cec5292c07924"
+)
+
+// instance is what one process has of a store.
+type instance struct {
+	store       store.Store
+	ring        *keyring.Ring
+	credentials *credential.Service
+	rotator     *rotation.Rotator
+	resealer    *rotation.Resealer
+}
+
+// provider returns the KEK of an env key.
+func provider(t *testing.T, value string) core.KeyProvider {
+	t.Helper()
+	keys, err := envkey.New(envkey.Options{Value: core.SecretBytes(value)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys.Provider()
+}
+
+// openSQLite opens a store on the file.
+func openSQLite(t *testing.T, path string) store.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	if err := s.Migrate(t.Context(), store.MigrateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// startOn starts an instance whose current key is the first.
+func startOn(t *testing.T, s store.Store, current string, previous ...string) *instance {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	var before []core.KeyProvider
+	for _, value := range previous {
+		before = append(before, provider(t, value))
+	}
+	i := &instance{store: s}
+	i.ring = keyring.New(provider(t, current), s, &keyring.Options{Previous: before, Logger: log, NoAutoRewrap: true})
+	t.Cleanup(i.ring.Close)
+	if err := i.ring.Start(t.Context()); err != nil && !errors.Is(err, core.ErrKeyMismatch) {
+		t.Fatal(err)
+	}
+	i.credentials = credential.NewService(i.ring, s, &credential.Options{Logger: log})
+	i.resealer = rotation.NewResealer(s, s.Queue(log), i.credentials, rotation.ResealOptions{
+		Primary: func() envelope.KeyID { return i.ring.Status().Primary }, Logger: log, BatchRows: 10,
+	})
+	i.rotator = rotation.NewRotator(i.ring, s, i.credentials, i.resealer, before, false)
+	return i
+}
+
+func (i *instance) deposit(t *testing.T, user int64, server, token string) {
+	t.Helper()
+	d := &credential.Deposit{MCPServerID: server, RefreshToken: core.Secret(token), TokenEndpoint: "https://idp.example.com/token"}
+	if user%2 == 0 {
+		secret := core.Secret("secret of " + token)
+		d.ClientSecret = &secret
+	}
+	if err := i.credentials.Deposit(t.Context(), user, d); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// filled is a store under key A with n credentials.
+func filled(t *testing.T, n int) (path string, i *instance) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "vault.db")
+	i = startOn(t, openSQLite(t, path), keyA)
+	for u := range int64(n) {
+		i.deposit(t, u, "server", fmt.Sprintf("token-%d", u))
+	}
+	return path, i
+}
+
+// A record that does not open is named and left as it is, the rest is moved, and
+// the report does not claim what is not so.
+func TestARecordThatDoesNotOpen(t *testing.T) {
+	path, first := filled(t, 25)
+	row, err := first.store.Get(t.Context(), 7, "server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row.RefreshTokenEnc[len(row.RefreshTokenEnc)-1] ^= 1
+	under, _ := envelope.ParseHeader(row.RefreshTokenEnc)
+	if err := first.store.Upsert(t.Context(), row, under); err != nil {
+		t.Fatal(err)
+	}
+	i := startOn(t, openSQLite(t, path), keyB, keyA)
+	report, err := i.rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Resealed.Rows != 24 || len(report.Resealed.Failed) != 1 || report.Resealed.Failed[0].Column != credential.RefreshTokenColumn {
+		t.Errorf("re-sealed: %+v", report.Resealed)
+	}
+	if report.Independent || len(report.Destroyed) != 0 || len(report.Remains) == 0 || len(report.Verified.Failed) != 1 {
+		t.Errorf("the report is %+v", report)
+	}
+	after, err := i.store.Get(t.Context(), 7, "server")
+	if err != nil || string(after.RefreshTokenEnc) != string(row.RefreshTokenEnc) {
+		t.Errorf("the record was touched: %v", err)
+	}
+	var text strings.Builder
+	report.Print(&text)
+	if !strings.Contains(text.String(), "still depends on an old key") || strings.Contains(text.String(), "is independent") {
+		t.Errorf("the report says:\n%s", text.String())
+	}
+}
+
+// A rotation without anybody to do its work does not begin, and one that an
+// instance could not follow begins only by force.
+func TestBlocked(t *testing.T) {
+	path, _ := filled(t, 3)
+	s := openSQLite(t, path)
+	i := startOn(t, s, keyB, keyA)
+	if _, err := i.rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true, Detach: true}); !errors.Is(err, rotation.ErrBlocked) {
+		t.Errorf("with nobody to do the work: %v", err)
+	}
+	if err := s.Beat(t.Context(), fleet.Instance{ID: "old-one", Hostname: "here", KEKIDs: []core.KEKID{kekID(t, keyA)}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := i.rotator.Rotate(t.Context(), rotation.RotateOptions{})
+	if !errors.Is(err, rotation.ErrBlocked) || !strings.Contains(err.Error(), "old-one on here") {
+		t.Errorf("with an instance that could not follow: %v", err)
+	}
+	if state, err := s.LoadRing(t.Context()); err != nil || len(state.DataKeys) != 1 || len(state.DataKeys[0].Wraps) != 1 {
+		t.Errorf("something was written: %+v, %v", state, err)
+	}
+	report, err := i.rotator.Rotate(t.Context(), rotation.RotateOptions{Force: true})
+	if err != nil || len(report.Pruned) != 0 || len(report.Notes) == 0 {
+		t.Errorf("by force: %+v, %v", report, err)
+	}
+	if err := s.Beat(t.Context(), fleet.Instance{ID: "writer", Hostname: "here", KEKIDs: []core.KEKID{kekID(t, keyB)}, WritesLegacy: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true}); !errors.Is(err, rotation.ErrBlocked) || !strings.Contains(err.Error(), "writer on here writes legacy") {
+		t.Errorf("with an instance that writes legacy: %v", err)
+	}
+}
+
+func kekID(t *testing.T, value string) core.KEKID {
+	t.Helper()
+	s, err := provider(t, value).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.KEKID
+}
+
+// Whoever leaves the records to the instances finishes later, with the same
+// rotation: its report tells of what was found at the beginning.
+func TestDetachAndFinish(t *testing.T) {
+	path, _ := filled(t, 40)
+	s := openSQLite(t, path)
+	working := startOn(t, s, keyB, keyA)
+	if err := s.Beat(t.Context(), fleet.Instance{ID: "one", KEKIDs: []core.KEKID{kekID(t, keyB)}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	followed := make(chan struct{})
+	go func() { working.resealer.Follow(ctx); close(followed) }()
+	t.Cleanup(func() { cancel(); <-followed })
+
+	begun, err := startOn(t, openSQLite(t, path), keyB, keyA).rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true, Detach: true})
+	if err != nil || begun.State != "running" {
+		t.Fatalf("%+v, %v", begun, err)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for done := int64(0); done < 40; {
+		run, _, err := s.CurrentRun(t.Context())
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the instance has done %d of 40: %v", run.Done, err)
+		}
+		if done = run.Done; done < 40 {
+			<-time.After(20 * time.Millisecond)
+		}
+	}
+	report, err := startOn(t, openSQLite(t, path), keyB, keyA).rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true})
+	if err != nil || !report.Independent || report.Before.Records != begun.Before.Records || !report.StartedAt.Equal(begun.StartedAt) || len(report.Destroyed) != 1 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// The limit of the rate is one for all who work, and a row that is changed while
+// it is sealed anew is left to who changed it.
+func TestRateAndRaces(t *testing.T) {
+	path, first := filled(t, 30)
+	i := startOn(t, openSQLite(t, path), keyB, keyA)
+	begun := time.Now()
+	changed := false
+	report, err := i.rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true, MaxRate: 40, Progress: func(r rotation.Run) {
+		if !changed && r.Done > 0 {
+			changed = true
+			first.deposit(t, 29, "server", "changed meanwhile")
+			if _, err := first.store.Delete(t.Context(), 28, "server"); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	if err != nil || !report.Independent {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	if took := time.Since(begun); took < 400*time.Millisecond {
+		t.Errorf("30 rows at 40 a second took %v", took)
+	}
+	c, err := i.credentials.Open(t.Context(), 29, "server")
+	if err != nil || c.RefreshToken != "changed meanwhile" {
+		t.Errorf("what was deposited meanwhile: %v", err)
+	}
+	if _, err := i.credentials.Open(t.Context(), 28, "server"); !errors.Is(err, credential.ErrNotFound) {
+		t.Errorf("what was deleted meanwhile: %v", err)
+	}
+}
