@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,6 +38,10 @@ const runMain = "LOCKWOOD_TEST_RUN_MAIN"
 func TestMain(m *testing.M) {
 	if os.Getenv(runMain) != "" {
 		main()
+	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("10") // what runs in parallel here waits for timers, not for processors
 	}
 	code := m.Run()
 	_ = os.RemoveAll(pluginBuild.dir)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/internal/awstest"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
@@ -68,6 +69,7 @@ func (s *server) refuses(t *testing.T, code string, retry bool) {
 var outage = awstest.Fault{Status: http.StatusInternalServerError, Code: "KMSInternalException"}
 
 func TestKMSStates(t *testing.T) {
+	t.Parallel()
 	for name, run := range map[string]func(t *testing.T, v *kmsVault){
 		"away at start": func(t *testing.T, v *kmsVault) {
 			restore := v.kms.Fail("*", outage)
@@ -107,6 +109,22 @@ func TestKMSStates(t *testing.T) {
 			s.seals(t)
 			restore := v.key.SetState(awstest.Disabled)
 			s.refuses(t, "key_provider_denied", false)
+			restore()
+			s.seals(t)
+		},
+		"scheduled for deletion": func(t *testing.T, v *kmsVault) {
+			s := serve(t, v.env).ready(t)
+			s.seals(t)
+			v.key.ScheduleDeletion(time.Now().Add(7 * 24 * time.Hour))
+			s.refuses(t, "key_provider_denied", false)
+			if got := status(t, v.env); !strings.Contains(strings.Join(got.Problems, "\n"), "deletion") {
+				t.Errorf("key status does not say why: %v", got.Problems)
+			}
+		},
+		"throttled at start": func(t *testing.T, v *kmsVault) {
+			restore := v.kms.Fail("*", awstest.Fault{Status: http.StatusBadRequest, Code: "ThrottlingException"})
+			s := serve(t, v.env).ready(t)
+			s.refuses(t, "key_provider_unavailable", true)
 			restore()
 			s.seals(t)
 		},

@@ -65,7 +65,7 @@ func TestRotateTheEnvKey(t *testing.T) {
 		env := d.changedKey()
 
 		var plan rotation.Plan
-		do(t, env, "key", "rotate", "--reseal", "--dry-run", "--json").json(t, &plan)
+		do(t, env, "key", "rotate", "--reseal", "--wait", "--dry-run", "--json").json(t, &plan)
 		if plan.Stale != 30 || len(plan.Destroy) != 1 || len(plan.Lacking) != 1 || len(plan.Blockers) != 0 {
 			t.Errorf("the plan is %+v", plan)
 		}

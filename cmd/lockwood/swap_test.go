@@ -32,6 +32,7 @@ type swapStep struct {
 // two instances serve deposits and disconnects. They are restarted one after the
 // other, so that at every step both configurations run side by side.
 func TestSwapStory(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	plugins := pluginsEnv(t)
 	steps, env := swapSteps(t)
