@@ -23,7 +23,7 @@ const (
 	// followInterval is how often an instance looks whether a re-seal is under way.
 	followInterval = 2 * time.Second
 	// waitInterval is how often a coordinator looks how far a re-seal is.
-	waitInterval = 250 * time.Millisecond
+	waitInterval = 100 * time.Millisecond
 	// outage is how long a coordinator puts up with a database or a key provider
 	// that does not answer.
 	outage = 2 * time.Minute

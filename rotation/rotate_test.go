@@ -36,14 +36,18 @@ type instance struct {
 	resealer    *rotation.Resealer
 }
 
-// provider returns the KEK of an env key.
-func provider(t *testing.T, value string) core.KeyProvider {
+// envKeys are env keys, the current one and those before it.
+func envKeys(t *testing.T, current string, previous ...string) *envkey.Keys {
 	t.Helper()
-	keys, err := envkey.New(envkey.Options{Value: core.SecretBytes(value)})
+	opts := envkey.Options{Value: core.SecretBytes(current)}
+	for _, value := range previous {
+		opts.Previous = append(opts.Previous, core.SecretBytes(value))
+	}
+	keys, err := envkey.New(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return keys.Provider()
+	return keys
 }
 
 // openSQLite opens a store on the file.
@@ -64,12 +68,9 @@ func openSQLite(t *testing.T, path string) store.Store {
 func startOn(t *testing.T, s store.Store, current string, previous ...string) *instance {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	var before []core.KeyProvider
-	for _, value := range previous {
-		before = append(before, provider(t, value))
-	}
+	keys := envKeys(t, current, previous...)
 	i := &instance{store: s}
-	i.ring = keyring.New(provider(t, current), s, &keyring.Options{Previous: before, Logger: log, NoAutoRewrap: true})
+	i.ring = keyring.New(keys.Provider(), s, &keyring.Options{Previous: keys.Previous(), Legacy: keys, Logger: log, NoAutoRewrap: true})
 	t.Cleanup(i.ring.Close)
 	if err := i.ring.Start(t.Context()); err != nil && !errors.Is(err, core.ErrKeyMismatch) {
 		t.Fatal(err)
@@ -78,7 +79,7 @@ func startOn(t *testing.T, s store.Store, current string, previous ...string) *i
 	i.resealer = rotation.NewResealer(s, s.Queue(log), i.credentials, rotation.ResealOptions{
 		Primary: func() envelope.KeyID { return i.ring.Status().Primary }, Logger: log, BatchRows: 10,
 	})
-	i.rotator = rotation.NewRotator(i.ring, s, i.credentials, i.resealer, before, false)
+	i.rotator = rotation.NewRotator(i.ring, s, i.credentials, i.resealer, keys.Previous(), false)
 	return i
 }
 
@@ -173,7 +174,7 @@ func TestBlocked(t *testing.T) {
 
 func kekID(t *testing.T, value string) core.KEKID {
 	t.Helper()
-	s, err := provider(t, value).Status(t.Context())
+	s, err := envKeys(t, value).Provider().Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

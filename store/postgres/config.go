@@ -47,6 +47,9 @@ type Config struct {
 	// MaxConns is the most connections that are held; at least 2. Zero is
 	// pool_max_conns in the URL, or else 16.
 	MaxConns int32
+	// Tracer, if not nil, is told of every statement: for tracing, and for tests
+	// that stop at one.
+	Tracer pgx.QueryTracer
 }
 
 var schemaPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_$]*$`)
@@ -102,6 +105,7 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	// one server connection to the next: descriptions are cached on our side, and
 	// every execution is one unnamed statement in one round trip.
 	conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	conn.Tracer = c.Tracer
 	return p, nil
 }
 
