@@ -121,7 +121,8 @@ func (r *Rotator) blockers(ctx context.Context, opts RotateOptions) ([]string, e
 		switch {
 		case !i.Live:
 		case len(i.KEKIDs) > 0 && !i.CanUse(kekID):
-			found = append(found, fmt.Sprintf("instance %s cannot use %s: configure it as this command is, restart it, and try again", i.Name(), kekID))
+			found = append(found, fmt.Sprintf("instance %s cannot use %s: configure it as this command is, restart it, and try again "+
+				"(one that was killed counts as live for %s)", i.Name(), kekID, fleet.LiveWindow))
 		case opts.Reseal && i.WritesLegacy:
 			found = append(found, fmt.Sprintf("instance %s writes legacy records (FOREST_EXECUTOR_WRITE_FORMAT=legacy), so that re-sealing would not end", i.Name()))
 		}

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -169,6 +170,15 @@ func launch(t *testing.T, cmd *exec.Cmd) *server {
 
 func (s *server) kill() {
 	_ = s.cmd.Cancel()
+	<-s.exited
+}
+
+// stop ends the service as an operator does, so that its row goes too.
+func (s *server) stop(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
 	<-s.exited
 }
 

@@ -28,16 +28,16 @@ type kmsVault struct {
 func newKMSVault(t *testing.T) *kmsVault {
 	t.Helper()
 	d := sqliteDatabase(t)
-	s := serve(t, d.env).ready(t)
+	s := serve(t, append(d.env, "DRAIN_GRACE=0s")).ready(t)
 	if got := s.deposit(t, 1, "old", "token"); got.status != http.StatusOK {
 		t.Fatalf("a deposit under the env key: %+v", got)
 	}
-	s.kill()
+	s.stop(t)
 	kms, key, uri, env := awsKey(t)
 	env = append(append(d.env, pluginsEnv(t)...), append(env, "FOREST_EXECUTOR_KEY_PROVIDER="+uri)...)
-	s = serve(t, env).ready(t)
+	s = serve(t, append(env, "DRAIN_GRACE=0s")).ready(t)
 	s.seals(t)
-	s.kill()
+	s.stop(t)
 	return &kmsVault{kms, key, env}
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	agelib "filippo.io/age"
@@ -21,12 +20,7 @@ import (
 func fill(t *testing.T, env []string, n int) {
 	t.Helper()
 	s := serve(t, append(env, "DRAIN_GRACE=0s")).ready(t)
-	defer func() {
-		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil { // a row of a killed one would live on
-			t.Fatal(err)
-		}
-		<-s.exited
-	}()
+	defer s.stop(t)
 	for i := range n {
 		if a := s.deposit(t, 1, fmt.Sprintf("server-%d", i), fmt.Sprintf("token-%d", i)); a.status != http.StatusNoContent && a.status != http.StatusOK && a.status != http.StatusCreated {
 			t.Fatalf("deposit: %d %s", a.status, a.body)

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	agelib "filippo.io/age"
+)
+
+// runbooks are the chapters of docs/operations.md that have commands, as one script
+// each.
+func runbooks(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	books := make(map[string]string)
+	for _, chapter := range strings.Split(string(text), "\n## ")[1:] {
+		title, body, _ := strings.Cut(chapter, "\n")
+		var script strings.Builder
+		for _, m := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(body, -1) {
+			script.WriteString(m[1])
+		}
+		if script.Len() > 0 {
+			books[title] = script.String()
+		}
+	}
+	return books
+}
+
+// situation is where a runbook begins, and what is looked at when it has ended.
+type situation struct {
+	env    []string          // the configuration of the instances
+	values map[string]string // what stands for what in the text
+	// after judges; out is what the commands printed.
+	after func(t *testing.T, out string)
+}
+
+const independent = "independent of the old key"
+
+// filledSQLite is a store under the test key with ten credentials.
+func filledSQLite(t *testing.T) *testDatabase {
+	d := sqliteDatabase(t)
+	fill(t, d.env, 10)
+	return d
+}
+
+func wants(parts ...string) func(*testing.T, string) {
+	return func(t *testing.T, out string) {
+		t.Helper()
+		for _, part := range parts {
+			if !strings.Contains(out, part) {
+				t.Errorf("the output lacks %q", part)
+			}
+		}
+	}
+}
+
+// Every runbook runs as it is written, and ends as it says.
+func TestRunbooks(t *testing.T) {
+	t.Parallel()
+	books := runbooks(t)
+	situations := map[string]func(t *testing.T) situation{
+		"Change the env key": func(t *testing.T) situation {
+			return situation{env: filledSQLite(t).env, after: wants("Nothing was written", independent, "ok         10")}
+		},
+		"The env key has leaked": func(t *testing.T) situation {
+			return situation{env: filledSQLite(t).env, after: wants(independent, "Revoke those tokens", "ok         10")}
+		},
+		"To AWS KMS":          awsSituation,
+		"To Vault":            vaultSituation,
+		"To Google Cloud KMS": gcpSituation,
+		"Back to the env key": func(t *testing.T) situation {
+			v := newKMSVault(t)
+			return situation{env: append(v.env, "AWS_ENDPOINT_URL_KMS="+v.kms.URL), after: wants(independent, "ok         2")}
+		},
+		"The key rotated in its KMS": func(t *testing.T) situation {
+			v := newKMSVault(t)
+			v.key.Rotate()
+			return situation{env: v.env, after: wants("1 wraps added", "removed", v.key.MaterialID())}
+		},
+		"The KMS does not answer": func(t *testing.T) situation {
+			v := newKMSVault(t)
+			v.kms.Fail("*", outage)
+			return situation{env: v.env, after: wants("unavailable", "unwrap")}
+		},
+		"The KMS key is scheduled for deletion": func(t *testing.T) situation {
+			v := newKMSVault(t)
+			v.key.ScheduleDeletion(time.Now().Add(7 * 24 * time.Hour))
+			if r := do(t, v.env, "key", "status"); !strings.Contains(r.stdout, "deletion") {
+				t.Errorf("key status says nothing of the deletion:\n%s", r.stdout)
+			}
+			v.key.SetState("Enabled") // what the operator's commands in AWS do
+			return situation{env: v.env, after: wants("ok    records")}
+		},
+		"The KMS key is lost": lostSituation,
+		"Restore a backup":    backupSituation,
+		"Upgrade legacy records": func(t *testing.T) situation {
+			d, _ := upstreamDatabase(t)
+			return situation{env: d.env, after: func(t *testing.T, out string) {
+				wants("Review them", "legacy is closed")(t, out)
+				if s := d.status(t, d.env); s.LegacyRecords != 0 || s.Legacy != "closed" {
+					t.Errorf("%d legacy records, legacy is %s", s.LegacyRecords, s.Legacy)
+				}
+			}}
+		},
+		"Back to upstream": func(t *testing.T) situation {
+			d := filledSQLite(t)
+			return situation{env: d.env, after: func(t *testing.T, out string) {
+				wants("Warning", "legacy     10")(t, out)
+				if s := d.status(t, d.env); s.LegacyRecords != 10 {
+					t.Errorf("%d legacy records", s.LegacyRecords)
+				}
+			}}
+		},
+		"A record does not open": func(t *testing.T) situation {
+			d := filledSQLite(t)
+			d.exec(t, "UPDATE "+d.table+" SET mcp_server_id = 'moved' WHERE mcp_server_id = 'server-3'")
+			return situation{env: d.env, after: wants("failed     1", "moved from another row")}
+		},
+	}
+	for title := range books {
+		if situations[title] == nil {
+			t.Errorf("nothing runs the runbook %q", title)
+		}
+	}
+	for title, prepare := range situations {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			script, ok := books[title]
+			if !ok {
+				t.Fatal("docs/operations.md has no such runbook")
+			}
+			s := prepare(t)
+			for from, to := range s.values {
+				if !strings.Contains(script, from) {
+					t.Fatalf("the runbook no longer says %s", from)
+				}
+				script = strings.ReplaceAll(script, from, to)
+			}
+			out, err := shell(t, append(s.env, "OLD_KEY="+testKey, "NEW_KEY="+otherKey), script).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s\n%s", err, script, out)
+			}
+			if s.after(t, string(out)); t.Failed() {
+				t.Logf("%s", out)
+			}
+		})
+	}
+}
+
+func awsSituation(t *testing.T) situation {
+	d := filledSQLite(t)
+	server, _, _, aws := awsKey(t)
+	env := append(append(d.env, pluginsEnv(t)...), append(aws, "AWS_ENDPOINT_URL_KMS="+server.URL)...)
+	return situation{env: env, after: wants("unwrap: p50", independent, "ok         10")}
+}
+
+func vaultSituation(t *testing.T) situation {
+	uri, ok := vaultKey(t)
+	if !ok {
+		t.Skip("without Vault: LOCKWOOD_TEST_REQUIRE_SERVERS=1 builds it")
+	}
+	return situation{
+		env:    append(filledSQLite(t).env, pluginsEnv(t)...),
+		values: map[string]string{"vault://vault.example.com:8200/transit/keys/forest?auth=token&token_file=/etc/lockwood/vault-token": uri},
+		after:  wants("unwrap: p50", independent, "ok         10"),
+	}
+}
+
+func gcpSituation(t *testing.T) situation {
+	_, uri := gcpKey(t)
+	return situation{
+		env:    append(filledSQLite(t).env, pluginsEnv(t)...),
+		values: map[string]string{"gcpkms:///projects/P/locations/L/keyRings/R/cryptoKeys/K": uri},
+		after:  wants("unwrap: p50", independent, "ok         10"),
+	}
+}
+
+// lostSituation is a store whose KEK is in AWS KMS; before the day it is there.
+func lostSituation(t *testing.T) situation {
+	identity, err := agelib.GenerateX25519Identity()
+	if err != nil {
+		t.Skip("FIPS 140-only mode allows no age identity, by design:", err)
+	}
+	file := filepath.Join(t.TempDir(), "recovery.txt")
+	if err := os.WriteFile(file, []byte(identity.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v := newKMSVault(t)
+	// Nothing but the KMS key unwraps from here on.
+	env := without(v.env, "FOREST_EXECUTOR_ENCRYPTION_KEY")
+	if r := do(t, v.env, "key", "prune"); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	return situation{
+		env:    append(env, "RECIPIENT="+identity.Recipient().String()),
+		values: map[string]string{"recovery.txt": file},
+		after:  wants("can be recovered through age:", "recovered through age:", independent, "ok         2"),
+	}
+}
+
+func without(env []string, name string) []string {
+	var kept []string
+	for _, e := range env {
+		if !strings.HasPrefix(e, name+"=") {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+// backupSituation is a copy of a database from before a rotation, which destroyed
+// the data key that the copy holds.
+func backupSituation(t *testing.T) situation {
+	d := filledSQLite(t)
+	path := strings.TrimPrefix(d.url, "sqlite:")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := do(t, d.changedKey(), "key", "rotate", "--reseal", "--wait"); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	if err := os.WriteFile(path+".backup", text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	restored := &testDatabase{env: keysOf("sqlite:" + path + ".backup")}
+	return situation{env: restored.changedKey(), after: func(t *testing.T, out string) {
+		wants("WRAPPED UNDER", independent)(t, out)
+		if report := verify(t, restored.with("FOREST_EXECUTOR_ENCRYPTION_KEY="+otherKey), exitOK); report.OK != 10 {
+			t.Errorf("%+v", report)
+		}
+	}}
+}
