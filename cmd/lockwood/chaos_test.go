@@ -259,7 +259,9 @@ func (c *chaos) place(t *testing.T, i int, env []string) {
 	s.s.Store(c.start(t, env).ready(t))
 }
 
-func (c *chaos) start(t *testing.T, env []string) *server { return serve(t, append(env, "LOG_LEVEL=info")) }
+func (c *chaos) start(t *testing.T, env []string) *server {
+	return serve(t, append(env, "LOG_LEVEL=info"))
+}
 
 // use is what the users do all the while. Each user is one goroutine's.
 func (c *chaos) use(t *testing.T) {
@@ -294,6 +296,9 @@ func (c *chaos) step(t *testing.T, user int64, name string, n int) {
 		got = s.call(t, user, "DELETE", "/mcp-oauth-credentials/"+name, "")
 	default:
 		got = s.deposit(t, user, name, token)
+	}
+	if got.status != done {
+		<-time.After(20 * time.Millisecond) // an instance that is gone refuses quickly
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
