@@ -29,9 +29,10 @@ func command(ctx context.Context) error {
 		return baseline.Main(ctx)
 	}
 	short := flag.Bool("short", false, "measure less, for CI: the figures are rougher")
-	only := flag.String("only", "", "measure only this: sealing, deposits, startup or plugin")
+	only := flag.String("only", "", "measure only this: sealing, deposits, scale, startup or plugin")
+	records := flag.Int("records", 100_000, "how many credentials the part scale fills PostgreSQL with")
 	flag.Parse()
-	b, err := newBench(*short, *only)
+	b, err := newBench(*short, *only, *records)
 	if err != nil {
 		return err
 	}

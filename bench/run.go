@@ -14,6 +14,7 @@ import (
 	"github.com/lockwood-kms/lockwood/bench/deposits"
 	"github.com/lockwood-kms/lockwood/bench/measure"
 	"github.com/lockwood-kms/lockwood/bench/plugin"
+	"github.com/lockwood-kms/lockwood/bench/scale"
 	"github.com/lockwood-kms/lockwood/bench/sealing"
 	"github.com/lockwood-kms/lockwood/bench/server"
 	"github.com/lockwood-kms/lockwood/bench/startup"
@@ -30,12 +31,14 @@ type part struct {
 type bench struct{ parts []part }
 
 // newBench returns a run of the part named only, or of all.
-func newBench(short bool, only string) (*bench, error) {
+func newBench(short bool, only string, records int) (*bench, error) {
 	sealPlan := measure.Plan{Rounds: 21, Window: 20 * time.Millisecond}
 	depositPlan := measure.Plan{Rounds: 11, Window: 3 * time.Second}
 	pluginPlan := measure.Plan{Rounds: 21, Window: 200 * time.Millisecond}
+	scalePlan := scale.Plan{Records: records, SQLiteRecords: min(records, 100_000), Rounds: 3, Deposits: 10_000}
 	starts := 15
 	if short {
+		scalePlan = scale.Plan{Records: min(records, 20_000), SQLiteRecords: 10_000, Rounds: 3}
 		sealPlan = measure.Plan{Rounds: 9, Window: 5 * time.Millisecond}
 		depositPlan = measure.Plan{Rounds: 3, Window: time.Second}
 		pluginPlan = measure.Plan{Rounds: 9, Window: 50 * time.Millisecond}
@@ -48,6 +51,9 @@ func newBench(short bool, only string) (*bench, error) {
 		{"deposits", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
 			return deposits.Run(ctx, depositPlan, binary, dir)
 		}},
+		{"scale", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
+			return scale.Run(ctx, scalePlan, binary, dir)
+		}},
 		{"startup", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
 			t, err := startup.Run(ctx, starts, binary, dir)
 			return []*measure.Table{t}, err
@@ -59,7 +65,7 @@ func newBench(short bool, only string) (*bench, error) {
 	if only != "" {
 		parts = slices.DeleteFunc(parts, func(p part) bool { return p.name != only })
 		if len(parts) == 0 {
-			return nil, fmt.Errorf("there is nothing called %q to measure; want sealing, deposits, startup or plugin", only)
+			return nil, fmt.Errorf("there is nothing called %q to measure; want sealing, deposits, scale, startup or plugin", only)
 		}
 	}
 	return &bench{parts}, nil

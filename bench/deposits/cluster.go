@@ -88,3 +88,10 @@ func (h *host) end() {
 		f()
 	}
 }
+
+// WithDatabase runs use with the URL of an empty database on a PostgreSQL as in
+// production, which is gone afterwards. It returns ErrNoServer where PostgreSQL is
+// not installed.
+func WithDatabase(use func(url string) error) error {
+	return withCluster(func(h *host, c *pgtest.Cluster) error { return use(c.NewDatabase(h)) })
+}

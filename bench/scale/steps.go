@@ -1,0 +1,286 @@
+package scale
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lockwood-kms/lockwood/bench/load"
+	"github.com/lockwood-kms/lockwood/bench/measure"
+	"github.com/lockwood-kms/lockwood/bench/server"
+	"github.com/lockwood-kms/lockwood/providers/envkey"
+)
+
+// steps measures what does not depend on the records, and reading them all.
+func (v *vault) steps(ctx context.Context, _ Plan) (*measure.Table, error) {
+	t := &measure.Table{Title: "The other steps", Header: []string{"step", "records", "seconds", "figure", "bound", ""}}
+	v.keys = append(v.keys, envkey.Generate())
+	swap, err := v.do(ctx, "key", "rewrap")
+	if err != nil {
+		return nil, err
+	}
+	t.Add("swap of the KEK: key rewrap", fmt.Sprint(v.records), seconds(swap.took), "whole command", fmt.Sprintf("< %v", mostSwap), measure.Verdict(swap.took < mostSwap))
+	rotate, err := v.do(ctx, "key", "rotate")
+	if err != nil {
+		return nil, err
+	}
+	t.Add("key rotate, which counts all records for its report", fmt.Sprint(v.records), seconds(rotate.took), "", "", "")
+
+	conn, err := pgx.Connect(ctx, v.url)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(ctx)
+	var read, verify measure.Sample
+	for range 3 {
+		rate, err := bareRead(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		read = append(read, rate)
+		o, err := v.do(ctx, "credentials", "verify")
+		if err != nil {
+			return nil, err
+		}
+		verify = append(verify, float64(v.records)/o.took.Seconds())
+	}
+	least := min(leastVerify, leastOfRead*read.Median())
+	t.Add("bare read of the same rows", fmt.Sprint(v.records), seconds(time.Duration(float64(v.records)/read.Median()*1e9)), fmt.Sprintf("%.0f rows/s", read.Median()), "", "")
+	t.Add("credentials verify", fmt.Sprint(v.records), seconds(time.Duration(float64(v.records)/verify.Median()*1e9)),
+		fmt.Sprintf("%.0f records/s", verify.Median()), fmt.Sprintf("≥ %.0f", least), measure.Verdict(verify.Median() >= least))
+	return t, nil
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f", d.Seconds()) }
+
+// bareRead reads every row and returns the rows a second.
+func bareRead(ctx context.Context, conn *pgx.Conn) (float64, error) {
+	began, n := time.Now(), 0
+	rows, err := conn.Query(ctx, "SELECT id, user_id, mcp_server_id, refresh_token_enc, client_id, client_secret_enc, client_secret_expires_at, "+
+		"token_endpoint, token_endpoint_auth_method, scopes, created_at, updated_at FROM "+table+" ORDER BY id")
+	if err != nil {
+		return 0, err
+	}
+	for rows.Next() {
+		n++
+	}
+	return float64(n) / time.Since(began).Seconds(), rows.Err()
+}
+
+// feel measures what deposits feel of a re-seal whose rate is limited: without,
+// with and without it.
+func (v *vault) feel(ctx context.Context, plan Plan) (*measure.Table, error) {
+	if plan.Deposits == 0 {
+		return nil, nil
+	}
+	p, err := server.Start(ctx, v.dir, v.env(), v.binary, "serve")
+	if err != nil {
+		return nil, err
+	}
+	defer p.Stop()
+	first, err := load.Deposit(v.secret, 1, "first")
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Await(func() bool { return load.Accepted(p.Addr, first) }); err != nil {
+		return nil, err
+	}
+	t := &measure.Table{
+		Title:  "Deposits while records are sealed anew at a limited rate",
+		Header: []string{"side", "deposits", "p50, ms", "p99, ms", "over idle", "bound", ""},
+		Notes:  []string{fmt.Sprintf("8 clients at 400 deposits a second in all; the re-seal at 1,000 rows a second over instance and command, %d records in the store.", v.records)},
+	}
+	var idle []float64
+	for _, side := range []string{"idle", "re-seal", "idle again"} {
+		stop := func() error { return nil }
+		if side == "re-seal" {
+			if stop, err = v.background(ctx); err != nil {
+				return nil, err
+			}
+		}
+		took, err := v.deposits(p.Addr, plan.Deposits)
+		if stopErr := stop(); err == nil {
+			err = stopErr
+		}
+		if err != nil {
+			return nil, err
+		}
+		p50, p99 := took[len(took)/2], took[len(took)*99/100]
+		if side != "re-seal" {
+			idle = append(idle, p99.Seconds())
+		}
+		t.Add(side, fmt.Sprint(len(took)), millis(p50), millis(p99), "", "", "")
+	}
+	mean := (idle[0] + idle[1]) / 2
+	busy, _ := strconv.ParseFloat(t.Rows[1][3], 64)
+	over := busy / 1000 / mean
+	t.Rows[1][4], t.Rows[1][5], t.Rows[1][6] = fmt.Sprintf("%.2f", over), fmt.Sprintf("≤ %.1f", mostP99), measure.Verdict(over <= mostP99)
+	return t, nil
+}
+
+func millis(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
+
+// background begins a re-seal, and returns what ends it.
+func (v *vault) background(ctx context.Context) (stop func() error, err error) {
+	if _, err := v.do(ctx, "key", "roll"); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, v.binary, "credentials", "reseal", "--max-rate", "1000")
+	cmd.Dir, cmd.Env = v.dir, v.env()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() error {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		return nil
+	}, nil
+}
+
+// deposits makes n deposits at an even pace and returns how long each took,
+// ascending.
+func (v *vault) deposits(addr string, n int) ([]time.Duration, error) {
+	const clients, rate = 8, 400
+	var mu sync.Mutex
+	var all []time.Duration
+	var failed error
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Go(func() {
+			took, err := v.client(addr, c, n/clients, time.Second*clients/rate)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took...)
+			if err != nil {
+				failed = err
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(all)
+	return all, failed
+}
+
+func (v *vault) client(addr string, c, n int, every time.Duration) ([]time.Duration, error) {
+	conn, err := load.Dial(addr)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	var took []time.Duration
+	next := time.Now().Add(every * time.Duration(c) / 8)
+	for i := range n {
+		request, err := load.Deposit(v.secret, 10+c*1000+i%500, "server")
+		if err != nil {
+			return nil, err
+		}
+		time.Sleep(time.Until(next))
+		began := time.Now()
+		status, err := conn.Do(request)
+		if err != nil || status != 200 {
+			return took, fmt.Errorf("a deposit was answered %d: %w", status, err)
+		}
+		took = append(took, time.Since(began))
+		next = next.Add(every)
+	}
+	return took, nil
+}
+
+// fillSQLite is fill for SQLite.
+func (v *vault) fillSQLite(ctx context.Context, n int, columns []string, next func(int) ([]any, error)) error {
+	rows := make([][]any, n) // before the transaction, in which the ring could reserve no seals
+	for i := range rows {
+		var err error
+		if rows[i], err = next(i); err != nil {
+			return err
+		}
+	}
+	db, err := sql.Open("sqlite3", "file:"+strings.TrimPrefix(v.url, "sqlite:")+"?_timefmt=2006-01-02T15:04:05.000Z")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	statement, err := tx.PrepareContext(ctx, "INSERT INTO ai_mcp_oauth_credentials ("+strings.Join(columns, ", ")+") VALUES (?, ?, ?, ?, ?, ?)")
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if _, err := statement.ExecContext(ctx, row...); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// resealSQLite is reseal for SQLite, which leaves a cell alone whose content does
+// not change: the limit writes other bytes of the same length.
+func (v *vault) resealSQLite(ctx context.Context, plan Plan, path string) (*measure.Table, error) {
+	t := resealTable("SQLite", plan.Rounds, "UPDATE … SET c = other bytes of the same length, in transactions of 5,000 rows, a statement for each row, on a fresh copy of the file's table")
+	db, err := sql.Open("sqlite3", "file:"+path+".limit?_pragma=journal_mode(wal)&_pragma=synchronous(full)")
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	var limit, ours measure.Sample
+	var memory int64
+	for range plan.Rounds {
+		rate, err := v.limitSQLite(ctx, db)
+		if err != nil {
+			return nil, err
+		}
+		limit = append(limit, rate)
+		rate, rss, err := v.resealOnce(ctx)
+		if err != nil {
+			return nil, err
+		}
+		ours, memory = append(ours, rate), max(memory, rss)
+	}
+	addReseal(t, v.records, limit, ours, memory, leastResealSQLite)
+	return t, nil
+}
+
+func (v *vault) limitSQLite(ctx context.Context, db *sql.DB) (float64, error) {
+	size := tokenSize + 48 // header, nonce and tag
+	for _, s := range []string{
+		"DROP TABLE IF EXISTS t", "CREATE TABLE t (id INTEGER PRIMARY KEY, c BLOB)",
+		fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO t SELECT i, randomblob(%d) FROM n", v.records, size),
+	} {
+		if _, err := db.ExecContext(ctx, s); err != nil {
+			return 0, err
+		}
+	}
+	began := time.Now()
+	for from := 1; from <= v.records; from += batchRows {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return 0, err
+		}
+		statement, err := tx.PrepareContext(ctx, fmt.Sprintf("UPDATE t SET c = CAST(x'4c4b5731' || randomblob(%d) AS BLOB) WHERE id = ?", size-4))
+		if err != nil {
+			return 0, err
+		}
+		for id := from; id < from+batchRows && id <= v.records; id++ {
+			if _, err := statement.ExecContext(ctx, id); err != nil {
+				return 0, err
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			return 0, err
+		}
+	}
+	return float64(v.records) / time.Since(began).Seconds(), nil
+}
