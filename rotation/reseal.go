@@ -17,7 +17,7 @@ import (
 
 const (
 	// rangeRows is how many stale rows make a range.
-	rangeRows = 10_000
+	rangeRows = 50_000
 	// planPage is how many ranges are put into the queue at a time.
 	planPage = 50
 	// followInterval is how often an instance looks whether a re-seal is under way.
@@ -202,17 +202,51 @@ func (r *Resealer) WorkRange(ctx context.Context, rng Range) error {
 	if !ok || run.ID != rng.RunID || run.Ended {
 		return ErrSuperseded
 	}
-	for after := rng.After; after < rng.Last; {
-		rows, err := r.store.ScanStale(ctx, run.Target, after, rng.Last, r.batchRows(&run))
-		if err != nil || len(rows) == 0 {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batches := make(chan sealedBatch)
+	go r.sealAhead(ctx, &run, rng, batches)
+	for b := range batches {
+		if b.err != nil {
+			return b.err
+		}
+		if _, err := r.store.Reseal(ctx, b.batch); err != nil {
 			return err
 		}
-		if _, err := r.resealRows(ctx, &run, rows); err != nil {
-			return err
-		}
-		after = rows[len(rows)-1].ID
 	}
 	return nil
+}
+
+// sealedBatch is a batch to be written, or why there is none.
+type sealedBatch struct {
+	batch  Batch
+	failed []credential.Failure
+	err    error
+}
+
+// sealAhead reads and seals batch after batch of a range, one ahead of what is
+// being written, until ctx ends.
+func (r *Resealer) sealAhead(ctx context.Context, run *Run, rng Range, batches chan<- sealedBatch) {
+	defer close(batches)
+	for after := rng.After; after < rng.Last; {
+		rows, err := r.store.ScanStale(ctx, run.Target, after, rng.Last, r.batchRows(run))
+		if err == nil && len(rows) == 0 {
+			return
+		}
+		var b sealedBatch
+		if b.err = err; err == nil {
+			b = r.sealRows(ctx, run, rows)
+			after = rows[len(rows)-1].ID
+		}
+		select {
+		case batches <- b:
+		case <-ctx.Done():
+			return
+		}
+		if b.err != nil {
+			return
+		}
+	}
 }
 
 func (r *Resealer) batchRows(run *Run) int {
@@ -224,13 +258,27 @@ func (r *Resealer) batchRows(run *Run) int {
 
 // resealRows seals rows anew and writes them, and returns those that do not open.
 func (r *Resealer) resealRows(ctx context.Context, run *Run, rows []credential.Row) ([]credential.Failure, error) {
-	if !run.Target.IsZero() && r.opts.Primary() != run.Target {
-		return nil, errBehind
+	b := r.sealRows(ctx, run, rows)
+	if b.err != nil {
+		return nil, b.err
 	}
-	if pause, err := r.store.Pace(ctx, run.ID, len(rows)); err != nil {
-		return nil, err
-	} else if !sleep(ctx, pause) {
-		return nil, fmt.Errorf("pacing: %w", context.Cause(ctx))
+	_, err := r.store.Reseal(ctx, b.batch)
+	return b.failed, err
+}
+
+// sealRows seals rows anew, at the pace of the run.
+func (r *Resealer) sealRows(ctx context.Context, run *Run, rows []credential.Row) sealedBatch {
+	if !run.Target.IsZero() && r.opts.Primary() != run.Target {
+		return sealedBatch{err: errBehind}
+	}
+	if run.MaxRate > 0 {
+		pause, err := r.store.Pace(ctx, run.ID, len(rows))
+		if err == nil && !sleep(ctx, pause) {
+			err = fmt.Errorf("pacing: %w", context.Cause(ctx))
+		}
+		if err != nil {
+			return sealedBatch{err: err}
+		}
 	}
 	batch := Batch{RunID: run.ID, Under: run.Target, Rows: make([]Replacement, 0, len(rows))}
 	var failed []credential.Failure
@@ -241,16 +289,15 @@ func (r *Resealer) resealRows(ctx context.Context, run *Run, rows []credential.R
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return sealedBatch{err: err}
 		}
 		if under != run.Target {
-			return nil, errBehind
+			return sealedBatch{err: errBehind}
 		}
 		batch.Rows = append(batch.Rows, Replacement{Old: &rows[i], New: fresh})
 	}
 	batch.Failed = int64(len(failed))
-	_, err := r.store.Reseal(ctx, batch)
-	return failed, err
+	return sealedBatch{batch: batch, failed: failed}
 }
 
 // columnOf names the column whose record did not open.

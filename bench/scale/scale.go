@@ -41,7 +41,7 @@ const (
 )
 
 const (
-	tokenSize = 600 // bytes of a refresh token
+	tokenSize = 1 << 10 // bytes of a refresh token
 	batchRows = 5000
 	table     = "forest.ai_mcp_oauth_credentials"
 )

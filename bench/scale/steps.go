@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -228,17 +229,11 @@ func (v *vault) fillSQLite(ctx context.Context, n int, columns []string, next fu
 // resealSQLite is reseal for SQLite, which leaves a cell alone whose content does
 // not change: the limit writes other bytes of the same length.
 func (v *vault) resealSQLite(ctx context.Context, plan Plan, path string) (*measure.Table, error) {
-	t := resealTable("SQLite", plan.Rounds, "UPDATE … SET c = other bytes of the same length, in transactions of 5,000 rows, a statement for each row, on a fresh copy of the file's table")
-	db, err := sql.Open("sqlite3", "file:"+path+".limit?_pragma=journal_mode(wal)&_pragma=synchronous(full)")
-	if err != nil {
-		return nil, err
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1)
+	t := resealTable("SQLite", plan.Rounds, "UPDATE … SET c = other bytes of the same length, in transactions of 5,000 rows, a statement for each row, on a fresh copy of the file")
 	var limit, ours measure.Sample
 	var memory int64
 	for range plan.Rounds {
-		rate, err := v.limitSQLite(ctx, db)
+		rate, err := v.limitSQLite(ctx, path)
 		if err != nil {
 			return nil, err
 		}
@@ -253,34 +248,53 @@ func (v *vault) resealSQLite(ctx context.Context, plan Plan, path string) (*meas
 	return t, nil
 }
 
-func (v *vault) limitSQLite(ctx context.Context, db *sql.DB) (float64, error) {
-	size := tokenSize + 48 // header, nonce and tag
-	for _, s := range []string{
-		"DROP TABLE IF EXISTS t", "CREATE TABLE t (id INTEGER PRIMARY KEY, c BLOB)",
-		fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO t SELECT i, randomblob(%d) FROM n", v.records, size),
-	} {
-		if _, err := db.ExecContext(ctx, s); err != nil {
-			return 0, err
-		}
+// limitSQLite rewrites a fresh copy of the file, under the settings of the store.
+func (v *vault) limitSQLite(ctx context.Context, path string) (float64, error) {
+	if err := v.copySQLite(ctx, path); err != nil {
+		return 0, err
 	}
+	db, err := sql.Open("sqlite3", "file:"+path+".limit?_pragma=journal_mode(wal)&_pragma=synchronous(full)&_pragma=secure_delete(on)")
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
 	began := time.Now()
 	for from := 1; from <= v.records; from += batchRows {
-		tx, err := db.BeginTx(ctx, nil)
-		if err != nil {
-			return 0, err
-		}
-		statement, err := tx.PrepareContext(ctx, fmt.Sprintf("UPDATE t SET c = CAST(x'4c4b5731' || randomblob(%d) AS BLOB) WHERE id = ?", size-4))
-		if err != nil {
-			return 0, err
-		}
-		for id := from; id < from+batchRows && id <= v.records; id++ {
-			if _, err := statement.ExecContext(ctx, id); err != nil {
-				return 0, err
-			}
-		}
-		if err := tx.Commit(); err != nil {
+		if err := v.rewrite(ctx, db, from); err != nil {
 			return 0, err
 		}
 	}
 	return float64(v.records) / time.Since(began).Seconds(), nil
+}
+
+func (v *vault) copySQLite(ctx context.Context, path string) error {
+	for _, old := range []string{".limit", ".limit-wal", ".limit-shm"} {
+		_ = os.Remove(path + old)
+	}
+	db, err := sql.Open("sqlite3", "file:"+path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.ExecContext(ctx, "VACUUM INTO ?", path+".limit")
+	return err
+}
+
+// rewrite gives the rows of one batch other records.
+func (v *vault) rewrite(ctx context.Context, db *sql.DB, from int) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	statement, err := tx.PrepareContext(ctx, fmt.Sprintf("UPDATE ai_mcp_oauth_credentials SET refresh_token_enc = CAST(x'4c4b5731' || randomblob(%d) AS BLOB) WHERE id = ?", tokenSize+44))
+	if err != nil {
+		return err
+	}
+	for id := from; id < from+batchRows && id <= v.records; id++ {
+		if _, err := statement.ExecContext(ctx, id); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
 }
