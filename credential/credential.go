@@ -44,6 +44,9 @@ type Row struct {
 	Metadata
 	RefreshTokenEnc []byte
 	ClientSecretEnc []byte // nil if there is no client secret
+	// Revision is the store's own mark of this version of the row, if it sets one:
+	// whatever is written to the row makes another. It is for rotation.
+	Revision [2]uint64
 }
 
 // Credential is an opened credential.

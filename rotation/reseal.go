@@ -312,6 +312,13 @@ func columnOf(err error) string {
 // done: deposited under the old data key meanwhile, or left by a worker that was
 // lost. It ends the run, and returns the records that do not open.
 func (r *Resealer) Mop(ctx context.Context, run Run, progress func(Run)) ([]credential.Failure, error) {
+	_, rows, err := r.store.CutStale(ctx, run.Target, -1<<63, 1)
+	if err != nil {
+		return nil, err
+	}
+	if rows == 0 {
+		return nil, r.store.EndRun(ctx, run.ID)
+	}
 	for {
 		before, ok, err := r.store.CurrentRun(ctx)
 		if err != nil {

@@ -70,9 +70,9 @@ type Store interface {
 	ScanStale(ctx context.Context, target Target, after, last int64, limit int) ([]credential.Row, error)
 
 	// Reseal writes the new records of b in one transaction, and returns how many
-	// rows took them. A row whose records are no longer exactly the old ones, or
-	// that is gone, is left alone and counted as skipped; no other column changes,
-	// updated_at included. The data key b.Under is locked as by
+	// rows took them. The old rows are as the store returned them; one that is not
+	// exactly that any more, or is gone, is left alone and counted as skipped. No
+	// other column changes, updated_at included. The data key b.Under is locked as by
 	// credential.Store.Upsert: if it is not enabled, nothing is written and
 	// keyring.ErrNotEnabled is returned. The counts are added to the run, and if
 	// it is not the current one, or has ended, nothing is written and

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
@@ -86,8 +87,11 @@ func (s *Store) count(ctx context.Context, t records.Table, tally *records.Tally
 }
 
 func scanRow(row pgx.CollectableRow) (r credential.Row, err error) {
+	var place pgtype.TID
+	var writer uint32
 	err = row.Scan(&r.ID, &r.UserID, &r.MCPServerID, &r.RefreshTokenEnc, &r.ClientID, &r.ClientSecretEnc,
-		&r.ClientSecretExpiresAt, &r.TokenEndpoint, &r.TokenEndpointAuthMethod, &r.Scopes, &r.CreatedAt, &r.UpdatedAt)
+		&r.ClientSecretExpiresAt, &r.TokenEndpoint, &r.TokenEndpointAuthMethod, &r.Scopes, &r.CreatedAt, &r.UpdatedAt, &place, &writer)
+	r.Revision = [2]uint64{uint64(place.BlockNumber)<<16 | uint64(place.OffsetNumber), uint64(writer)}
 	r.HasClientSecret = r.ClientSecretEnc != nil
 	inUTC(&r.Metadata)
 	return r, err

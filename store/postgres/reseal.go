@@ -3,10 +3,10 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/lockwood-kms/lockwood/rotation"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
@@ -22,6 +22,11 @@ var resealTable = pgx.Identifier{"pg_temp", "lockwood_resealed"}
 // The batch goes by COPY into a temporary table and from there, by one UPDATE,
 // into its rows. A statement for each row is slower by far, and arrays as
 // parameters would have to be in memory once more.
+//
+// That a row is as it was read is known from where its version lies and from the
+// transaction that wrote it (ctid and xmin, PostgreSQL manual, section 5.5, "System
+// Columns"): any write makes another version, which these do not name. So the old
+// records need not go back to the database, and a row is found without an index.
 func (s *Store) Reseal(ctx context.Context, b rotation.Batch) (written int64, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if len(b.Rows) > 0 {
@@ -56,7 +61,7 @@ func (s *Store) resealRows(ctx context.Context, tx pgx.Tx, b rotation.Batch) (wr
 			return 0, err
 		}
 	}
-	tag, err := tx.Exec(ctx, s.resealUpdate, b.Rows[0].Old.ID, b.Rows[len(b.Rows)-1].Old.ID)
+	tag, err := tx.Exec(ctx, s.resealUpdate)
 	return tag.RowsAffected(), err
 }
 
@@ -78,12 +83,12 @@ func (s *Store) makeResealTable(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// resealColumns are the columns of the temporary table: the ID and, for each
-// column of records, the old and the new one.
+// resealColumns are the columns of the temporary table: the ID, which version of
+// the row was read, and the new records.
 func resealColumns(columns []string) []string {
-	names := []string{"id"}
+	names := []string{"id", "place", "writer"}
 	for _, c := range columns {
-		names = append(names, "old_"+c, "new_"+c)
+		names = append(names, "new_"+c)
 	}
 	return names
 }
@@ -96,7 +101,7 @@ type resealSource struct {
 }
 
 func newResealSource(columns []string, rows []rotation.Replacement) *resealSource {
-	return &resealSource{columns: columns, rows: rows, values: make([]any, 1+2*len(columns))}
+	return &resealSource{columns: columns, rows: rows, values: make([]any, 3+len(columns))}
 }
 
 // Next implements pgx.CopyFromSource.
@@ -106,9 +111,12 @@ func (r *resealSource) Next() bool {
 	}
 	row := r.rows[0]
 	r.rows = r.rows[1:]
+	place, writer := row.Old.Revision[0], row.Old.Revision[1]
 	r.values[0] = row.Old.ID
+	r.values[1] = pgtype.TID{BlockNumber: uint32(place >> 16), OffsetNumber: uint16(place), Valid: true}
+	r.values[2] = uint32(writer)
 	for i, c := range r.columns {
-		r.values[1+2*i], r.values[2+2*i] = row.Old.Record(c), row.New.Record(c)
+		r.values[3+i] = row.New.Record(c)
 	}
 	return true
 }
@@ -124,22 +132,22 @@ func (r *resealSource) Err() error { return nil }
 func resealSQL(d records.Dialect, t records.Table) (create, update string) {
 	table := resealTable.Sanitize()
 	names := resealColumns(t.Columns)
-	var definitions, storage, set, unchanged []string
-	for _, name := range names[1:] {
+	definitions := []string{"id bigint", "place tid", "writer xid"}
+	var storage, set []string
+	for _, name := range names[3:] {
 		definitions = append(definitions, name+" bytea")
 		storage = append(storage, "ALTER COLUMN "+name+" SET STORAGE EXTERNAL")
 	}
 	for _, c := range t.Columns {
 		set = append(set, c+" = r.new_"+c)
-		unchanged = append(unchanged, " AND c."+c+" IS NOT DISTINCT FROM r.old_"+c)
 	}
 	create = strings.Join([]string{
 		"SET LOCAL enable_hashjoin = off",
 		"SET LOCAL enable_mergejoin = off",
-		"CREATE TEMPORARY TABLE " + table + " (" + strings.Join(slices.Concat([]string{"id bigint"}, definitions), ", ") + ") WITH (toast_tuple_target = 8160) ON COMMIT DROP",
+		"CREATE TEMPORARY TABLE " + table + " (" + strings.Join(definitions, ", ") + ") WITH (toast_tuple_target = 8160) ON COMMIT DROP",
 		"ALTER TABLE " + table + " " + strings.Join(storage, ", "),
 	}, "; ")
 	update = "UPDATE " + d.Schema + t.Name + " AS c SET " + strings.Join(set, ", ") + " FROM " + table + " AS r" +
-		" WHERE c.id = r.id AND c.id BETWEEN $1::bigint AND $2::bigint" + strings.Join(unchanged, "")
+		" WHERE c.ctid = r.place AND c.xmin = r.writer AND c.id = r.id"
 	return create, update
 }

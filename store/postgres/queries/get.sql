@@ -1,4 +1,4 @@
 SELECT id, user_id, mcp_server_id, refresh_token_enc, client_id, client_secret_enc, client_secret_expires_at,
-    token_endpoint, token_endpoint_auth_method, scopes, created_at, updated_at
+    token_endpoint, token_endpoint_auth_method, scopes, created_at, updated_at, ctid, xmin
 FROM {{schema}}.ai_mcp_oauth_credentials
 WHERE user_id = $1::bigint AND mcp_server_id = $2::text
