@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -18,6 +19,9 @@ import (
 const (
 	// rangeRows is how many stale rows make a range.
 	rangeRows = 50_000
+	// writers is how many batches of a range are written at the same time: one is
+	// on its way to the database while the other is put in place there.
+	writers = 2
 	// planPage is how many ranges are put into the queue at a time.
 	planPage = 50
 	// followInterval is how often an instance looks whether a re-seal is under way.
@@ -202,19 +206,31 @@ func (r *Resealer) WorkRange(ctx context.Context, rng Range) error {
 	if !ok || run.ID != rng.RunID || run.Ended {
 		return ErrSuperseded
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	batches := make(chan sealedBatch)
 	go r.sealAhead(ctx, &run, rng, batches)
-	for b := range batches {
-		if b.err != nil {
-			return b.err
-		}
-		if _, err := r.store.Reseal(ctx, b.batch); err != nil {
-			return err
-		}
+	var all sync.WaitGroup
+	for range writers {
+		all.Go(func() {
+			for b := range batches {
+				if err := r.write(ctx, b); err != nil {
+					fail(err)
+				}
+			}
+		})
 	}
-	return nil
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// write writes a batch, unless it could not be sealed.
+func (r *Resealer) write(ctx context.Context, b sealedBatch) error {
+	if b.err != nil {
+		return b.err
+	}
+	_, err := r.store.Reseal(ctx, b.batch)
+	return err
 }
 
 // sealedBatch is a batch to be written, or why there is none.
