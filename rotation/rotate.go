@@ -212,11 +212,10 @@ func (r *Rotator) renew(ctx context.Context, report *Report, opts RotateOptions)
 	if err := r.save(ctx, report); err != nil {
 		return err
 	}
-	if err := r.destroyOld(ctx, report); err != nil {
+	if report.Verified, err = r.credentials.Verify(ctx, nil); err != nil {
 		return err
 	}
-	report.Verified, err = r.credentials.Verify(ctx, nil)
-	return err
+	return r.destroyOld(ctx, report)
 }
 
 // add adds what an earlier attempt of the same rotation did.
