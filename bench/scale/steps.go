@@ -218,6 +218,7 @@ func (v *vault) fillSQLite(ctx context.Context, n int, columns []string, next fu
 	if err != nil {
 		return err
 	}
+	defer statement.Close()
 	for _, row := range rows {
 		if _, err := statement.ExecContext(ctx, row...); err != nil {
 			return err
@@ -291,6 +292,7 @@ func (v *vault) rewrite(ctx context.Context, db *sql.DB, from int) error {
 	if err != nil {
 		return err
 	}
+	defer statement.Close()
 	for id := from; id < from+batchRows && id <= v.records; id++ {
 		if _, err := statement.ExecContext(ctx, id); err != nil {
 			return err
