@@ -22,6 +22,7 @@ type answer struct {
 // Remedies that several answers share.
 const (
 	hintOutage      = "the service has a failure of its own or cannot be reached; it is asked again"
+	hintSlow        = "the service did not answer in time; it is asked again"
 	hintThrottle    = "the quota of requests is used up; look at Cloud KMS under IAM & Admin, Quotas, of the project that is charged"
 	hintCredentials = "the credentials are not accepted, and reading them again gave no better ones; renew them, or look whether the service account or its key was disabled or deleted"
 	hintRequest     = "the service does not take the request; check that the key is of the purpose encryption/decryption and that the endpoint is one of Cloud KMS"
@@ -44,7 +45,7 @@ var byCode = map[codes.Code]answer{
 
 	codes.ResourceExhausted: {means: core.ErrUnavailable, remedy: hintThrottle},
 	codes.Unavailable:       {means: core.ErrUnavailable, remedy: hintOutage},
-	codes.DeadlineExceeded:  {means: core.ErrUnavailable, remedy: hintOutage},
+	codes.DeadlineExceeded:  {means: core.ErrUnavailable, remedy: hintSlow}, // a server that knows our deadline may be first to see it pass
 	codes.Internal:          {means: core.ErrUnavailable, remedy: hintOutage},
 	codes.Unknown:           {means: core.ErrUnavailable, remedy: hintOutage},
 	codes.Aborted:           {means: core.ErrUnavailable, remedy: hintOutage},

@@ -95,7 +95,7 @@ func TestAnswers(t *testing.T) {
 		{"FailedPrecondition", gcptest.Answer(codes.FailedPrecondition, canary), core.ErrUnavailable, core.ErrUnavailable, core.ErrUnavailable, "does not take the request"},
 		{"ResourceExhausted", gcptest.Answer(codes.ResourceExhausted, canary), core.ErrUnavailable, core.ErrUnavailable, core.ErrUnavailable, "quota"},
 		{"Unavailable", gcptest.Answer(codes.Unavailable, canary), core.ErrUnavailable, core.ErrUnavailable, core.ErrUnavailable, "it is asked again"},
-		{"DeadlineExceeded", gcptest.Answer(codes.DeadlineExceeded, canary), core.ErrUnavailable, core.ErrUnavailable, core.ErrUnavailable, "it is asked again"},
+		{"DeadlineExceeded", gcptest.Answer(codes.DeadlineExceeded, canary), core.ErrUnavailable, core.ErrUnavailable, core.ErrUnavailable, "did not answer in time; it is asked again"},
 		{"Internal", gcptest.Answer(codes.Internal, canary), core.ErrUnavailable, core.ErrUnavailable, core.ErrUnavailable, "it is asked again"},
 		{"Unknown", gcptest.Answer(codes.Unknown, canary), core.ErrUnavailable, core.ErrUnavailable, core.ErrUnavailable, "it is asked again"},
 		{"Aborted", gcptest.Answer(codes.Aborted, canary), core.ErrUnavailable, core.ErrUnavailable, core.ErrUnavailable, "it is asked again"},
