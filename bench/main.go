@@ -31,8 +31,9 @@ func command(ctx context.Context) error {
 	short := flag.Bool("short", false, "measure less, for CI: the figures are rougher")
 	only := flag.String("only", "", "measure only this: sealing, deposits, scale, startup or plugin")
 	records := flag.Int("records", 100_000, "how many credentials the part scale fills PostgreSQL with")
+	rounds := flag.Int("rounds", 9, "how often the part scale seals them anew")
 	flag.Parse()
-	b, err := newBench(*short, *only, *records)
+	b, err := newBench(*short, *only, *records, *rounds)
 	if err != nil {
 		return err
 	}

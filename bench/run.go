@@ -31,11 +31,11 @@ type part struct {
 type bench struct{ parts []part }
 
 // newBench returns a run of the part named only, or of all.
-func newBench(short bool, only string, records int) (*bench, error) {
+func newBench(short bool, only string, records, rounds int) (*bench, error) {
 	sealPlan := measure.Plan{Rounds: 21, Window: 20 * time.Millisecond}
 	depositPlan := measure.Plan{Rounds: 11, Window: 3 * time.Second}
 	pluginPlan := measure.Plan{Rounds: 21, Window: 200 * time.Millisecond}
-	scalePlan := scale.Plan{Records: records, SQLiteRecords: min(records, 100_000), Rounds: 3, Deposits: 10_000}
+	scalePlan := scale.Plan{Records: records, SQLiteRecords: min(records, 100_000), Rounds: rounds, Deposits: 10_000}
 	starts := 15
 	if short {
 		scalePlan = scale.Plan{Records: min(records, 20_000), SQLiteRecords: 10_000, Rounds: 3}

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -19,32 +23,63 @@ import (
 	"github.com/lockwood-kms/lockwood/rotation"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/postgres"
+	"github.com/lockwood-kms/lockwood/store/sqlite"
 )
 
 // A rotation is stopped at each statement that it sends, before the statement is
 // executed and after it took effect, and run again: the end is the same as if it
-// had not been stopped. Every statement is tried with LOCKWOOD_TEST_LONG=1, and
-// otherwise a part of them:
+// had not been stopped. On PostgreSQL the statement is refused, or the rotation
+// cancelled once it has its answer; on SQLite, which is in the process, the process
+// is killed. Every statement is tried with LOCKWOOD_TEST_LONG=1, and otherwise a
+// part of them:
 //
 //	LOCKWOOD_TEST_LONG=1 go test ./rotation -run TestEveryCrashPoint -timeout 30m
 func TestEveryCrashPoint(t *testing.T) {
-	cluster := pgtest.Shared(t)
-	for name, opts := range map[string]rotation.RotateOptions{
-		"rewrap":      {},
-		"reseal":      {Reseal: true},
-		"compromised": {Compromised: true},
-	} {
-		t.Run(name, func(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		everyCrashPoint(t, func(t *testing.T) crashable { return &sqliteCrash{path: filepath.Join(t.TempDir(), "vault.db")} })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		cluster := pgtest.Shared(t)
+		everyCrashPoint(t, func(t *testing.T) crashable { return &postgresCrash{url: cluster.NewDatabase(t)} })
+	})
+}
+
+// crashable is an empty database.
+type crashable interface {
+	open(t *testing.T) store.Store
+	// rotate moves the database from key A to key B, and stops at the n-th statement
+	// that touches Lockwood's tables, before or after that is executed. It reports
+	// whether there was an n-th statement, and its text.
+	rotate(t *testing.T, kind string, n int, after bool) (where string, reached bool)
+}
+
+// rotations are the kinds of rotation, and every how many statements one is tried
+// in the short form.
+var rotations = map[string]struct {
+	opts rotation.RotateOptions
+	step int
+}{
+	"rewrap":      {rotation.RotateOptions{}, 7},
+	"reseal":      {rotation.RotateOptions{Reseal: true}, 19},
+	"compromised": {rotation.RotateOptions{Compromised: true}, 23},
+}
+
+// everyCrashPoint tries the statements of each kind of rotation.
+func everyCrashPoint(t *testing.T, database func(*testing.T) crashable) {
+	for kind, r := range rotations {
+		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			step := 1
 			if os.Getenv("LOCKWOOD_TEST_LONG") == "" {
-				step = map[string]int{"rewrap": 7, "reseal": 19, "compromised": 23}[name]
+				step = r.step
 			}
 			points := 0
 			for at := 1; ; at += step {
-				reached := crashAt(t, cluster, opts, at, at%2 == 0)
+				reached := crashAt(t, database(t), kind, at, at%2 == 0)
 				if step == 1 && reached {
-					reached = crashAt(t, cluster, opts, at, at%2 != 0)
+					reached = crashAt(t, database(t), kind, at, at%2 != 0)
 				}
 				if !reached {
 					break
@@ -61,41 +96,124 @@ func TestEveryCrashPoint(t *testing.T) {
 
 // crashAt stops a rotation at its n-th statement, runs it again, and looks at the
 // end. It reports whether there was an n-th statement.
-func crashAt(t *testing.T, cluster *pgtest.Cluster, opts rotation.RotateOptions, n int, after bool) (reached bool) {
+func crashAt(t *testing.T, database crashable, kind string, n int, after bool) (reached bool) {
 	t.Helper()
-	name := fmt.Sprintf("statement %d, after %t", n, after)
-	v := makeVault(t, cluster)
-	tracer := &crasher{at: n, after: after}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	tracer.cancel = cancel
-
-	s := v.open(t, tracer)
-	first := startOn(t, s, keyB, keyA)
-	tracer.arm()
-	_, err := first.rotator.Rotate(ctx, opts)
-	where, reached := tracer.disarm()
-	if reached && after && err == nil {
-		// It was the last statement, or the last whose outcome mattered.
-		t.Logf("%s (%s) ended the rotation", name, where)
+	opts := rotations[kind].opts
+	v := makeVault(t, database)
+	where, reached := database.rotate(t, kind, n, after)
+	name := fmt.Sprintf("statement %d, after %t (%s)", n, after, where)
+	second := startOn(t, database.open(t), keyB, keyA)
+	for _, attempt := range []string{"running it again", "a third time"} {
+		report, err := second.rotator.Rotate(t.Context(), opts)
+		if err != nil {
+			t.Fatalf("%s: %s: %v", name, attempt, err)
+		}
+		v.judge(t, name+", "+attempt, second, report, opts)
 	}
-	first.ring.Close()
-	s.Close()
-
-	second := startOn(t, v.open(t, nil), keyB, keyA)
-	report, err := second.rotator.Rotate(t.Context(), opts)
-	if err != nil {
-		t.Fatalf("%s (%s): running it again: %v", name, where, err)
-	}
-	v.judge(t, name+" ("+where+")", second, report, opts)
-	again, err := second.rotator.Rotate(t.Context(), opts)
-	if err != nil {
-		t.Fatalf("%s: a third time: %v", name, err)
-	}
-	v.judge(t, name+", a third time", second, again, opts)
 	second.ring.Close()
 	second.store.Close()
 	return reached
+}
+
+// ours reports whether a statement is one to stop at. River's come when they like.
+func ours(sql string) bool {
+	return (strings.Contains(sql, "lockwood_") || strings.Contains(sql, credential.Table) || strings.EqualFold(sql, "commit")) &&
+		!strings.Contains(sql, "river_")
+}
+
+// abridged returns the beginning of a statement.
+func abridged(sql string) string {
+	text := strings.Join(strings.Fields(sql), " ")
+	return text[:min(len(text), 60)]
+}
+
+// sqliteCrash is a database file. What rotates is another process, so that it can be
+// killed.
+type sqliteCrash struct{ path string }
+
+func (c *sqliteCrash) open(t *testing.T) store.Store { return c.traced(t, nil) }
+
+func (c *sqliteCrash) traced(t *testing.T, trace func(sql string, done bool)) store.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: c.path, Trace: trace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// crashJob names what the other process is to do; it is that process when it is
+// set.
+const crashJob = "LOCKWOOD_TEST_CRASH_JOB"
+
+func (c *sqliteCrash) rotate(t *testing.T, kind string, n int, after bool) (where string, reached bool) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestRotateUntilKilled$")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %t %s", crashJob, kind, n, after, c.path))
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return "", false
+	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+		t.Fatalf("the rotation ended with %v, and was not killed: %s", err, out)
+	}
+	return strings.TrimSpace(string(out)), true
+}
+
+// TestRotateUntilKilled is no test: it is what the other process of a sqliteCrash
+// runs, which kills itself at a statement.
+func TestRotateUntilKilled(t *testing.T) {
+	var kind, path string
+	var at int
+	var after bool
+	if n, _ := fmt.Sscanf(os.Getenv(crashJob), "%s %d %t %s", &kind, &at, &after, &path); n != 4 {
+		return
+	}
+	var seen atomic.Int64
+	var armed atomic.Bool
+	c := &sqliteCrash{path}
+	i := startOn(t, c.traced(t, func(sql string, done bool) {
+		if armed.Load() && done == after && ours(sql) && seen.Add(1) == int64(at) {
+			fmt.Fprintln(os.Stderr, abridged(sql))
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}), keyB, keyA)
+	armed.Store(true)
+	if _, err := i.rotator.Rotate(t.Context(), rotations[kind].opts); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// postgresCrash is a database of a cluster.
+type postgresCrash struct{ url string }
+
+func (c *postgresCrash) open(t *testing.T) store.Store { return c.traced(t, nil) }
+
+func (c *postgresCrash) traced(t *testing.T, tracer pgx.QueryTracer) store.Store {
+	t.Helper()
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: core.Secret(c.url), SSL: "false", Tracer: tracer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (c *postgresCrash) rotate(t *testing.T, kind string, n int, after bool) (where string, reached bool) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	tracer := &crasher{at: n, after: after, cancel: cancel}
+	first := startOn(t, c.traced(t, tracer), keyB, keyA)
+	tracer.arm()
+	_, err := first.rotator.Rotate(ctx, rotations[kind].opts)
+	where, reached = tracer.disarm()
+	if reached && !after && err == nil {
+		t.Logf("statement %d (%s) was refused, and the rotation got along without it", n, where)
+	}
+	first.ring.Close()
+	first.store.Close()
+	return where, reached
 }
 
 // crasher stops what happens at one of the statements that touch Lockwood's tables.
@@ -128,17 +246,15 @@ func (c *crasher) disarm() (where string, reached bool) {
 
 // hit counts a statement, and reports whether it is the one.
 func (c *crasher) hit(sql string) bool {
-	ours := strings.Contains(sql, "lockwood_") || strings.Contains(sql, credential.Table) || sql == "commit"
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.armed || !ours || strings.Contains(sql, "river_") {
+	if !c.armed || !ours(sql) {
 		return false
 	}
 	if c.seen++; c.seen != c.at {
 		return false
 	}
-	c.reached, c.where = true, strings.Join(strings.Fields(sql), " ")
-	c.where = c.where[:min(len(c.where), 60)]
+	c.reached, c.where = true, abridged(sql)
 	return true
 }
 
@@ -164,17 +280,16 @@ func (c *crasher) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQue
 
 // crashVault is a database under key A with what makes a rotation difficult.
 type crashVault struct {
-	url    string
 	rows   map[int64]credential.Row // by user
 	broken int64                    // the user whose token does not open
 }
 
 const crashUsers = 12
 
-func makeVault(t *testing.T, cluster *pgtest.Cluster) *crashVault {
+func makeVault(t *testing.T, database crashable) *crashVault {
 	t.Helper()
-	v := &crashVault{url: cluster.NewDatabase(t), rows: map[int64]credential.Row{}, broken: 5}
-	s := v.open(t, nil)
+	v := &crashVault{rows: map[int64]credential.Row{}, broken: 5}
+	s := database.open(t)
 	if err := s.Migrate(t.Context(), store.MigrateOptions{WriteLegacy: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -210,15 +325,6 @@ func makeVault(t *testing.T, cluster *pgtest.Cluster) *crashVault {
 	return v
 }
 
-func (v *crashVault) open(t *testing.T, tracer pgx.QueryTracer) store.Store {
-	t.Helper()
-	s, err := postgres.Open(t.Context(), postgres.Config{URL: core.Secret(v.url), SSL: "false", Tracer: tracer})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // judge holds the store to what it has to be at the end, however it came there.
 func (v *crashVault) judge(t *testing.T, name string, i *instance, report *rotation.Report, opts rotation.RotateOptions) {
 	t.Helper()
@@ -239,7 +345,7 @@ func (v *crashVault) judge(t *testing.T, name string, i *instance, report *rotat
 			}
 		}
 	}
-	if reseal := opts.Reseal || opts.Compromised; reseal && enabled != 2 || !reseal && enabled != 2 {
+	if enabled != 2 { // without a re-seal the two that there were
 		t.Errorf("%s: %d data keys are enabled; want the primary and the one that a broken record is under", name, enabled)
 	}
 	if report.State != "done" || report.Independent || report.KEKID != b {

@@ -6,17 +6,16 @@ package plugin
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/lockwood-kms/lockwood/bench/kms"
 	"github.com/lockwood-kms/lockwood/bench/load"
 	"github.com/lockwood-kms/lockwood/bench/measure"
 	"github.com/lockwood-kms/lockwood/bench/server"
 	"github.com/lockwood-kms/lockwood/core"
-	"github.com/lockwood-kms/lockwood/internal/awstest"
 	"github.com/lockwood-kms/lockwood/plugins"
 	"github.com/lockwood-kms/lockwood/providers/awskms"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
@@ -28,55 +27,34 @@ const mostStart = 1000
 // settling is how long a plugin has nothing to do before its memory is read.
 const settling = 2 * time.Second
 
-// kms is an AWS KMS with one key, and what reaches it.
-type kms struct {
-	server *awstest.Server
-	uri    string
-	env    []string
-}
-
-func newKMS() *kms {
-	s := awstest.NewServer()
-	s.CreateKey("forest").Alias("forest")
-	return &kms{s, "awskms:///alias/forest?region=" + awstest.Region + "&endpoint=" + s.URL, []string{
-		"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=made-up-for-measuring", "AWS_EC2_METADATA_DISABLED=true",
-	}}
-}
-
 // Run measures the binary, whose plugins stand in dir/plugins, and returns the
 // tables.
 func Run(ctx context.Context, plan measure.Plan, starts int, binary, dir string) ([]*measure.Table, error) {
-	k := newKMS()
-	defer k.server.Close()
-	host, err := plugins.NewHost(plugins.HostOptions{
-		Dir: filepath.Join(dir, "plugins"), LockFile: filepath.Join(dir, "plugins.lock"),
-		Environ: k.env, Logger: slog.New(slog.DiscardHandler),
-	})
+	k := kms.Start()
+	defer k.Close()
+	host, env, err := k.Pin(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer host.Close()
-	if _, err := host.Pin(awskms.Scheme, nil); err != nil {
-		return nil, err
-	}
 	unwraps, err := unwrapTable(ctx, plan, k, host)
 	if err != nil {
 		return nil, err
 	}
-	start, err := startTable(ctx, starts, k, binary, dir)
+	start, err := startTable(ctx, starts, env, binary, dir)
 	return []*measure.Table{unwraps, start}, err
 }
 
 // unwrapTable compares an unwrap through the plugin with the same provider in
 // process.
-func unwrapTable(ctx context.Context, plan measure.Plan, k *kms, host *plugins.Host) (*measure.Table, error) {
-	for _, variable := range k.env { // the provider in process reads its credentials where a plugin does
+func unwrapTable(ctx context.Context, plan measure.Plan, k *kms.KMS, host *plugins.Host) (*measure.Table, error) {
+	for _, variable := range k.Env { // the provider in process reads its credentials where a plugin does
 		name, value, _ := strings.Cut(variable, "=")
 		if err := os.Setenv(name, value); err != nil {
 			return nil, err
 		}
 	}
-	uri, err := core.ParseKeyURI(k.uri)
+	uri, err := core.ParseKeyURI(k.URI)
 	if err != nil {
 		return nil, err
 	}
@@ -120,10 +98,10 @@ func unwrapTable(ctx context.Context, plan measure.Plan, k *kms, host *plugins.H
 
 // startTable measures the service from start to the first answered deposit, with a
 // data key to be made in the KMS, and the plugin's memory.
-func startTable(ctx context.Context, starts int, k *kms, binary, dir string) (*measure.Table, error) {
+func startTable(ctx context.Context, starts int, env []string, binary, dir string) (*measure.Table, error) {
 	var ms, host, plugin measure.Sample
 	for range starts {
-		a, b, c, err := k.start(ctx, binary, dir)
+		a, b, c, err := startOnce(ctx, env, binary, dir)
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +118,8 @@ func startTable(ctx context.Context, starts int, k *kms, binary, dir string) (*m
 	return t, nil
 }
 
-func (k *kms) start(ctx context.Context, binary, root string) (ms, host, plugin float64, err error) {
+// startOnce measures one start on a fresh file.
+func startOnce(ctx context.Context, env []string, binary, root string) (ms, host, plugin float64, err error) {
 	dir, err := os.MkdirTemp(root, "plugin-start")
 	if err != nil {
 		return 0, 0, 0, err
@@ -152,9 +131,7 @@ func (k *kms) start(ctx context.Context, binary, root string) (ms, host, plugin 
 	}
 	p, err := server.Start(ctx, dir, append([]string{
 		"DATABASE_URL=sqlite:" + filepath.Join(dir, "lockwood.db"), "ADMIN_ADDR=", "FOREST_AUTH_SECRET=" + secret,
-		"FOREST_EXECUTOR_KEY_PROVIDER=" + k.uri,
-		"FOREST_EXECUTOR_PLUGIN_DIR=" + filepath.Join(root, "plugins"), "FOREST_EXECUTOR_PLUGIN_LOCK=" + filepath.Join(root, "plugins.lock"),
-	}, k.env...), binary, "serve")
+	}, env...), binary, "serve")
 	if err != nil {
 		return 0, 0, 0, err
 	}

@@ -59,6 +59,7 @@ type vault struct {
 	url         string
 	secret      string
 	keys        []string // env keys; the last is the current one
+	more        []string // of the environment
 	store       store.Store
 	records     int
 }
@@ -187,10 +188,10 @@ func (v *vault) do(ctx context.Context, args ...string) (outcome, error) {
 
 func (v *vault) env() []string {
 	last := len(v.keys) - 1
-	return []string{
+	return append([]string{
 		"DATABASE_URL=" + v.url, "DATABASE_SSL=false", "FOREST_AUTH_SECRET=" + v.secret, "LOG_LEVEL=error", "ADMIN_ADDR=",
 		"FOREST_EXECUTOR_ENCRYPTION_KEY=" + v.keys[last], "FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS=" + strings.Join(v.keys[:last], ","),
-	}
+	}, v.more...)
 }
 
 // reseal compares sealing all records anew with rewriting as many rows unchanged.

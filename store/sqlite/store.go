@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/driver"
 
 	"github.com/lockwood-kms/lockwood/credential"
@@ -42,6 +43,10 @@ type Config struct {
 	Memory bool
 	// ReadOnly changes nothing in the database and refuses to make one.
 	ReadOnly bool
+	// Trace, if not nil, is told of every statement, before it is executed and when
+	// it is done: for tracing, and for tests that stop at one. It is called by
+	// several goroutines at once.
+	Trace func(sql string, done bool)
 }
 
 // Store is a store in SQLite. It is safe for concurrent use.
@@ -72,10 +77,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 	if cfg.Memory {
 		// The queue has a database to itself then: only this process sees either.
-		s.write, err = connect(dsn(":memory:", timeLayout, "foreign_keys(on)"), 1)
+		s.write, err = cfg.connect(dsn(":memory:", timeLayout, "foreign_keys(on)"), 1)
 		s.read = s.write
 		if err == nil {
-			s.jobs, err = connect(dsn(":memory:", jobTimes), 1)
+			s.jobs, err = cfg.connect(dsn(":memory:", jobTimes), 1)
 		}
 		return err
 	}
@@ -83,13 +88,13 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	writing, reading := fileDSNs(cfg)
-	if s.write, err = connect(writing, 1); err != nil {
+	if s.write, err = cfg.connect(writing, 1); err != nil {
 		return err
 	}
-	if s.read, err = connect(reading, readers); err != nil {
+	if s.read, err = cfg.connect(reading, readers); err != nil {
 		return err
 	}
-	if s.jobs, err = connect(jobsDSN(cfg), 1); err != nil {
+	if s.jobs, err = cfg.connect(jobsDSN(cfg), 1); err != nil {
 		return err
 	}
 	// The first connection is what finds out whether this is a database.
@@ -117,14 +122,27 @@ func prepareFile(cfg Config) error {
 	return f.Close()
 }
 
-func connect(dsn string, conns int) (*sql.DB, error) {
-	db, err := driver.Open(dsn)
+func (cfg *Config) connect(dsn string, conns int) (*sql.DB, error) {
+	db, err := driver.Open(dsn, cfg.trace)
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	return db, nil
+}
+
+// trace passes the statements of a new connection on.
+func (cfg *Config) trace(c *sqlite3.Conn) error {
+	if cfg.Trace == nil {
+		return nil
+	}
+	return c.Trace(sqlite3.TRACE_STMT|sqlite3.TRACE_PROFILE, func(event sqlite3.TraceEvent, statement, _ any) error {
+		if s, ok := statement.(*sqlite3.Stmt); ok {
+			cfg.Trace(s.SQL(), event == sqlite3.TRACE_PROFILE)
+		}
+		return nil
+	})
 }
 
 func fileDSNs(cfg Config) (writing, reading string) {
