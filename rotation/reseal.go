@@ -328,11 +328,11 @@ func columnOf(err error) string {
 // done: deposited under the old data key meanwhile, or left by a worker that was
 // lost. It ends the run, and returns the records that do not open.
 func (r *Resealer) Mop(ctx context.Context, run Run, progress func(Run)) ([]credential.Failure, error) {
-	_, rows, err := r.store.CutStale(ctx, run.Target, -1<<63, 1)
+	stale, err := r.store.HasStale(ctx, run.Target)
 	if err != nil {
 		return nil, err
 	}
-	if rows == 0 {
+	if !stale {
 		return nil, r.store.EndRun(ctx, run.ID)
 	}
 	for {

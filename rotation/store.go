@@ -65,6 +65,10 @@ type Store interface {
 	// these. It reads IDs and headers only.
 	CutStale(ctx context.Context, target Target, after int64, n int) (last int64, rows int, err error)
 
+	// HasStale reports whether any row holds a record stale to target. It reads the
+	// table in whatever order is the fastest.
+	HasStale(ctx context.Context, target Target) (bool, error)
+
 	// ScanStale returns up to limit rows, by ascending ID, that hold a record
 	// stale to target, with after < ID <= last.
 	ScanStale(ctx context.Context, target Target, after, last int64, limit int) ([]credential.Row, error)

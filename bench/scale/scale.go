@@ -6,6 +6,7 @@
 package scale
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,13 +14,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lockwood-kms/lockwood/bench/deposits"
 	"github.com/lockwood-kms/lockwood/bench/measure"
+	"github.com/lockwood-kms/lockwood/bench/server"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
@@ -50,7 +51,8 @@ const (
 type Plan struct {
 	Records, SQLiteRecords int
 	Rounds                 int // of re-seal against the limit
-	Deposits               int // on each side; zero leaves them out
+	Deposits               int // on each side of a comparison; zero leaves them out
+	Sides                  int // how many comparisons
 }
 
 // vault is a store that is filled, and the keys for it.
@@ -174,16 +176,43 @@ func (v *vault) do(ctx context.Context, args ...string) (outcome, error) {
 	cmd := exec.CommandContext(ctx, v.binary, args...)
 	cmd.Dir = v.dir
 	cmd.Env = v.env()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
-	out, err := cmd.Output()
-	if err != nil {
-		if e, ok := err.(*exec.ExitError); ok { //nolint:errorlint // of Output itself
-			err = fmt.Errorf("%w: %s%s", err, e.Stderr, out)
-		}
-		return outcome{}, fmt.Errorf("lockwood %v: %w", args, err)
+	if err := cmd.Start(); err != nil {
+		return outcome{}, err
 	}
-	usage, _ := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return outcome{time.Since(began), usage.Maxrss << 10, out}, nil
+	peak := watch(cmd.Process.Pid)
+	err := cmd.Wait()
+	took := time.Since(began)
+	if err != nil {
+		return outcome{}, fmt.Errorf("lockwood %v: %w: %s%s", args, err, stderr.String(), stdout.String())
+	}
+	return outcome{took, peak(), stdout.Bytes()}, nil
+}
+
+// watch follows a process, and returns a function that stops and returns the most
+// memory that it had resident.
+func watch(pid int) (peak func() int64) {
+	ended, result := make(chan struct{}), make(chan int64)
+	go func() {
+		var most int64
+		for tick := time.Tick(20 * time.Millisecond); ; {
+			select {
+			case <-tick:
+				if now, err := server.PeakOf(pid); err == nil { // else it has just ended
+					most = max(most, now)
+				}
+			case <-ended:
+				result <- most
+				return
+			}
+		}
+	}()
+	return func() int64 {
+		close(ended)
+		return <-result
+	}
 }
 
 func (v *vault) env() []string {

@@ -102,6 +102,11 @@ func (p *Process) CPU() (time.Duration, error) { return measure.CPUOf(p.cmd.Proc
 // Resident returns the server's resident memory in bytes.
 func (p *Process) Resident() (int64, error) { return residentOf(p.cmd.Process.Pid) }
 
+// PeakOf returns the most memory that a process had resident, in bytes. What the
+// kernel reports of a child once it ended is no measure of that: it includes what
+// its parent had resident when it started the child.
+func PeakOf(pid int) (int64, error) { return memoryOf(pid, "VmHWM:") }
+
 // ResidentWithChildren returns the server's resident memory and that of the
 // processes that it started, in bytes.
 func (p *Process) ResidentWithChildren() (own, children int64, err error) {
@@ -129,13 +134,15 @@ func (p *Process) ResidentWithChildren() (own, children int64, err error) {
 	return own, children, nil
 }
 
-func residentOf(pid int) (int64, error) {
+func residentOf(pid int) (int64, error) { return memoryOf(pid, "VmRSS:") }
+
+func memoryOf(pid int, figure string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("reading resident memory: %w", err)
 	}
 	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, figure); ok {
 			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
 			return kib << 10, err
 		}

@@ -18,6 +18,12 @@ func (s *Store) CutStale(ctx context.Context, target rotation.Target, after int6
 	return last, rows, failure("looking for stale records", err)
 }
 
+// HasStale implements rotation.Store.
+func (s *Store) HasStale(ctx context.Context, target rotation.Target) (found bool, err error) {
+	err = s.read.QueryRowContext(ctx, s.staleQuery("has_stale", target)).Scan(&found)
+	return found, failure("looking for stale records", err)
+}
+
 // ScanStale implements rotation.Store.
 func (s *Store) ScanStale(ctx context.Context, target rotation.Target, after, last int64, limit int) ([]credential.Row, error) {
 	rows, err := collect(ctx, s.read, s.staleQuery("scan_stale", target), scanRow, after, last, limit)

@@ -25,6 +25,7 @@ func testStale(t *testing.T, h Harness) {
 	_, s := migrated(t, h, store.MigrateOptions{WriteLegacy: true})
 	first := insertKey(t, s, 1, envelope.KeyID{})
 	second := insertKey(t, s, 2, first)
+	sameStale(t, s, first, nil)
 	for i, r := range []*credential.Row{
 		pair(sealed(second), nil),
 		pair(sealed(first), nil),
@@ -59,6 +60,9 @@ func sameStale(t *testing.T, s store.Store, target rotation.Target, want []int64
 	t.Helper()
 	if got := users(scanStale(t, s, target, 0, all, 100)); !slices.Equal(got, want) {
 		t.Errorf("the stale rows are those of users %v, want %v", got, want)
+	}
+	if found, err := s.HasStale(t.Context(), target); found != (len(want) > 0) || err != nil {
+		t.Errorf("HasStale = %v, %v, want %v", found, err, len(want) > 0)
 	}
 	const size = 3
 	var got []int64

@@ -1,0 +1,1 @@
+SELECT EXISTS (SELECT FROM {{schema}}.ai_mcp_oauth_credentials WHERE {{stale}})
