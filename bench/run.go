@@ -35,7 +35,7 @@ func newBench(short bool, only string, records, rounds int) (*bench, error) {
 	sealPlan := measure.Plan{Rounds: 21, Window: 20 * time.Millisecond}
 	depositPlan := measure.Plan{Rounds: 11, Window: 3 * time.Second}
 	pluginPlan := measure.Plan{Rounds: 21, Window: 200 * time.Millisecond}
-	scalePlan := scale.Plan{Records: records, SQLiteRecords: min(records, 100_000), Rounds: rounds, Deposits: 10_000, Sides: max(1, rounds/3)}
+	scalePlan := scale.Plan{Records: records, SQLiteRecords: min(records, 100_000), Rounds: rounds, Deposits: 10_000, Sides: max(1, rounds/3), Swaps: rounds / 3}
 	starts := 15
 	if short {
 		scalePlan = scale.Plan{Records: min(records, 20_000), SQLiteRecords: 10_000, Rounds: 3}

@@ -30,12 +30,8 @@ type Plan struct {
 	// KMSCalls is how many crypto calls to the current provider are expected of
 	// this command.
 	KMSCalls int `json:"kms_calls"`
-	// AtLeast is how long reading and opening the stale records takes, by a sample
-	// of Sampled; LastRate is the credentials a second of the last re-seal of this
-	// store, zero if there was none.
-	AtLeast  Seconds `json:"at_least_seconds"`
-	Sampled  int     `json:"sampled"`
-	LastRate float64 `json:"last_rate"`
+	// Expectation is of sealing the stale records anew.
+	Expectation
 	// Endpoints are the token endpoints of legacy rows. Nothing authenticates
 	// them yet; re-sealing binds each record to the one its row has now.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
@@ -44,8 +40,26 @@ type Plan struct {
 	Backups  []BackupNeed `json:"backups,omitempty"`
 }
 
-// Seconds is a duration in seconds.
-type Seconds float64
+// Expectation is how long a re-seal is expected to take.
+type Expectation struct {
+	// Seconds are at the rate of this store's last re-seal of many rows, if that had
+	// no limit, and else by a sample of credentials that were read and opened. They
+	// are no less than a limit on the rate makes of them.
+	Seconds float64 `json:"expected_seconds"`
+	// Sampled is how many credentials were read and opened.
+	Sampled int `json:"sampled"`
+	// LastRate is the credentials a second of that last re-seal, or zero.
+	LastRate float64 `json:"last_rate"`
+}
+
+// Words says it for people.
+func (e Expectation) Words() string {
+	took := time.Duration(e.Seconds * float64(time.Second)).Round(100 * time.Millisecond)
+	if e.LastRate > 0 {
+		return fmt.Sprintf("about %s (as the last re-seal here, which made %.0f credentials a second)", took, e.LastRate)
+	}
+	return fmt.Sprintf("about %s (measured on %d that were read and opened)", took, e.Sampled)
+}
 
 // Endpoint is a token endpoint and client that legacy rows name.
 type Endpoint struct {
@@ -53,8 +67,15 @@ type Endpoint struct {
 	Credentials   int64  `json:"credentials"`
 }
 
-// planSample is how many stale rows Plan reads and opens to measure.
-const planSample = 1000
+const (
+	// planSample is how many rows Plan reads and opens to measure.
+	planSample = 1000
+	// resealCost is how many times as long as reading and opening a record it takes
+	// to seal it anew and write it as well (docs/scale.md).
+	resealCost = 3
+	// manyRows is how many rows a re-seal has that says something about the next.
+	manyRows = 10_000
+)
 
 // Plan returns what Rotate would do.
 func (r *Rotator) Plan(ctx context.Context, opts RotateOptions) (*Plan, error) {
@@ -78,7 +99,7 @@ func (r *Rotator) Plan(ctx context.Context, opts RotateOptions) (*Plan, error) {
 	}
 	if opts.Reseal {
 		p.KMSCalls += 2
-		if err := r.planReseal(ctx, p); err != nil {
+		if err := r.planReseal(ctx, p, opts.MaxRate); err != nil {
 			return nil, err
 		}
 	}
@@ -100,14 +121,52 @@ func hasWrap(k *keyring.DataKeyState, id core.KEKID) bool {
 	return slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return w.KEKID == id })
 }
 
-// planReseal measures a sample, and lists the endpoints of legacy rows. The target
-// is a data key that does not exist yet, so every record is stale.
-func (r *Rotator) planReseal(ctx context.Context, p *Plan) error {
+// planReseal says what a re-seal would do, and lists the endpoints of legacy rows.
+// The target is a data key that does not exist yet, so every record is stale.
+func (r *Rotator) planReseal(ctx context.Context, p *Plan, maxRate int64) (err error) {
 	p.Stale = p.Now.Records
+	if p.Expectation, err = r.Expect(ctx, p.Now.Credentials, maxRate); err != nil {
+		return err
+	}
+	if p.Now.Legacy > 0 {
+		p.Endpoints, err = r.LegacyEndpoints(ctx)
+	}
+	return err
+}
+
+// Expect returns how long sealing so many credentials anew is expected to take, at
+// maxRate a second at the most; zero is any. It writes nothing.
+func (r *Rotator) Expect(ctx context.Context, credentials, maxRate int64) (Expectation, error) {
+	if _, err := r.openSome(ctx); err != nil { // the first time loads data keys
+		return Expectation{}, err
+	}
 	begun := time.Now()
+	n, err := r.openSome(ctx)
+	if err != nil || n == 0 {
+		return Expectation{}, err
+	}
+	e := Expectation{Sampled: n}
+	each := resealCost * time.Since(begun).Seconds() / float64(n)
+	run, ok, err := r.store.CurrentRun(ctx)
+	if err != nil {
+		return e, err
+	}
+	if took := run.UpdatedAt.Sub(run.StartedAt); ok && run.Ended && run.MaxRate == 0 && run.Done >= manyRows && took > 0 {
+		e.LastRate = float64(run.Done) / took.Seconds()
+		each = 1 / e.LastRate
+	}
+	if maxRate > 0 {
+		each = max(each, 1/float64(maxRate))
+	}
+	e.Seconds = each * float64(credentials)
+	return e, nil
+}
+
+// openSome reads and opens some credentials, and returns how many.
+func (r *Rotator) openSome(ctx context.Context) (n int, err error) {
 	rows, err := r.credentialStore.Scan(ctx, -1<<63, planSample)
 	if err != nil {
-		return fmt.Errorf("reading a sample: %w", err)
+		return 0, fmt.Errorf("reading a sample: %w", err)
 	}
 	for i := range rows {
 		for _, c := range credential.EncryptedColumns() {
@@ -115,22 +174,11 @@ func (r *Rotator) planReseal(ctx context.Context, p *Plan) error {
 				continue
 			}
 			if _, _, err := r.credentials.OpenRecord(ctx, &rows[i], c.Name); err != nil && credential.FailureReason(err) == "" {
-				return fmt.Errorf("opening a sample: %w", err)
+				return 0, fmt.Errorf("opening a sample: %w", err)
 			}
 		}
 	}
-	if p.Sampled = len(rows); p.Sampled > 0 {
-		p.AtLeast = Seconds(time.Since(begun).Seconds() / float64(p.Sampled) * float64(p.Now.Credentials))
-	}
-	if run, ok, err := r.store.CurrentRun(ctx); err == nil && ok && run.Ended {
-		if d := run.UpdatedAt.Sub(run.StartedAt).Seconds(); d > 0 {
-			p.LastRate = float64(run.Done) / d
-		}
-	}
-	if p.Now.Legacy > 0 {
-		p.Endpoints, err = r.LegacyEndpoints(ctx)
-	}
-	return err
+	return len(rows), nil
 }
 
 // LegacyEndpoints returns the token endpoints of the rows that hold a legacy
@@ -184,8 +232,7 @@ func (p *Plan) Print(w io.Writer) {
 	line("would wrap        %d data keys: %s", len(p.Lacking), orNone(p.Lacking))
 	if p.Reseal {
 		line("would roll        to a new primary data key")
-		line("would re-seal     %d records of %d credentials, in %s at the least (measured on %d)%s", p.Stale, p.Now.Credentials,
-			time.Duration(float64(p.AtLeast)*float64(time.Second)).Round(10*time.Millisecond), p.Sampled, p.lastRate())
+		line("would re-seal     %d records of %d credentials, in %s", p.Stale, p.Now.Credentials, p.Words())
 		line("would destroy     %d data keys: %s", len(p.Destroy), orNone(p.Destroy))
 	}
 	for _, wrap := range p.Prune {
@@ -205,13 +252,6 @@ func (p *Plan) Print(w io.Writer) {
 		line("\nwould refuse: %s", b)
 	}
 	line("\nNothing was written.")
-}
-
-func (p *Plan) lastRate() string {
-	if p.LastRate == 0 {
-		return ""
-	}
-	return fmt.Sprintf("; the last re-seal here made %.0f credentials a second", p.LastRate)
 }
 
 func orNone(list []string) string {

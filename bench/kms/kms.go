@@ -5,7 +5,10 @@ package kms
 
 import (
 	"log/slog"
+	"net/http"
 	"path/filepath"
+	"sync/atomic"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/internal/awstest"
 	"github.com/lockwood-kms/lockwood/plugins"
@@ -18,20 +21,29 @@ type KMS struct {
 	Env []string // of whoever signs requests to it
 
 	server *awstest.Server
+	delay  atomic.Int64
 }
 
 // Start starts a server. Close ends it.
 func Start() *KMS {
 	s := awstest.NewServer()
 	s.CreateKey("forest").Alias("forest")
-	return &KMS{
+	k := &KMS{
 		URI: "awskms:///alias/forest?region=" + awstest.Region + "&endpoint=" + s.URL,
 		Env: []string{
 			"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=made-up-for-measuring", "AWS_EC2_METADATA_DISABLED=true",
 		},
 		server: s,
 	}
+	s.Requests = func(http.ResponseWriter, *http.Request, string) bool {
+		time.Sleep(time.Duration(k.delay.Load()))
+		return false
+	}
+	return k
 }
+
+// Delay makes every answer take so much longer from now on.
+func (k *KMS) Delay(d time.Duration) { k.delay.Store(int64(d)) }
 
 // Close ends the server.
 func (k *KMS) Close() { k.server.Close() }

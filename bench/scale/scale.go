@@ -53,6 +53,7 @@ type Plan struct {
 	Rounds                 int // of re-seal against the limit
 	Deposits               int // on each side of a comparison; zero leaves them out
 	Sides                  int // how many comparisons
+	Swaps                  int // of what else is repeated; zero leaves it out
 }
 
 // vault is a store that is filled, and the keys for it.
@@ -76,7 +77,7 @@ func Run(ctx context.Context, plan Plan, binary, dir string) ([]*measure.Table, 
 			return err
 		}
 		defer v.store.Close()
-		for _, measured := range []func(context.Context, Plan) (*measure.Table, error){v.reseal, v.steps, v.feel} {
+		for _, measured := range []func(context.Context, Plan) (*measure.Table, error){v.reseal, v.steps, v.instances, v.feel} {
 			t, err := measured(ctx, plan)
 			if err != nil {
 				return err
@@ -97,6 +98,10 @@ func Run(ctx context.Context, plan Plan, binary, dir string) ([]*measure.Table, 
 	}
 	defer v.store.Close()
 	t, err := v.resealSQLite(ctx, plan, path)
+	if tables = append(tables, t); err != nil || plan.Swaps == 0 {
+		return tables, err
+	}
+	t, err = swaps(ctx, plan, binary, dir)
 	return append(tables, t), err
 }
 

@@ -188,7 +188,7 @@ Set FOREST_EXECUTOR_WRITE_FORMAT=legacy on every instance first.`,
 				return err
 			}
 			if dryRun {
-				return c.planReseal(cmd.Context(), v, toLegacy)
+				return c.planReseal(cmd.Context(), v, toLegacy, opts.MaxRate)
 			}
 			return c.reseal(cmd.Context(), v, toLegacy, opts)
 		},
@@ -227,9 +227,10 @@ type resealPlan struct {
 	Stale     int64               `json:"stale_records"`
 	Legacy    int64               `json:"legacy_records"`
 	Endpoints []rotation.Endpoint `json:"endpoints"`
+	rotation.Expectation
 }
 
-func (c *cli) planReseal(ctx context.Context, v *vault, toLegacy bool) error {
+func (c *cli) planReseal(ctx context.Context, v *vault, toLegacy bool, maxRate int64) error {
 	counts, err := v.store.Counts(ctx)
 	if err != nil {
 		return err
@@ -244,8 +245,14 @@ func (c *cli) planReseal(ctx context.Context, v *vault, toLegacy bool) error {
 		}
 		plan.Endpoints = append(plan.Endpoints, endpoints...)
 	}
+	if counts.Records > 0 {
+		if plan.Expectation, err = v.rotator().Expect(ctx, counts.Credentials*plan.Stale/counts.Records, maxRate); err != nil {
+			return err
+		}
+	}
 	return c.print(plan, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "%d of %d records would be sealed anew, %d of them legacy; nothing was written\n", plan.Stale, counts.Records, counts.Legacy)
+		_, _ = fmt.Fprintf(w, "%d of %d records would be sealed anew, %d of them legacy, in %s; nothing was written\n",
+			plan.Stale, counts.Records, counts.Legacy, plan.Words())
 		if len(plan.Endpoints) > 0 {
 			_, _ = fmt.Fprintln(w, "Re-sealing binds the legacy records to the token endpoint that each row has now. Review them:")
 		}

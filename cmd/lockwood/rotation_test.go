@@ -59,7 +59,10 @@ func TestRotateTheEnvKey(t *testing.T) {
 		env := d.changedKey()
 
 		var plan rotation.Plan
-		do(t, env, "key", "rotate", "--reseal", "--wait", "--dry-run", "--json").json(t, &plan)
+		do(t, env, "key", "rotate", "--reseal", "--wait", "--max-rate", "2", "--dry-run", "--json").json(t, &plan)
+		if plan.Sampled != 30 || plan.Seconds != 15 {
+			t.Errorf("the plan expects %+v, want 15 s at 2 credentials a second", plan.Expectation)
+		}
 		if plan.Stale != 30 || len(plan.Destroy) != 1 || len(plan.Lacking) != 1 || len(plan.Blockers) != 0 {
 			t.Errorf("the plan is %+v", plan)
 		}
