@@ -22,8 +22,9 @@ const (
 	// writers is how many batches of a range are written at the same time: one is
 	// on its way to the database while the other is put in place there.
 	writers = 2
-	// planPage is how many ranges are put into the queue at a time.
-	planPage = 50
+	// planPause is how many times as long as the last range took to find a limited
+	// run waits before the next.
+	planPause = 4
 	// followInterval is how often an instance looks whether a re-seal is under way.
 	followInterval = 2 * time.Second
 	// waitInterval is how often a coordinator looks how far a re-seal is.
@@ -75,43 +76,55 @@ func NewResealer(store Store, queue Queue, sealer Sealer, opts ResealOptions) *R
 	return &Resealer{store: store, queue: queue, sealer: sealer, opts: opts}
 }
 
-// Begin begins a run to target in place of any other: it cuts the rows that are
-// stale into ranges and puts these into the queue, where others begin to work on
-// them at once.
+// Begin begins a run to target in place of any other. It is to be planned, by Plan
+// or by Wait.
 func (r *Resealer) Begin(ctx context.Context, target Target, maxRate int64) (Run, error) {
 	run := Run{ID: rand.Text(), Target: target, MaxRate: maxRate}
 	if err := r.queue.Prepare(ctx); err != nil {
 		return run, err
 	}
-	if err := r.store.BeginRun(ctx, run); err != nil {
-		return run, err
-	}
-	var page []Range
-	var rows int64
-	flush := func(planned bool) error {
-		if err := r.queue.Add(ctx, page); err != nil {
-			return err
-		}
-		err := r.store.GrowRun(ctx, run.ID, rows, planned)
-		page, rows = page[:0], 0
-		return err
-	}
+	return run, r.store.BeginRun(ctx, run)
+}
+
+// Plan cuts the rows that are stale into ranges and puts each into the queue, where
+// others begin to work on it at once. A run with a limit is planned slowly: that
+// reads the whole table, which deposits would feel.
+func (r *Resealer) Plan(ctx context.Context, run Run) error {
+	wellAt := time.Now()
 	for after := int64(-1 << 63); ; {
-		last, n, err := r.store.CutStale(ctx, target, after, rangeRows)
-		if err != nil {
-			return run, err
-		}
-		if n == 0 {
-			return run, flush(true)
-		}
-		page = append(page, Range{RunID: run.ID, After: after, Last: last})
-		after, rows = last, rows+int64(n)
-		if len(page) == planPage {
-			if err := flush(false); err != nil {
-				return run, err
+		begun := time.Now()
+		last, n, err := r.planRange(ctx, run, after)
+		pause := time.Duration(0)
+		switch {
+		case err == nil && n == 0:
+			return nil
+		case err == nil:
+			after, wellAt = last, time.Now()
+			if run.MaxRate > 0 {
+				pause = planPause * time.Since(begun)
 			}
+		case errors.Is(err, ErrSuperseded) || ctx.Err() != nil || time.Since(wellAt) > outage:
+			return err
+		default:
+			pause = time.Second
+		}
+		if !sleep(ctx, pause) {
+			return fmt.Errorf("planning the re-seal: %w", context.Cause(ctx))
 		}
 	}
+}
+
+// planRange puts the first range above after into the queue, and returns its last
+// ID and how many rows it has. Where there are none, all is planned.
+func (r *Resealer) planRange(ctx context.Context, run Run, after int64) (last int64, n int, err error) {
+	last, n, err = r.store.CutStale(ctx, run.Target, after, rangeRows)
+	if err == nil && n > 0 {
+		err = r.queue.Add(ctx, []Range{{RunID: run.ID, After: after, Last: last}})
+	}
+	if err == nil {
+		err = r.store.GrowRun(ctx, run.ID, int64(n), n == 0)
+	}
+	return last, n, err
 }
 
 // Follow works on whatever re-seal is under way, on its instances' behalf, until
@@ -136,10 +149,20 @@ func (r *Resealer) Follow(ctx context.Context) {
 	}
 }
 
-// Wait works on the run too, until every range of it is done. It returns
-// ErrSuperseded if another run began, or the ring rolled, meanwhile.
+// Wait plans the run and works on it too, until every range of it is done. It
+// returns ErrSuperseded if another run began, or the ring rolled, meanwhile.
 func (r *Resealer) Wait(ctx context.Context, run Run, progress func(Run)) error {
-	return r.attend(ctx, run, progress)
+	ctx, end := context.WithCancelCause(ctx)
+	var planning sync.WaitGroup
+	planning.Go(func() {
+		if err := r.Plan(ctx, run); err != nil {
+			end(err)
+		}
+	})
+	err := r.attend(ctx, run, progress)
+	end(nil)
+	planning.Wait()
+	return err
 }
 
 // attend works on the queue until nothing of the run waits in it.

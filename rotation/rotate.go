@@ -235,8 +235,11 @@ func (r *Resealed) add(earlier *Resealed) *Resealed {
 func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions) (*Resealed, error) {
 	begun := time.Now()
 	run, err := r.resealer.Begin(ctx, target, opts.MaxRate)
-	if err != nil || opts.Detach {
+	if err != nil {
 		return nil, err
+	}
+	if opts.Detach {
+		return nil, r.resealer.Plan(ctx, run)
 	}
 	progress := opts.Progress
 	if progress == nil {

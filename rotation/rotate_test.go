@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,5 +244,32 @@ func TestRateAndRaces(t *testing.T) {
 	}
 	if _, err := i.credentials.Open(t.Context(), 28, "server"); !errors.Is(err, credential.ErrNotFound) {
 		t.Errorf("what was deleted meanwhile: %v", err)
+	}
+}
+
+// outages is a store that does not answer now and then while a run is planned.
+type outages struct {
+	store.Store
+	calls atomic.Int64
+}
+
+func (o *outages) CutStale(ctx context.Context, target rotation.Target, after int64, n int) (int64, int, error) {
+	if o.calls.Add(1) < 3 {
+		return 0, 0, core.ErrStoreUnavailable
+	}
+	return o.Store.CutStale(ctx, target, after, n)
+}
+
+// A database that is away while the rows are being found is waited for, as it is
+// while they are sealed anew.
+func TestPlanningWaitsForTheDatabase(t *testing.T) {
+	path, _ := filled(t, 10)
+	away := &outages{Store: openSQLite(t, path)}
+	report, err := startOn(t, away, keyB, keyA).rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true})
+	if err != nil || !report.Independent || report.Resealed.Rows != 10 {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if away.calls.Load() < 3 {
+		t.Error("the store was never away")
 	}
 }

@@ -138,8 +138,8 @@ type progressLine struct {
 	Done    int64     `json:"done"`
 	Skipped int64     `json:"skipped"`
 	Failed  int64     `json:"failed"`
-	Rate    float64   `json:"rate"` // credentials a second since the beginning
-	Left    float64   `json:"seconds_left"`
+	Rate    float64   `json:"rate"`         // credentials a second since the beginning
+	Left    float64   `json:"seconds_left"` // zero until all of Total is known
 }
 
 func (c *cli) progressLines() func(rotation.Run) {
@@ -158,7 +158,7 @@ func progressOf(r rotation.Run, now time.Time) progressLine {
 	if d := r.UpdatedAt.Sub(r.StartedAt).Seconds(); d > 0 {
 		p.Rate = float64(r.Done) / d
 	}
-	if p.Rate > 0 {
+	if p.Rate > 0 && r.Planned {
 		p.Left = float64(max(0, r.Total-r.Done-r.Skipped-r.Failed)) / p.Rate
 	}
 	return p

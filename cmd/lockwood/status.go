@@ -234,7 +234,11 @@ func (s *keyStatus) print(w io.Writer, now time.Time) {
 	if r := s.Reseal; r != nil {
 		state := "ended"
 		if r.Running {
-			state = fmt.Sprintf("under way, %.0f a second, %s left", r.Rate, time.Duration(r.Left*float64(time.Second)).Round(time.Second))
+			left := "more is being found"
+			if r.Left > 0 {
+				left = time.Duration(r.Left*float64(time.Second)).Round(time.Second).String() + " left"
+			}
+			state = fmt.Sprintf("under way, %.0f a second, %s", r.Rate, left)
 		}
 		row("re-seal\t%d of %d credentials, %d skipped, %d do not open; %s", r.Done, r.Total, r.Skipped, r.Failed, state)
 	}
