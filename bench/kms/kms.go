@@ -4,6 +4,7 @@
 package kms
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -64,8 +65,7 @@ func (k *KMS) Pin(root string) (*plugins.Host, []string, error) {
 		return nil, nil, err
 	}
 	if _, err := host.Pin(awskms.Scheme, nil); err != nil {
-		host.Close()
-		return nil, nil, err
+		return nil, nil, errors.Join(err, host.Close())
 	}
 	return host, append([]string{
 		"FOREST_EXECUTOR_KEY_PROVIDER=" + k.URI, "FOREST_EXECUTOR_PLUGIN_DIR=" + dir, "FOREST_EXECUTOR_PLUGIN_LOCK=" + lock,
