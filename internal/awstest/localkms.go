@@ -3,8 +3,6 @@ package awstest
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/lockwood-kms/lockwood/internal/buildonce"
 )
 
 // RequireEnv is the variable that turns a skip for want of a server into a failure,
@@ -29,7 +29,10 @@ const localModule = "test/localkms"
 // with this process as well, however that ends. Without build it returns
 // ErrNotBuilt where the server is not there yet.
 func StartLocalKMS(ctx context.Context, root string, build bool) (url string, stop func(), err error) {
-	program, err := localProgram(ctx, filepath.Join(root, localModule), build)
+	program, err := buildonce.Program(ctx, "localkms", filepath.Join(root, localModule), []string{"main.go", "go.mod", "go.sum"}, build)
+	if errors.Is(err, buildonce.ErrNotBuilt) {
+		err = ErrNotBuilt
+	}
 	if err != nil {
 		return "", nil, err
 	}
@@ -57,39 +60,4 @@ func StartLocalKMS(ctx context.Context, root string, build bool) (url string, st
 		return "", nil, fmt.Errorf("starting local-kms: it told no address: %w", err)
 	}
 	return strings.TrimSpace(line), stop, nil
-}
-
-// localProgram returns the built server. Its name has a hash of its sources, so that
-// an old one is never taken for the present one.
-func localProgram(ctx context.Context, module string, build bool) (string, error) {
-	h := sha256.New()
-	for _, name := range []string{"main.go", "go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(module, name))
-		if err != nil {
-			return "", fmt.Errorf("looking for local-kms: %w", err)
-		}
-		h.Write(b)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("looking for local-kms: %w", err)
-	}
-	program := filepath.Join(cache, "lockwood-test", "localkms-"+hex.EncodeToString(h.Sum(nil)[:8]))
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if !build {
-		return "", ErrNotBuilt
-	}
-	// Two test processes may build at once: each under a name of its own first.
-	made := fmt.Sprintf("%s.%d", program, os.Getpid())
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", module, "-o", made, ".")
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFIPS140=off", "GODEBUG=")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building local-kms: %w\n%s", err, text)
-	}
-	if err := os.Rename(made, program); err != nil {
-		return "", fmt.Errorf("building local-kms: %w", err)
-	}
-	return program, nil
 }

@@ -3,8 +3,6 @@ package vaulttest
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/lockwood-kms/lockwood/internal/buildonce"
 )
 
 // RequireEnv is the variable that turns a skip for want of the server into a
@@ -31,7 +31,10 @@ const module = "test/openbao"
 // as well. Without build it returns ErrNotBuilt where the program is not there yet.
 // root is the root of the repository.
 func Start(ctx context.Context, root string, build bool) (s *Server, stop func(), err error) {
-	program, err := find(ctx, filepath.Join(root, module), build)
+	program, err := buildonce.Program(ctx, "openbao", filepath.Join(root, module), []string{"main.go", "registry.go", "go.mod", "go.sum"}, build)
+	if errors.Is(err, buildonce.ErrNotBuilt) {
+		err = ErrNotBuilt
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -72,39 +75,4 @@ func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(pair string) bool {
 		return strings.HasPrefix(pair, "GODEBUG=") || strings.HasPrefix(pair, "BAO_") || strings.HasPrefix(pair, "VAULT_")
 	})
-}
-
-// find returns the built program. Its name has a hash of its sources, so that an old
-// one is never taken for the present one.
-func find(ctx context.Context, dir string, build bool) (string, error) {
-	h := sha256.New()
-	for _, name := range []string{"main.go", "registry.go", "go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			return "", fmt.Errorf("looking for OpenBao: %w", err)
-		}
-		h.Write(b)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("looking for OpenBao: %w", err)
-	}
-	program := filepath.Join(cache, "lockwood-test", "openbao-"+hex.EncodeToString(h.Sum(nil)[:8]))
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if !build {
-		return "", ErrNotBuilt
-	}
-	// Two test processes may build at once: each under a name of its own first.
-	made := fmt.Sprintf("%s.%d", program, os.Getpid())
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", dir, "-o", made, ".")
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFIPS140=off", "GODEBUG=")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building OpenBao: %w\n%s", err, text)
-	}
-	if err := os.Rename(made, program); err != nil {
-		return "", fmt.Errorf("building OpenBao: %w", err)
-	}
-	return program, nil
 }
