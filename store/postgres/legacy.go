@@ -92,7 +92,7 @@ func (s *Store) addConstraints(ctx context.Context) error {
 // transaction, says that the store is closed. Its lock excludes whoever drops the
 // constraints.
 func (s *Store) validateConstraints(ctx context.Context) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	return s.inTx(ctx, func(tx pgx.Tx) error {
 		var validate []string
 		for _, c := range formatConstraints() {
 			validate = append(validate, "VALIDATE CONSTRAINT "+c.name)
@@ -194,7 +194,7 @@ func (s *Store) credentials() string { return s.records.Schema + records.Credent
 // inTableLock runs f in a transaction that has the credential table to itself.
 func (s *Store) inTableLock(ctx context.Context, f func(pgx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
-		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		err := s.inTx(ctx, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+lockTimeout+"'"); err != nil {
 				return err
 			}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,7 +25,15 @@ import (
 // and the row not yet written. A destruction that begins then must wait for it,
 // and find its record.
 func TestDestructionWaitsForADepositUnderWay(t *testing.T) {
-	depositor, destroyer, db, old := raced(t)
+	t.Run("read committed", func(t *testing.T) { destroyDuringADeposit(t, "") })
+	// An operator may have set another default for whatever else is in the database.
+	t.Run("repeatable read is the default", func(t *testing.T) {
+		destroyDuringADeposit(t, "ALTER DATABASE %s SET default_transaction_isolation = 'repeatable read'")
+	})
+}
+
+func destroyDuringADeposit(t *testing.T, setting string) {
+	depositor, destroyer, db, old := raced(t, setting)
 	ctx := t.Context()
 
 	release := holdRow(t, db)
@@ -98,10 +109,16 @@ func TestReservationPassesADepositUnderWay(t *testing.T) {
 }
 
 // raced returns two instances on one database, a connection of the test's own,
-// and a data key that is no longer primary.
-func raced(t *testing.T) (a, b *postgres.Store, db *pgx.Conn, old envelope.KeyID) {
+// and a data key that is no longer primary. settings are executed first, each with
+// the database's name for its %s.
+func raced(t *testing.T, settings ...string) (a, b *postgres.Store, db *pgx.Conn, old envelope.KeyID) {
 	t.Helper()
 	url := pgtest.Shared(t).NewDatabase(t)
+	for _, sql := range settings {
+		if sql != "" {
+			pgtest.Exec(t, url, fmt.Sprintf(sql, databaseName(url)))
+		}
+	}
 	cfg := postgres.Config{URL: core.Secret(url)}
 	a, b = openMigrated(t, cfg), openMigrated(t, cfg)
 	first, second := newKey(), newKey()
@@ -112,6 +129,36 @@ func raced(t *testing.T) (a, b *postgres.Store, db *pgx.Conn, old envelope.KeyID
 		}
 	}
 	return a, b, pgtest.Connect(t, url), first.ID
+}
+
+func databaseName(dsn string) string {
+	u, _ := url.Parse(dsn)
+	return strings.TrimPrefix(u.Path, "/")
+}
+
+// Of two that remove all wraps but one, each another one, the second is refused,
+// also where repeatable read is the default.
+func TestTheLastWrapStays(t *testing.T) {
+	a, b, db, old := raced(t, "ALTER DATABASE %s SET default_transaction_isolation = 'repeatable read'")
+	ctx := t.Context()
+	if err := a.AddWrap(ctx, old, core.WrappedKey{KEKID: "second", Wrapped: []byte{1}}); err != nil {
+		t.Fatal(err)
+	}
+	holding, err := db.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, holding, "SELECT FROM forest.lockwood_data_keys WHERE key_id = $1 FOR UPDATE", old[:])
+	first := start(func() error { return a.RemoveWraps(ctx, old, []core.KEKID{"second"}) })
+	second := start(func() error { return b.RemoveWraps(ctx, old, []core.KEKID{"test:key#1"}) })
+	untilWaiting(t, db, 2)
+	if err := holding.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	one, other := <-first, <-second
+	if (one == nil) == (other == nil) {
+		t.Errorf("removing all wraps: %v and %v, want one to be refused", one, other)
+	}
 }
 
 // holdRow makes every deposit of user 1 for "server" wait, by a row of the same

@@ -12,23 +12,31 @@ import (
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
 
-// resealTable holds the records of one batch while it is written. It belongs to
-// the transaction and goes with it, so that a transaction pooler sees nothing of
-// it.
-var resealTable = pgx.Identifier{"pg_temp", "lockwood_resealed"}
+// resealSettings hold for the transaction of a batch.
+//
+//   - A row that somebody else keeps locked stops the batch, rather than the batch
+//     the deposits of the rows that it has locked by then.
+//   - The plan does not depend on the parameters, of which the planner would copy
+//     the one with all records several times.
+//   - Rows are looked up by ID, one after the other: of how many there are the
+//     planner knows nothing here, and may else read the whole table for each batch.
+//     In the order of their IDs, two batches do not deadlock.
+const resealSettings = "SET LOCAL lock_timeout = '1s'; SET LOCAL plan_cache_mode = force_generic_plan; " +
+	"SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off"
 
 // Reseal implements rotation.Store.
 //
-// The batch goes by COPY into a temporary table and from there, by one UPDATE,
-// into its rows. A statement for each row is slower by far, and arrays as
-// parameters would have to be in memory once more.
+// A batch is one UPDATE. The new records go as one value, and beside it arrays say
+// where in it the record of each row lies: as an array of records they would be
+// copied twice more, as lines of a temporary table three times, and a statement for
+// each row is slower by far (docs/design.md).
 //
 // That a row is as it was read is known from where its version lies and from the
 // transaction that wrote it (ctid and xmin, PostgreSQL manual, section 5.5, "System
 // Columns"): any write makes another version, which these do not name. So the old
-// records need not go back to the database, and a row is found without an index.
+// records need not go back to the database.
 func (s *Store) Reseal(ctx context.Context, b rotation.Batch) (written int64, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		if len(b.Rows) > 0 {
 			if written, err = s.resealRows(ctx, tx, b); err != nil {
 				return err
@@ -42,18 +50,18 @@ func (s *Store) Reseal(ctx context.Context, b rotation.Batch) (written int64, er
 		}
 		return err
 	})
+	doing := "writing records sealed anew"
+	if hasCode(err, lockNotAvailable) {
+		doing += ", of which another transaction keeps a row locked"
+	}
 	if err != nil {
-		return 0, failure("writing records sealed anew", err)
+		return 0, failure(doing, err)
 	}
 	return written, nil
 }
 
 func (s *Store) resealRows(ctx context.Context, tx pgx.Tx, b rotation.Batch) (written int64, err error) {
-	if err := s.makeResealTable(ctx, tx); err != nil {
-		return 0, err
-	}
-	columns := records.Credentials().Columns
-	if _, err := tx.CopyFrom(ctx, resealTable, resealColumns(columns), newResealSource(columns, b.Rows)); err != nil {
+	if _, err := tx.Exec(ctx, resealSettings, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return 0, err
 	}
 	if !b.Under.IsZero() {
@@ -61,93 +69,66 @@ func (s *Store) resealRows(ctx context.Context, tx pgx.Tx, b rotation.Batch) (wr
 			return 0, err
 		}
 	}
-	tag, err := tx.Exec(ctx, s.resealUpdate)
+	tag, err := tx.Exec(ctx, s.resealUpdate, resealArgs(records.Credentials().Columns, b.Rows)...)
 	return tag.RowsAffected(), err
 }
 
-// makeResealTable makes the temporary table, and for the rest of the transaction
-// lets the planner only look up one row after the other by ID. Of a table that
-// was made just now it knows nothing, and may else join by a hash of either
-// table on disk, or read all of the other; and rows that are written in the order
-// of their IDs do not deadlock with another batch.
-//
-// Records are random, so the table does not try to compress them, and keeps
-// those that fit into a page in place.
-func (s *Store) makeResealTable(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, s.resealCreate, pgx.QueryExecModeSimpleProtocol)
-	if hasCode(err, notPermitted) {
-		cfg := s.pool.Config().ConnConfig
-		return fmt.Errorf("re-sealing works through a temporary table, which this role may not make; allow it with: GRANT TEMPORARY ON DATABASE %s TO %s",
-			pgx.Identifier{cfg.Database}.Sanitize(), pgx.Identifier{cfg.User}.Sanitize())
+// span is where the records of one column lie in the value that holds all of them,
+// by row: the first byte, counted from 1, and how many. Both are nil for a row that
+// has none.
+type span struct{ first, length []*int32 }
+
+// resealArgs returns the parameters of resealSQL's statement.
+func resealArgs(columns []string, rows []rotation.Replacement) []any {
+	ids, places, writers := make([]int64, len(rows)), make([]pgtype.TID, len(rows)), make([]uint32, len(rows))
+	spans := make([]span, len(columns))
+	numbers := make([]int32, 0, 2*len(rows)*len(columns)) // what the pointers point into
+	number := func(n int) *int32 {
+		numbers = append(numbers, int32(n))
+		return &numbers[len(numbers)-1]
 	}
-	return err
+	all := make([]byte, 0, recordBytes(columns, rows))
+	for i, r := range rows {
+		place, writer := r.Old.Revision[0], r.Old.Revision[1]
+		ids[i], writers[i] = r.Old.ID, uint32(writer)
+		places[i] = pgtype.TID{BlockNumber: uint32(place >> 16), OffsetNumber: uint16(place), Valid: true}
+		for j, c := range columns {
+			var first, length *int32
+			if record := r.New.Record(c); record != nil {
+				first, length = number(len(all)+1), number(len(record))
+				all = append(all, record...)
+			}
+			spans[j].first, spans[j].length = append(spans[j].first, first), append(spans[j].length, length)
+		}
+	}
+	args := []any{ids, places, writers, all}
+	for _, s := range spans {
+		args = append(args, s.first, s.length)
+	}
+	return args
 }
 
-// resealColumns are the columns of the temporary table: the ID, which version of
-// the row was read, and the new records.
-func resealColumns(columns []string) []string {
-	names := []string{"id", "place", "writer"}
-	for _, c := range columns {
-		names = append(names, "new_"+c)
+func recordBytes(columns []string, rows []rotation.Replacement) (n int) {
+	for _, r := range rows {
+		for _, c := range columns {
+			n += len(r.New.Record(c))
+		}
 	}
-	return names
+	return n
 }
 
-// resealSource yields the lines of the temporary table.
-type resealSource struct {
-	columns []string
-	rows    []rotation.Replacement
-	values  []any // of one line, which is done with when the next is asked for
-}
-
-func newResealSource(columns []string, rows []rotation.Replacement) *resealSource {
-	return &resealSource{columns: columns, rows: rows, values: make([]any, 3+len(columns))}
-}
-
-// Next implements pgx.CopyFromSource.
-func (r *resealSource) Next() bool {
-	if len(r.rows) == 0 {
-		return false
+// resealSQL returns the statement that writes the new records of a batch, for all
+// columns that hold records.
+func resealSQL(d records.Dialect, t records.Table) string {
+	arrays, names := []string{"$1::bigint[]", "$2::tid[]", "$3::xid[]"}, []string{"id", "place", "writer"}
+	var set []string
+	for i, c := range t.Columns {
+		first, length := fmt.Sprintf("first_%d", i), fmt.Sprintf("length_%d", i)
+		arrays = append(arrays, fmt.Sprintf("$%d::int[]", 5+2*i), fmt.Sprintf("$%d::int[]", 6+2*i))
+		names = append(names, first, length)
+		set = append(set, fmt.Sprintf("%s = substr($4::bytea, r.%s, r.%s)", c, first, length))
 	}
-	row := r.rows[0]
-	r.rows = r.rows[1:]
-	place, writer := row.Old.Revision[0], row.Old.Revision[1]
-	r.values[0] = row.Old.ID
-	r.values[1] = pgtype.TID{BlockNumber: uint32(place >> 16), OffsetNumber: uint16(place), Valid: true}
-	r.values[2] = uint32(writer)
-	for i, c := range r.columns {
-		r.values[3+i] = row.New.Record(c)
-	}
-	return true
-}
-
-// Values implements pgx.CopyFromSource.
-func (r *resealSource) Values() ([]any, error) { return r.values, nil }
-
-// Err implements pgx.CopyFromSource.
-func (r *resealSource) Err() error { return nil }
-
-// resealSQL returns the statements that make the temporary table and that write
-// its records, for all columns that hold records.
-func resealSQL(d records.Dialect, t records.Table) (create, update string) {
-	table := resealTable.Sanitize()
-	names := resealColumns(t.Columns)
-	definitions := []string{"id bigint", "place tid", "writer xid"}
-	var storage, set []string
-	for _, name := range names[3:] {
-		definitions = append(definitions, name+" bytea")
-		storage = append(storage, "ALTER COLUMN "+name+" SET STORAGE EXTERNAL")
-	}
-	for _, c := range t.Columns {
-		set = append(set, c+" = r.new_"+c)
-	}
-	create = strings.Join([]string{
-		"SET LOCAL enable_hashjoin = off",
-		"SET LOCAL enable_mergejoin = off",
-		"CREATE TEMPORARY TABLE " + table + " (" + strings.Join(definitions, ", ") + ") WITH (toast_tuple_target = 8160) ON COMMIT DROP",
-		"ALTER TABLE " + table + " " + strings.Join(storage, ", "),
-	}, "; ")
-	update = "UPDATE " + d.Schema + t.Name + " AS c SET " + strings.Join(set, ", ") + " FROM " + table + " AS r" +
-		" WHERE c.ctid = r.place AND c.xmin = r.writer AND c.id = r.id"
-	return create, update
+	return "UPDATE " + d.Schema + t.Name + " AS c SET " + strings.Join(set, ", ") +
+		" FROM unnest(" + strings.Join(arrays, ", ") + ") AS r(" + strings.Join(names, ", ") + ")" +
+		" WHERE c.id = r.id AND c.ctid = r.place AND c.xmin = r.writer"
 }

@@ -99,7 +99,7 @@ func (l *ringLine) dataKey(id envelope.KeyID) keyring.DataKeyState {
 
 // InsertDataKey implements keyring.Store.
 func (s *Store) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.insertDataKey(ctx, tx, k) })
+	err := s.inTx(ctx, func(tx pgx.Tx) error { return s.insertDataKey(ctx, tx, k) })
 	if hasCode(err, uniqueViolation) {
 		err = keyring.ErrConflict
 	}
@@ -142,7 +142,7 @@ func (s *Store) RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []cor
 	for i, kekID := range kekIDs {
 		names[i] = string(kekID)
 	}
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.removeWraps(ctx, tx, id, names) })
+	err := s.inTx(ctx, func(tx pgx.Tx) error { return s.removeWraps(ctx, tx, id, names) })
 	return failure("removing wraps", err)
 }
 
@@ -207,7 +207,7 @@ func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
 
 // DestroyDataKey implements keyring.Store.
 func (s *Store) DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		remaining, err = s.destroyDataKey(ctx, tx, id)
 		return err
 	})

@@ -24,8 +24,8 @@ type Store struct {
 	quoted  string // as written in SQL
 	queries sqltext.Set
 	records records.Dialect
-	// The statements of Reseal.
-	resealCreate, resealUpdate string
+	// The statement of Reseal.
+	resealUpdate string
 }
 
 var _ store.Store = (*Store)(nil)
@@ -66,7 +66,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 		queries: queries,
 		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')"},
 	}
-	s.resealCreate, s.resealUpdate = resealSQL(s.records, records.Credentials())
+	s.resealUpdate = resealSQL(s.records, records.Credentials())
 	return s, nil
 }
 
@@ -82,6 +82,13 @@ func (s *Store) Ping(ctx context.Context) error {
 func (s *Store) BinaryColumns(ctx context.Context) ([]credential.Column, error) {
 	columns, err := collect(ctx, s.pool, s.queries.Get("binary_columns"), pgx.RowToStructByPos[credential.Column], s.schema)
 	return columns, failure("reading the schema", err)
+}
+
+// inTx runs f in a transaction, whose every statement sees what was committed before
+// that statement: whatever the server's default is, a count that follows a lock has
+// to see what was written before the lock was to be had.
+func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
 }
 
 // collect runs a query and gathers its rows.
