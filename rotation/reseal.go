@@ -356,7 +356,7 @@ func (r *Resealer) Mop(ctx context.Context, run Run, progress func(Run)) ([]cred
 		return nil, err
 	}
 	if !stale {
-		return nil, r.store.EndRun(ctx, run.ID)
+		return nil, r.store.EndRun(ctx, run.ID, 0)
 	}
 	for {
 		before, ok, err := r.store.CurrentRun(ctx)
@@ -376,7 +376,7 @@ func (r *Resealer) Mop(ctx context.Context, run Run, progress func(Run)) ([]cred
 		}
 		progress(after)
 		if after.Done == before.Done && after.Skipped == before.Skipped {
-			return failed, r.store.EndRun(ctx, run.ID)
+			return failed, r.store.EndRun(ctx, run.ID, 0)
 		}
 	}
 }

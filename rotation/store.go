@@ -90,8 +90,10 @@ type Store interface {
 	// GrowRun adds rows to the run's total, and with planned says that this was
 	// all. It returns ErrSuperseded as Reseal does.
 	GrowRun(ctx context.Context, runID string, rows int64, planned bool) error
-	// EndRun marks the run as ended, if it is the current one.
-	EndRun(ctx context.Context, runID string) error
+	// EndRun marks the run as ended, if it is the current one, with how many rows do
+	// not open: until then Failed counts some twice, since a range can be worked on
+	// again.
+	EndRun(ctx context.Context, runID string, failed int64) error
 	// CurrentRun returns the current run, or the last; ok is false if there was
 	// none, or where Lockwood's tables do not exist.
 	CurrentRun(ctx context.Context) (r Run, ok bool, err error)

@@ -55,8 +55,8 @@ func (s *Store) GrowRun(ctx context.Context, runID string, rows int64, planned b
 }
 
 // EndRun implements rotation.Store.
-func (s *Store) EndRun(ctx context.Context, runID string) error {
-	_, err := s.pool.Exec(ctx, s.queries.Get("reseal_end"), runID)
+func (s *Store) EndRun(ctx context.Context, runID string, failed int64) error {
+	_, err := s.pool.Exec(ctx, s.queries.Get("reseal_end"), runID, failed)
 	return failure("ending re-seal", err)
 }
 

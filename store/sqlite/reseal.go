@@ -44,11 +44,10 @@ func (s *Store) resealRows(ctx context.Context, tx *sql.Tx, b rotation.Batch) (w
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, update.Close()) }()
-	args := make([]any, 1+2*len(columns))
 	for _, r := range b.Rows {
-		args[0] = r.Old.ID
-		for i, c := range columns {
-			args[1+2*i], args[2+2*i] = orNull(r.New.Record(c)), orNull(r.Old.Record(c))
+		args := append(make([]any, 0, 6+2*len(columns)), r.Old.ID, r.Old.UserID, r.Old.MCPServerID, r.Old.TokenEndpoint, r.Old.ClientID, r.Old.TokenEndpointAuthMethod)
+		for _, c := range columns {
+			args = append(args, orNull(r.New.Record(c)), orNull(r.Old.Record(c)))
 		}
 		result, err := update.ExecContext(ctx, args...)
 		if err != nil {
@@ -63,14 +62,30 @@ func (s *Store) resealRows(ctx context.Context, tx *sql.Tx, b rotation.Batch) (w
 	return written, nil
 }
 
-// resealSQL returns the statement that writes the new records of the row with ID
-// $1, for all columns that hold records: each is a pair of parameters, the new
-// record and the old one. IS also compares NULL.
+// boundColumns are what a record is bound to besides its column
+// (credential.AppendAAD): a record sealed for an old value of one would never open
+// again.
+var boundColumns = []string{"user_id", "mcp_server_id", "token_endpoint", "client_id", "token_endpoint_auth_method"}
+
+// resealSQL returns the statement that writes the new records of a row, if nothing
+// changed that they depend on. Its parameters are the row's ID, the values of
+// boundColumns, and for each column that holds records a pair: the new record and
+// the old one. IS also compares NULL.
 func resealSQL(d records.Dialect, t records.Table) string {
-	var set, unchanged []string
-	for i, c := range t.Columns {
-		set = append(set, fmt.Sprintf("%s = ?%d", c, 2+2*i))
-		unchanged = append(unchanged, fmt.Sprintf(" AND %s IS ?%d", c, 3+2*i))
+	var set []string
+	unchanged := " WHERE id = ?1"
+	n := 1
+	is := func(column string) {
+		n++
+		unchanged += fmt.Sprintf(" AND %s IS ?%d", column, n)
 	}
-	return "UPDATE " + d.Schema + t.Name + " SET " + strings.Join(set, ", ") + " WHERE id = ?1" + strings.Join(unchanged, "")
+	for _, c := range boundColumns {
+		is(c)
+	}
+	for _, c := range t.Columns {
+		n++
+		set = append(set, fmt.Sprintf("%s = ?%d", c, n))
+		is(c)
+	}
+	return "UPDATE " + d.Schema + t.Name + " SET " + strings.Join(set, ", ") + unchanged
 }

@@ -54,8 +54,8 @@ func (s *Store) GrowRun(ctx context.Context, runID string, rows int64, planned b
 }
 
 // EndRun implements rotation.Store.
-func (s *Store) EndRun(ctx context.Context, runID string) error {
-	_, err := exec(ctx, s.write, s.queries.Get("reseal_end"), runID)
+func (s *Store) EndRun(ctx context.Context, runID string, failed int64) error {
+	_, err := exec(ctx, s.write, s.queries.Get("reseal_end"), runID, failed)
 	return failure("ending re-seal", err)
 }
 
