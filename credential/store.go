@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 )
@@ -23,9 +24,9 @@ const (
 // EncryptedColumns names every column that holds records. Counting, verifying
 // and re-sealing go through it, and a test of each database fails on a binary
 // column that is not in it, so that no column is ever forgotten by a rotation.
-func EncryptedColumns() []Column {
-	return []Column{{Table, RefreshTokenColumn}, {Table, ClientSecretColumn}}
-}
+func EncryptedColumns() []Column { return slices.Clone(encryptedColumns) }
+
+var encryptedColumns = []Column{{Table, RefreshTokenColumn}, {Table, ClientSecretColumn}}
 
 // Counts is what a store holds. A credential has one record or two.
 type Counts struct {

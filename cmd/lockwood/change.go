@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
@@ -284,22 +283,14 @@ func printPruned(w io.Writer, wraps []rotation.Wrap, backups []rotation.BackupNe
 	}
 }
 
-// sqliteBatchRows is how many rows a re-seal writes to SQLite in a transaction: it
-// keeps deposits waiting for that long.
-const sqliteBatchRows = 2000
-
 // rotator returns the rotator of the vault.
 func (v *vault) rotator() *rotation.Rotator {
 	return rotation.NewRotator(v.ring, v.store, v.credentials, v.resealer(), v.providers.previous, v.cfg.WriteLegacy)
 }
 
 func (v *vault) resealer() *rotation.Resealer {
-	batchRows := 0 // the usual
-	if v.cfg.Database.Driver == config.SQLite {
-		batchRows = sqliteBatchRows
-	}
 	return rotation.NewResealer(v.store, v.store.Queue(v.log), v.credentials, rotation.ResealOptions{
-		WritesLegacy: v.cfg.WriteLegacy, Logger: v.log, BatchRows: batchRows,
+		WritesLegacy: v.cfg.WriteLegacy, Logger: v.log,
 		Primary: func() envelope.KeyID { return v.ring.Status().Primary },
 	})
 }

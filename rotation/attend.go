@@ -1,0 +1,155 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+)
+
+const (
+	// behindLimit is how long an instance may take to learn of the data key that a
+	// re-seal is to reach. One that has another for longer is past it.
+	behindLimit = 20 * time.Second
+	// askInterval is how often the queue is asked, while rows are left by the run's own
+	// count, whether ranges wait: those of a lost worker do not.
+	askInterval = 5 * time.Second
+)
+
+// errAbandoned means that whoever began a run does not plan it any more.
+var errAbandoned = errors.New("the re-seal has no coordinator any more; run the command that began it again")
+
+// role is whose part in a run is played.
+type role int
+
+const (
+	coordinator role = iota // of the command that began the run
+	follower                // of an instance that works on it meanwhile
+)
+
+func (o role) interval() time.Duration {
+	if o == follower {
+		return followInterval
+	}
+	return waitInterval
+}
+
+// attend works on the queue until nothing of the run waits in it.
+func (r *Resealer) attend(ctx context.Context, run Run, as role, progress func(Run)) error {
+	r.trouble.forget()
+	working, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.queue.Work(working, r.WorkRange) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			r.opts.Logger.Warn("the work on a re-seal did not end well; another instance takes it up", "error", err)
+		}
+	}()
+	v := vigil{r: r, run: run, as: as, movedAt: time.Now(), aheadAt: time.Now()}
+	for sleep(ctx, as.interval()) {
+		if done, err := v.look(ctx, progress); done {
+			return err
+		}
+	}
+	return fmt.Errorf("waiting for the re-seal: %w", context.Cause(ctx))
+}
+
+// vigil looks after a run that is under way.
+type vigil struct {
+	r   *Resealer
+	run Run
+	as  role
+
+	seen    Run       // as it was read last
+	movedAt time.Time // when it was another
+	aheadAt time.Time // when the ring's primary was the target
+	askedAt time.Time // when the queue was asked
+}
+
+// look reports whether nothing is left to wait for, because all is done, with a nil
+// error, or because it will not be.
+func (v *vigil) look(ctx context.Context, progress func(Run)) (done bool, err error) {
+	done, err = v.read(ctx, progress)
+	if done {
+		return true, err
+	}
+	if v.run.Target.IsZero() || v.r.opts.Primary() == v.run.Target {
+		v.aheadAt = time.Now()
+	}
+	stuck := time.Since(v.movedAt) > outage
+	trouble := v.r.trouble.last()
+	switch {
+	case time.Since(v.aheadAt) > behindLimit:
+		return true, fmt.Errorf("%w: the ring has another primary data key by now; run it again", ErrSuperseded)
+	case trouble != nil && (stuck || !passes(trouble)):
+		return true, trouble
+	case err != nil && stuck:
+		return true, err
+	case v.as == follower && stuck && !v.seen.Planned:
+		return true, errAbandoned
+	}
+	return false, nil
+}
+
+// read reads how far the run is.
+func (v *vigil) read(ctx context.Context, progress func(Run)) (done bool, err error) {
+	now, ok, err := v.r.store.CurrentRun(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case !ok || now.ID != v.run.ID:
+		return true, ErrSuperseded
+	}
+	if now != v.seen {
+		v.seen, v.movedAt = now, time.Now()
+	}
+	progress(now)
+	if now.Ended {
+		return true, nil
+	}
+	left := now.Total - now.Done - now.Skipped - now.Failed
+	if !now.Planned || left > 0 && time.Since(v.askedAt) < askInterval {
+		return false, nil
+	}
+	v.askedAt = time.Now()
+	n, err := v.r.queue.Waiting(ctx, v.run.ID)
+	return n == 0 && err == nil, err
+}
+
+// passes reports whether err is of something that ends by itself.
+func passes(err error) bool {
+	for _, target := range []error{
+		core.ErrUnavailable, core.ErrStoreUnavailable, keyring.ErrNotEnabled, ErrSuperseded, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// trouble is why the last range that was worked on here could not be done, nil if it
+// was. It is safe for concurrent use.
+type trouble struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (t *trouble) note(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = err
+}
+
+func (t *trouble) forget() { t.note(nil) }
+
+func (t *trouble) last() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
+}
