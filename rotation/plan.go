@@ -19,12 +19,15 @@ type Plan struct {
 	KEKID  core.KEKID `json:"kek_id"`
 	Reseal bool       `json:"reseal"`
 	Now    Snapshot   `json:"now"`
-	// Lacking are the data keys that would be wrapped.
-	Lacking []string `json:"lacking"`
-	Prune   []Wrap   `json:"prune"`
-	// Destroy are the data keys that would be destroyed, once nothing is sealed
-	// under them.
+	// Lacking are the wraps that would be added.
+	Lacking []Wrap `json:"lacking"`
+	// Prune are the wraps that would be removed of data keys that stay.
+	Prune []Wrap `json:"prune"`
+	// Destroy are the data keys that would be destroyed with all of their wraps, once
+	// nothing is sealed under them.
 	Destroy []string `json:"destroy"`
+	// Compromised are the keys that would be named compromised, for good.
+	Compromised []string `json:"compromised,omitempty"`
 	// Stale is how many records would be sealed anew.
 	Stale int64 `json:"stale_records"`
 	// KMSCalls is how many crypto calls to the current provider are expected of
@@ -35,8 +38,10 @@ type Plan struct {
 	// Endpoints are the token endpoints of legacy rows. Nothing authenticates
 	// them yet; re-sealing binds each record to the one its row has now.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
-	// Blockers are the reasons for which the rotation would refuse to begin.
+	// Blockers are the reasons for which the rotation would refuse to begin, or with
+	// Force go on all the same.
 	Blockers []string     `json:"blockers"`
+	Force    bool         `json:"force"`
 	Backups  []BackupNeed `json:"backups,omitempty"`
 }
 
@@ -61,7 +66,7 @@ func (e Expectation) Words() string {
 	return fmt.Sprintf("about %s (measured on %d that were read and opened)", took, e.Sampled)
 }
 
-// Endpoint is a token endpoint and client that legacy rows name.
+// Endpoint is a token endpoint that legacy rows name, and how many do.
 type Endpoint struct {
 	TokenEndpoint string `json:"token_endpoint"`
 	Credentials   int64  `json:"credentials"`
@@ -77,48 +82,95 @@ const (
 	manyRows = 10_000
 )
 
-// Plan returns what Rotate would do.
+// Plan returns what Rotate would do. It writes nothing, and unwraps every data key.
 func (r *Rotator) Plan(ctx context.Context, opts RotateOptions) (*Plan, error) {
+	opts = opts.complete()
 	state, snap, err := r.look(ctx)
 	if err != nil {
 		return nil, err
 	}
-	status := r.ring.Status()
-	p := &Plan{KEKID: status.KEKID, Reseal: opts.Reseal, Now: snap, Lacking: []string{}, Prune: []Wrap{}, Destroy: []string{}, Blockers: []string{}}
-	for _, k := range state.DataKeys {
-		if k.State != keyring.Enabled {
-			continue
-		}
-		if !hasWrap(&k, status.KEKID) && !opts.Compromised {
-			p.Lacking = append(p.Lacking, k.ID.String())
-			p.KMSCalls += 2
-		}
-		if opts.Reseal {
-			p.Destroy = append(p.Destroy, k.ID.String())
-		}
+	p := &Plan{
+		KEKID: r.ring.Status().KEKID, Reseal: opts.Reseal, Force: opts.Force, Now: snap,
+		Lacking: []Wrap{}, Prune: []Wrap{}, Destroy: []string{}, Blockers: []string{},
+	}
+	blockers, err := r.blockers(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	p.Blockers = append(p.Blockers, blockers...)
+	if err := r.planKeys(ctx, p, state, opts); err != nil {
+		return nil, err
 	}
 	if opts.Reseal {
-		p.KMSCalls += 2
 		if err := r.planReseal(ctx, p, opts.MaxRate); err != nil {
 			return nil, err
 		}
 	}
-	keep, err := r.stillNeeded(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, w := range r.ring.Prunable(keep) {
-		p.Prune = append(p.Prune, Wrap{w.DataKey.String(), w.KEKID})
-	}
-	p.KMSCalls += len(p.Prune)
-	p.Backups = snap.needs(r.wanted())
-	blockers, err := r.blockers(ctx, opts)
-	p.Blockers = append(p.Blockers, blockers...)
+	p.KMSCalls = p.calls()
+	former, err := r.formerWraps(ctx, &snap)
+	p.Backups = snap.needs(former, r.wanted())
 	return p, err
 }
 
-func hasWrap(k *keyring.DataKeyState, id core.KEKID) bool {
-	return slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return w.KEKID == id })
+// planKeys says what would happen to the data keys.
+func (r *Rotator) planKeys(ctx context.Context, p *Plan, state *keyring.State, opts RotateOptions) error {
+	lost, err := r.ring.Lost(ctx)
+	if err != nil {
+		return fmt.Errorf("unwrapping the data keys: %w", err)
+	}
+	for _, id := range lost {
+		p.Blockers = append(p.Blockers, fmt.Sprintf("no configured key unwraps data key %s: name the key that it is wrapped under (lockwood key status) as a previous one", id))
+	}
+	if opts.Compromised {
+		keys, found, err := r.compromisable(ctx, state)
+		if err != nil {
+			return err
+		}
+		p.Compromised, p.Blockers = keys, append(p.Blockers, found...)
+	} else {
+		p.Lacking = wrapsOf(r.ring.Lacking())
+	}
+	if opts.Reseal {
+		for _, k := range p.Now.DataKeys {
+			p.Destroy = append(p.Destroy, k.KeyID)
+		}
+		return nil
+	}
+	keep, err := r.stillNeeded(ctx)
+	if err == nil {
+		p.Prune = wrapsOf(r.ring.Prunable(keep, true))
+	}
+	return err
+}
+
+// calls returns how many crypto calls to the current provider are expected: a wrap
+// and the unwrap that verifies it for each that is added, an unwrap for each data key
+// that is used or looked at, and two for a new one.
+func (p *Plan) calls() (n int) {
+	pruned := make(map[string]bool)
+	for _, w := range p.Prune {
+		pruned[w.KeyID] = true
+	}
+	for _, k := range p.Now.DataKeys {
+		switch {
+		case slices.Contains(p.Lacking, Wrap{k.KeyID, p.KEKID}):
+			n += 2
+		case slices.Contains(k.KEKIDs, p.KEKID) && (k.Primary || p.Reseal && k.Records > 0):
+			n++
+		}
+	}
+	if p.Reseal {
+		n += 2
+	}
+	return n + len(pruned)
+}
+
+func wrapsOf(ids []keyring.WrapID) []Wrap {
+	wraps := []Wrap{}
+	for _, w := range ids {
+		wraps = append(wraps, Wrap{w.DataKey.String(), w.KEKID})
+	}
+	return wraps
 }
 
 // planReseal says what a re-seal would do, and lists the endpoints of legacy rows.
@@ -229,11 +281,17 @@ func (p *Plan) Print(w io.Writer) {
 	line("KEK               %s", p.KEKID)
 	line("found             %d records of %d credentials, %d of them legacy, under %d data keys",
 		p.Now.Records, p.Now.Credentials, p.Now.Legacy, len(p.Now.DataKeys))
-	line("would wrap        %d data keys: %s", len(p.Lacking), orNone(p.Lacking))
+	for _, key := range p.Compromised {
+		line("would name        %s compromised, for good", key)
+	}
+	for _, w := range p.Lacking {
+		line("would wrap        data key %s under %s", w.KeyID, w.KEKID)
+	}
 	if p.Reseal {
 		line("would roll        to a new primary data key")
 		line("would re-seal     %d records of %d credentials, in %s", p.Stale, p.Now.Credentials, p.Words())
-		line("would destroy     %d data keys: %s", len(p.Destroy), orNone(p.Destroy))
+		line("would verify      every record, by opening it")
+		line("would destroy     %d data keys, with their wraps: %s", len(p.Destroy), orNone(p.Destroy))
 	}
 	for _, wrap := range p.Prune {
 		line("would prune       the wrap of data key %s under %s", wrap.KeyID, wrap.KEKID)
@@ -248,8 +306,12 @@ func (p *Plan) Print(w io.Writer) {
 			line("%10d  %s", e.Credentials, e.TokenEndpoint)
 		}
 	}
+	verb := "refuse"
+	if p.Force {
+		verb = "go on although"
+	}
 	for _, b := range p.Blockers {
-		line("\nwould refuse: %s", b)
+		line("\nwould %s: %s", verb, b)
 	}
 	line("\nNothing was written.")
 }

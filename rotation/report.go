@@ -16,7 +16,7 @@ import (
 // while the rotation goes on, so that whoever runs it again after a crash goes on
 // with it.
 type Report struct {
-	State       string    `json:"state"` // "running" or "done"
+	State       string    `json:"state"` // "running", "done", or empty where none began
 	StartedAt   time.Time `json:"started_at"`
 	EndedAt     time.Time `json:"ended_at,omitzero"`
 	Reseal      bool      `json:"reseal"`
@@ -32,11 +32,18 @@ type Report struct {
 	Verified  *credential.Report `json:"verified,omitempty"`
 	Destroyed []string           `json:"destroyed,omitempty"` // key IDs
 	Pruned    []Wrap             `json:"pruned,omitempty"`
+	// Former are wraps that were removed before this rotation, of data keys that were
+	// still enabled when it began: older copies of the database hold them.
+	Former []Wrap `json:"former,omitempty"`
+	// Kept are KEKs of previous providers that are recovery KEKs too, and so still open
+	// everything.
+	Kept []core.KEKID `json:"kept_kek_ids,omitempty"`
 	// Backups says what a copy of the database from before this rotation still
 	// opens with.
 	Backups []BackupNeed `json:"backups,omitempty"`
-	// Independent says that no record and no data key of the store depends on any
-	// other key than KEKID and the recovery KEKs; Remains says why not.
+	// Independent says that no record and no data key of the store depends on, or opens
+	// with, any other key than KEKID and the recovery KEKs, none of which is an old key;
+	// Remains says why not.
 	Independent bool     `json:"independent"`
 	Remains     []string `json:"remains,omitempty"`
 	Notes       []string `json:"notes,omitempty"`
@@ -107,9 +114,20 @@ func (s *Snapshot) primary() string {
 	return ""
 }
 
-// needs returns which KEKs open records of the snapshot, other than those that
-// except names.
-func (s *Snapshot) needs(except func(core.KEKID) bool) []BackupNeed {
+// stillEnabled returns those of wraps whose data key the snapshot has.
+func (s *Snapshot) stillEnabled(wraps []Wrap) (still []Wrap) {
+	for _, w := range wraps {
+		if slices.ContainsFunc(s.DataKeys, func(k DataKey) bool { return k.KeyID == w.KeyID }) && !slices.Contains(still, w) {
+			still = append(still, w)
+		}
+	}
+	return still
+}
+
+// needs returns which KEKs open records in copies of the database from before the
+// snapshot, other than those that except names. former are wraps that had been
+// removed by then.
+func (s *Snapshot) needs(former []Wrap, except func(core.KEKID) bool) []BackupNeed {
 	var needs []BackupNeed
 	add := func(id core.KEKID, n int64) {
 		i := slices.IndexFunc(needs, func(b BackupNeed) bool { return b.KEKID == id })
@@ -120,7 +138,13 @@ func (s *Snapshot) needs(except func(core.KEKID) bool) []BackupNeed {
 		needs[i].Records += n
 	}
 	for _, k := range s.DataKeys {
-		for _, id := range k.KEKIDs {
+		ids := slices.Clone(k.KEKIDs)
+		for _, w := range former {
+			if w.KeyID == k.KeyID && !slices.Contains(ids, w.KEKID) {
+				ids = append(ids, w.KEKID)
+			}
+		}
+		for _, id := range ids {
 			if k.Records > 0 && !except(id) {
 				add(id, k.Records)
 			}
@@ -135,8 +159,17 @@ func (s *Snapshot) needs(except func(core.KEKID) bool) []BackupNeed {
 // conclude fills in what follows from the rest of the report. wanted says of a KEK
 // ID whether it is of the configuration that the rotation was to reach.
 func (r *Report) conclude(wanted func(core.KEKID) bool) {
-	r.Backups = r.Before.needs(wanted)
+	r.Backups = r.Before.needs(r.Former, wanted)
 	r.Remains = nil
+	for _, k := range r.Before.DataKeys {
+		gone := !slices.ContainsFunc(r.After.DataKeys, func(a DataKey) bool { return a.KeyID == k.KeyID })
+		if gone && !slices.Contains(r.Destroyed, k.KeyID) { // by an attempt that was interrupted
+			r.Destroyed = append(r.Destroyed, k.KeyID)
+		}
+	}
+	if r.Reseal && r.After.primary() == r.Before.primary() {
+		r.Remains = append(r.Remains, "the primary data key is the one from before: "+r.After.primary())
+	}
 	for _, k := range r.After.DataKeys {
 		for _, id := range k.KEKIDs {
 			if !wanted(id) {
@@ -156,13 +189,35 @@ func (r *Report) conclude(wanted func(core.KEKID) bool) {
 	if r.Verified != nil && len(r.Verified.Failed) > 0 {
 		r.Remains = append(r.Remains, fmt.Sprintf("%d records do not open under any key that is configured", len(r.Verified.Failed)))
 	}
-	r.Independent = r.Reseal && len(r.Remains) == 0
+	r.Independent = r.Reseal && len(r.Remains) == 0 && len(r.Kept) == 0
+}
+
+// oldKEKs returns the KEKs, other than the one that everything was moved to and its
+// older versions' names, that opened something when the rotation began.
+func (r *Report) oldKEKs() (ids []core.KEKID) {
+	add := func(id core.KEKID) {
+		if id != r.KEKID && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	for _, k := range r.Before.DataKeys {
+		for _, id := range k.KEKIDs {
+			add(id)
+		}
+	}
+	for _, w := range r.Former {
+		add(w.KEKID)
+	}
+	return ids
 }
 
 // Print writes the report for people.
 func (r *Report) Print(w io.Writer) {
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
 	line("KEK               %s", r.KEKID)
+	for _, id := range r.oldKEKs() {
+		line("KEK before        %s", id)
+	}
 	line("found             %d records of %d credentials, %d of them legacy, under %d data keys",
 		r.Before.Records, r.Before.Credentials, r.Before.Legacy, len(r.Before.DataKeys))
 	line("wraps added       %d", r.Rewrapped)
@@ -197,16 +252,7 @@ func (r *Report) Print(w io.Writer) {
 const shownFailures = 100
 
 func (r *Report) conclusions() []string {
-	var said []string
-	switch {
-	case r.Independent:
-		said = append(said, fmt.Sprintf("This store is independent of the old key: every data key is wrapped under %s, and no record is under an older data key.", r.KEKID))
-	case !r.Reseal && len(r.Remains) == 0:
-		said = append(said, fmt.Sprintf("Every data key is wrapped under %s. The data keys are the old ones, so this store is not independent of the old key: "+
-			"whoever has it and an old backup opens what is in the backup, and what is still sealed under the same data keys. lockwood key rotate --reseal ends that.", r.KEKID))
-	default:
-		said = append(said, "This store still depends on an old key:\n  "+strings.Join(r.Remains, "\n  "))
-	}
+	said := []string{r.verdict()}
 	for _, b := range r.Backups {
 		said = append(said, fmt.Sprintf("A backup from before %s opens %d records with %s. Keep that key for as long as you keep such backups, and guard both.",
 			r.StartedAt.UTC().Format(time.RFC3339), b.Records, kekWords(b.KEKID)))
@@ -215,6 +261,36 @@ func (r *Report) conclusions() []string {
 		said = append(said, "What could be read while the compromised key was valid may be known. Revoke those tokens and client secrets at their issuers: no rotation here does that.")
 	}
 	return append(said, r.Notes...)
+}
+
+// verdict is what the store depends on.
+func (r *Report) verdict() string {
+	old := len(r.oldKEKs()) > 0 || r.Before.Legacy > 0
+	everything := fmt.Sprintf("every data key is wrapped under %s", r.KEKID)
+	switch {
+	case len(r.Remains) > 0:
+		return "This store still depends on an old key:\n  " + strings.Join(r.Remains, "\n  ")
+	case len(r.Kept) > 0:
+		return fmt.Sprintf("This store is not independent of the old key: %s was a previous key and is a recovery key, and opens everything, as configured. Otherwise %s, "+
+			"and no record is under an older data key.", joined(r.Kept), everything)
+	case r.Reseal && old:
+		return fmt.Sprintf("This store is independent of the old key: %s, and no record is under an older data key.", everything)
+	case r.Reseal:
+		return fmt.Sprintf("Every data key is new, and no record is under an older one; %s, as before: no other key was found. "+
+			"If the key was to change, it has not been configured here yet.", everything)
+	case old:
+		return fmt.Sprintf("Now %s. The data keys are the old ones, so this store is not independent of the old key: "+
+			"whoever has it and an old backup opens what is in the backup, and what is still sealed under the same data keys. lockwood key rotate --reseal ends that.", everything)
+	}
+	return fmt.Sprintf("There was nothing to move: %s, as before. lockwood key rotate --reseal makes a new data key and seals every record anew.", everything)
+}
+
+func joined(ids []core.KEKID) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = string(id)
+	}
+	return strings.Join(texts, ", ")
 }
 
 func kekWords(id core.KEKID) string {

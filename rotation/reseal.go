@@ -77,6 +77,35 @@ func NewResealer(store Store, queue Queue, sealer Sealer, opts ResealOptions) *R
 	return &Resealer{store: store, queue: queue, sealer: sealer, opts: opts}
 }
 
+// Stage is how far a re-seal to a target is.
+type Stage int
+
+// The stages.
+const (
+	None     Stage = iota // there is none, or it has ended
+	UnderWay              // ranges of it are worked on, or wait for that
+	Sealed                // every range of it is done, and Mop would end it
+)
+
+// Stage returns the re-seal to target that has not ended, and how far it is.
+func (r *Resealer) Stage(ctx context.Context, target Target) (Run, Stage, error) {
+	run, ok, err := r.store.CurrentRun(ctx)
+	if err != nil || !ok || run.Ended || run.Target != target {
+		return Run{}, None, err
+	}
+	if !run.Planned {
+		if time.Since(run.UpdatedAt) > outage { // nobody plans it any more
+			return Run{}, None, nil
+		}
+		return run, UnderWay, nil
+	}
+	waiting, err := r.queue.Waiting(ctx, run.ID)
+	if err != nil || waiting > 0 {
+		return run, UnderWay, err
+	}
+	return run, Sealed, nil
+}
+
 // Begin begins a run to target in place of any other. It is to be planned, by Plan
 // or by Wait.
 func (r *Resealer) Begin(ctx context.Context, target Target, maxRate int64) (Run, error) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -57,7 +56,8 @@ type RotateOptions struct {
 	Reseal bool
 	// Compromised says that the previous keys are known to somebody: no data key is
 	// wrapped under one any more, and those that were are not kept. It implies
-	// Reseal.
+	// Reseal, and excludes Detach: until the old data keys are destroyed, the leaked
+	// key opens what is under them.
 	Compromised bool
 	// Force begins although a live instance could not follow.
 	Force bool
@@ -69,6 +69,12 @@ type RotateOptions struct {
 	MaxRate int64
 	// Progress is called from time to time while records are sealed anew.
 	Progress func(Run)
+	// Verifying is called from time to time while records are opened to verify, with
+	// how many credentials of how many were.
+	Verifying func(done, of int64)
+	// Removing is called before anything that opens records is removed, with what
+	// copies of the database from before still need.
+	Removing func([]BackupNeed)
 }
 
 // Rotate does everything that is missing for the store to depend on the ring's
@@ -78,19 +84,20 @@ type RotateOptions struct {
 // It returns ErrBlocked, core's sentinels and core.ErrStoreUnavailable; the
 // report, if not nil, is of what was done until then.
 func (r *Rotator) Rotate(ctx context.Context, opts RotateOptions) (*Report, error) {
-	opts.Reseal = opts.Reseal || opts.Compromised
+	opts = opts.complete()
 	blockers, err := r.blockers(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
 	if len(blockers) > 0 && !opts.Force {
-		return nil, fmt.Errorf("%w: %s", ErrBlocked, strings.Join(blockers, "; "))
+		return nil, blocked(blockers)
 	}
 	report, err := r.begin(ctx, opts)
 	if err != nil {
 		return nil, err
 	}
 	report.Notes = append(report.Notes, blockers...)
+	opts.Removing(report.Before.needs(report.Former, r.wanted()))
 	if !opts.Compromised {
 		added, err := r.ring.Rewrap(ctx)
 		report.Rewrapped += len(added)
@@ -99,7 +106,7 @@ func (r *Rotator) Rotate(ctx context.Context, opts RotateOptions) (*Report, erro
 		}
 	}
 	if opts.Reseal {
-		if err := r.renew(ctx, report, opts); err != nil || opts.Detach {
+		if done, err := r.renew(ctx, report, opts); err != nil || !done {
 			return report, err
 		}
 	}
@@ -109,79 +116,20 @@ func (r *Rotator) Rotate(ctx context.Context, opts RotateOptions) (*Report, erro
 	return report, r.finish(ctx, report)
 }
 
-// blockers returns why the rotation should not begin.
-func (r *Rotator) blockers(ctx context.Context, opts RotateOptions) ([]string, error) {
-	instances, err := r.store.Instances(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("asking which instances are live: %w", err)
+// complete returns the options with what they imply.
+func (o RotateOptions) complete() RotateOptions {
+	o.Reseal = o.Reseal || o.Compromised
+	o.Detach = o.Detach && !o.Compromised
+	if o.Progress == nil {
+		o.Progress = func(Run) {}
 	}
-	var found []string
-	kekID := r.ring.Status().KEKID
-	for _, i := range instances {
-		switch {
-		case !i.Live:
-		case len(i.KEKIDs) > 0 && !i.CanUse(kekID):
-			found = append(found, fmt.Sprintf("instance %s cannot use %s: configure it as this command is, restart it, and try again "+
-				"(one that was killed counts as live for %s)", i.Name(), kekID, fleet.LiveWindow))
-		case opts.Reseal && i.WritesLegacy:
-			found = append(found, fmt.Sprintf("instance %s writes legacy records (FOREST_EXECUTOR_WRITE_FORMAT=legacy), so that re-sealing would not end", i.Name()))
-		}
+	if o.Verifying == nil {
+		o.Verifying = func(int64, int64) {}
 	}
-	if opts.Detach && !slices.ContainsFunc(instances, func(i fleet.Instance) bool { return i.Live }) {
-		found = append(found, "no instance is live that would seal the records anew: start one, or say --wait")
+	if o.Removing == nil {
+		o.Removing = func([]BackupNeed) {}
 	}
-	if opts.Reseal && r.writesLegacy {
-		found = append(found, "FOREST_EXECUTOR_WRITE_FORMAT=legacy is set here: unset it, or use lockwood credentials reseal --to-legacy")
-	}
-	return found, nil
-}
-
-// begin names what is compromised, and returns the report of an equal rotation
-// that was not finished, or a new one, which is saved.
-func (r *Rotator) begin(ctx context.Context, opts RotateOptions) (*Report, error) {
-	var named []string
-	if opts.Compromised {
-		var err error
-		if named, err = r.nameCompromised(ctx); err != nil {
-			return nil, err
-		}
-	}
-	_, snap, err := r.look(ctx)
-	if err != nil {
-		return nil, err
-	}
-	kekID := r.ring.Status().KEKID
-	if last, err := r.LastReport(ctx); err != nil {
-		return nil, err
-	} else if last != nil && last.State == "running" && last.KEKID == kekID && last.Reseal == opts.Reseal && slices.Equal(last.Compromised, named) {
-		last.Notes = nil
-		return last, nil
-	}
-	report := &Report{State: "running", StartedAt: time.Now().UTC(), Reseal: opts.Reseal, Compromised: named, KEKID: kekID, Before: snap}
-	return report, r.save(ctx, report)
-}
-
-// nameCompromised names the keys of the previous providers compromised.
-func (r *Rotator) nameCompromised(ctx context.Context) ([]string, error) {
-	current := r.ring.Status().KEKID.Key()
-	var keys []string
-	for _, p := range r.previous {
-		s, err := p.Status(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("asking a previous provider for its KEK ID: %w", err)
-		}
-		if key := s.KEKID.Key(); key != current && !slices.Contains(keys, key) {
-			keys = append(keys, key)
-		}
-	}
-	if len(keys) == 0 {
-		return nil, fmt.Errorf("%w: no previous key is configured; make the new key the current one, the compromised one a previous one, and try again", ErrBlocked)
-	}
-	slices.Sort(keys)
-	if err := r.store.NameCompromised(ctx, keys); err != nil {
-		return nil, fmt.Errorf("naming keys compromised: %w", err)
-	}
-	return keys, r.ring.Reload(ctx)
+	return o
 }
 
 // look reads the store as it is now.
@@ -197,25 +145,57 @@ func (r *Rotator) look(ctx context.Context) (*keyring.State, Snapshot, error) {
 	return &state, snapshot(&state, &counts), nil
 }
 
-// renew rolls, re-seals, verifies and destroys.
-func (r *Rotator) renew(ctx context.Context, report *Report, opts RotateOptions) error {
-	if r.ring.Status().Primary.String() == report.Before.primary() {
+// renew rolls, re-seals, verifies and destroys. It reports false if it left the
+// re-seal to the instances.
+func (r *Rotator) renew(ctx context.Context, report *Report, opts RotateOptions) (done bool, err error) {
+	if roll, err := r.mustRoll(ctx, report, opts); err != nil {
+		return false, err
+	} else if roll {
 		if err := r.ring.Roll(ctx); err != nil {
-			return fmt.Errorf("rolling the ring: %w", err)
+			return false, fmt.Errorf("rolling the ring: %w", err)
 		}
 	}
 	resealed, err := r.Reseal(ctx, r.ring.Status().Primary, opts)
-	if err != nil || opts.Detach {
-		return err
+	if err != nil || resealed == nil {
+		return false, err
 	}
 	report.Resealed = resealed.add(report.Resealed)
 	if err := r.save(ctx, report); err != nil {
-		return err
+		return false, err
 	}
-	if report.Verified, err = r.credentials.Verify(ctx, nil); err != nil {
-		return err
+	if report.Verified, err = r.verify(ctx, opts); err != nil {
+		return false, err
 	}
-	return r.destroyOld(ctx, report)
+	return true, r.destroyOld(ctx, report, opts)
+}
+
+// mustRoll reports whether the primary has to give way. One that this rotation made
+// before it was interrupted need not, unless an instance that lagged behind had it
+// wrapped under an old KEK; but that the primary is such a one is the database's
+// word, on which nothing can rest once a key is known to somebody.
+func (r *Rotator) mustRoll(ctx context.Context, report *Report, opts RotateOptions) (bool, error) {
+	if opts.Compromised || r.ring.Status().Primary.String() == report.Before.primary() {
+		return true, nil
+	}
+	state, err := r.store.LoadRing(ctx)
+	if err != nil {
+		return false, err
+	}
+	wanted := r.wanted()
+	p := state.Primary()
+	return p == nil || slices.ContainsFunc(p.Wraps, func(w core.WrappedKey) bool { return !wanted(w.KEKID) }), nil
+}
+
+func (r *Rotator) verify(ctx context.Context, opts RotateOptions) (*credential.Report, error) {
+	counts, err := r.store.Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var done int64
+	return r.credentials.Verify(ctx, &credential.VerifyOptions{Progress: func(rows int) {
+		done += int64(rows)
+		opts.Verifying(done, counts.Credentials)
+	}})
 }
 
 // add adds what an earlier attempt of the same rotation did.
@@ -229,26 +209,36 @@ func (r *Resealed) add(earlier *Resealed) *Resealed {
 }
 
 // Reseal seals every record anew that is stale to target, which is the ring's
-// primary, or zero if the ring seals legacy records. It goes on with a run to the
-// same target that has not ended. Records that do not open are named in what it
-// returns, and left as they are.
+// primary, or zero if the ring seals legacy records. It takes the place of any
+// re-seal that is under way, with a limit of the rate of its own: what that one did
+// is not stale any more. Records that do not open are named in what it returns, and
+// left as they are.
+//
+// With opts.Detach it begins a re-seal, if none to the same target is under way, and
+// returns nil while that is not done; it is to be called again.
 func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions) (*Resealed, error) {
+	opts = opts.complete()
 	begun := time.Now()
-	run, err := r.resealer.Begin(ctx, target, opts.MaxRate)
+	run, stage, err := r.resealer.Stage(ctx, target)
 	if err != nil {
 		return nil, err
 	}
-	if opts.Detach {
-		return nil, r.resealer.Plan(ctx, run)
+	switch {
+	case stage == Sealed:
+	case opts.Detach && stage == UnderWay:
+		return nil, nil
+	default:
+		if run, err = r.resealer.Begin(ctx, target, opts.MaxRate); err != nil {
+			return nil, err
+		}
+		if opts.Detach {
+			return nil, r.resealer.Plan(ctx, run)
+		}
+		if err := r.resealer.Wait(ctx, run, opts.Progress); err != nil {
+			return nil, fmt.Errorf("sealing records anew: %w", err)
+		}
 	}
-	progress := opts.Progress
-	if progress == nil {
-		progress = func(Run) {}
-	}
-	if err := r.resealer.Wait(ctx, run, progress); err != nil {
-		return nil, fmt.Errorf("sealing records anew: %w", err)
-	}
-	failed, err := r.resealer.Mop(ctx, run, progress)
+	failed, err := r.resealer.Mop(ctx, run, opts.Progress)
 	if err != nil {
 		return nil, fmt.Errorf("sealing the last records anew: %w", err)
 	}
@@ -259,13 +249,18 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 	return resealed, nil
 }
 
-// destroyAttempts bounds how often records that were sealed under an old data key
-// in the meantime, by an instance that had not learnt of the new one, are sealed
-// anew before an old data key is given up on.
-const destroyAttempts = 10
+const (
+	// destroyAttempts bounds how often records that were sealed under an old data key
+	// in the meantime, by an instance that had not learnt of the new one, are sealed
+	// anew before an old data key is given up on.
+	destroyAttempts = 10
+	// destroyPause is how long to wait in between: an instance learns of a new data
+	// key within two seconds.
+	destroyPause = time.Second
+)
 
 // destroyOld destroys the data keys under which no record is left.
-func (r *Rotator) destroyOld(ctx context.Context, report *Report) error {
+func (r *Rotator) destroyOld(ctx context.Context, report *Report, opts RotateOptions) error {
 	state, err := r.store.LoadRing(ctx)
 	if err != nil {
 		return err
@@ -274,20 +269,24 @@ func (r *Rotator) destroyOld(ctx context.Context, report *Report) error {
 		if k.State != keyring.Enabled || k.Primary {
 			continue
 		}
-		destroyed, err := r.destroy(ctx, k.ID)
+		destroyed, err := r.destroy(ctx, k.ID, opts)
 		if err != nil {
 			return fmt.Errorf("destroying data key %s: %w", k.ID, err)
 		}
-		if destroyed {
-			report.Destroyed = append(report.Destroyed, k.ID.String())
+		if !destroyed {
+			continue
+		}
+		report.Destroyed = append(report.Destroyed, k.ID.String())
+		if err := r.save(ctx, report); err != nil {
+			return err
 		}
 	}
-	return r.save(ctx, report)
+	return nil
 }
 
 // destroy destroys one data key, and reports false if records that do not open
 // are left under it.
-func (r *Rotator) destroy(ctx context.Context, id envelope.KeyID) (bool, error) {
+func (r *Rotator) destroy(ctx context.Context, id envelope.KeyID, opts RotateOptions) (bool, error) {
 	for attempt := 1; ; attempt++ {
 		_, err := r.ring.Destroy(ctx, id)
 		switch {
@@ -295,10 +294,10 @@ func (r *Rotator) destroy(ctx context.Context, id envelope.KeyID) (bool, error) 
 			return true, nil
 		case !errors.Is(err, keyring.ErrInUse):
 			return false, err
-		case attempt == destroyAttempts:
-			return false, nil
+		case attempt == destroyAttempts || attempt > 1 && !sleep(ctx, destroyPause):
+			return false, context.Cause(ctx)
 		}
-		again, err := r.Reseal(ctx, r.ring.Status().Primary, RotateOptions{})
+		again, err := r.Reseal(ctx, r.ring.Status().Primary, RotateOptions{MaxRate: opts.MaxRate, Progress: opts.Progress})
 		if err != nil {
 			return false, err
 		}
@@ -310,14 +309,29 @@ func (r *Rotator) destroy(ctx context.Context, id envelope.KeyID) (bool, error) 
 
 // prune removes the wraps that nobody needs.
 func (r *Rotator) prune(ctx context.Context, report *Report) error {
-	pruned, err := r.Prune(ctx)
+	pruned, err := r.removeWraps(ctx)
 	report.Pruned = append(report.Pruned, pruned...)
 	return err
 }
 
 // Prune removes the wraps that neither the configuration nor a live instance
-// needs, and returns them. The errors are those of keyring.Ring.Prune.
-func (r *Rotator) Prune(ctx context.Context) ([]Wrap, error) {
+// needs, and returns them. It returns ErrBlocked where that could remove a recovery
+// wrap which is not configured here, unless force is true; the other errors are
+// those of keyring.Ring.Prune.
+func (r *Rotator) Prune(ctx context.Context, force bool) ([]Wrap, error) {
+	if state, err := r.store.LoadRing(ctx); err != nil {
+		return nil, err
+	} else if found := r.unknownKEKs(&state); len(found) > 0 && !force {
+		return nil, blocked(found)
+	}
+	wraps, err := r.removeWraps(ctx)
+	if len(wraps) > 0 {
+		err = errors.Join(err, r.rememberFormer(ctx, wraps))
+	}
+	return wraps, err
+}
+
+func (r *Rotator) removeWraps(ctx context.Context) ([]Wrap, error) {
 	keep, err := r.stillNeeded(ctx)
 	if err != nil {
 		return nil, err
@@ -328,6 +342,20 @@ func (r *Rotator) Prune(ctx context.Context) ([]Wrap, error) {
 		wraps = append(wraps, Wrap{w.DataKey.String(), w.KEKID})
 	}
 	return wraps, err
+}
+
+// rememberFormer notes wraps that were removed outside of a rotation, for the report
+// of the next.
+func (r *Rotator) rememberFormer(ctx context.Context, wraps []Wrap) error {
+	last, err := r.LastReport(ctx)
+	if err != nil {
+		return err
+	}
+	if last == nil {
+		last = new(Report)
+	}
+	last.Former = append(last.Former, wraps...)
+	return r.save(ctx, last)
 }
 
 // stillNeeded returns a function that reports whether a live instance can use a
@@ -358,8 +386,21 @@ func (r *Rotator) finish(ctx context.Context, report *Report) error {
 		return err
 	}
 	report.State, report.EndedAt = "done", time.Now().UTC()
+	report.Kept = r.keptKEKs(ctx)
 	report.conclude(r.wanted())
 	return r.save(ctx, report)
+}
+
+// keptKEKs returns the KEKs of previous providers that are recovery KEKs as well.
+func (r *Rotator) keptKEKs(ctx context.Context) (kept []core.KEKID) {
+	recovery := r.ring.Status().RecoveryKEKIDs
+	for _, p := range r.previous {
+		s, err := p.Status(ctx)
+		if err == nil && slices.ContainsFunc(recovery, func(id core.KEKID) bool { return id.Key() == s.KEKID.Key() }) {
+			kept = append(kept, s.KEKID)
+		}
+	}
+	return kept
 }
 
 func (r *Rotator) save(ctx context.Context, report *Report) error {
@@ -370,7 +411,8 @@ func (r *Rotator) save(ctx context.Context, report *Report) error {
 	return r.store.SaveReport(ctx, text)
 }
 
-// LastReport returns the report of the last rotation of the store, or nil.
+// LastReport returns the report of the last rotation of the store, or nil. One
+// without a State is of no rotation: it keeps what Prune removed.
 func (r *Rotator) LastReport(ctx context.Context) (*Report, error) {
 	text, err := r.store.LastReport(ctx)
 	if err != nil || text == nil {
