@@ -40,11 +40,12 @@ func (r *Ring) Prunable(keep func(core.KEKID) bool) []PrunedWrap {
 }
 
 // isRecovery reports whether id is of a recovery KEK: its present version, or an
-// older one while k is not wrapped under that. r.mu is held.
+// older one while k is not wrapped under that. One that was named compromised is
+// none any more. r.mu is held.
 func (r *Ring) isRecovery(k *DataKeyState, id core.KEKID) bool {
 	return slices.ContainsFunc(r.recovery, func(p *recoveryKEK) bool {
 		now := p.kekID()
-		return now == "" || now == id || now.Key() == id.Key() && !k.wrappedUnder(now)
+		return !r.passedOver(p) && (now == "" || now == id || now.Key() == id.Key() && !k.wrappedUnder(now))
 	})
 }
 
@@ -112,13 +113,4 @@ func (r *Ring) Destroy(ctx context.Context, id envelope.KeyID) (remaining int64,
 	}
 	r.keyEvent("data_key_destroyed", id, k.Version)
 	return 0, r.Reload(ctx)
-}
-
-// Exposed reports whether k is, as far as its wraps tell, known to whoever holds
-// a KEK that was named compromised. The primary is rolled for it, and no wrap is
-// added.
-func (s *State) Exposed(k *DataKeyState) bool {
-	return slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool {
-		return slices.Contains(s.Compromised, w.KEKID.Key())
-	})
 }

@@ -54,6 +54,8 @@ func (p providerKEK) WrapDataKey(ctx context.Context, dataKey []byte, aad core.A
 type recoveryKEK struct {
 	kek RecoveryKEK
 	id  atomic.Pointer[core.KEKID]
+	// warned says that the log was told that it is passed over; Ring.mu guards it.
+	warned bool
 }
 
 func (p *recoveryKEK) kekID() core.KEKID {

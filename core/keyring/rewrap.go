@@ -19,7 +19,8 @@ import (
 // out: they are to be rolled, and not to be kept.
 //
 // The errors of all data keys are joined: core's sentinels, and
-// core.ErrStoreUnavailable. What could be added is.
+// core.ErrStoreUnavailable. What could be added is, unless the current KEK was named
+// compromised, which is core.ErrKeyMismatch.
 func (r *Ring) Rewrap(ctx context.Context) (added []core.KEKID, err error) {
 	if r.opts.ReadOnly {
 		return nil, errReadOnly
@@ -29,6 +30,9 @@ func (r *Ring) Rewrap(ctx context.Context) (added []core.KEKID, err error) {
 	}
 	if _, err := r.current.resolve(ctx); err != nil {
 		return nil, r.heed(err)
+	}
+	if err := r.permitCurrent(); err != nil {
+		return nil, err
 	}
 	errs := r.refreshRecovery(ctx)
 	for _, k := range r.lacking() {
@@ -91,12 +95,12 @@ func (r *Ring) lacking() []DataKeyState {
 	return lacking
 }
 
-// unprotected returns the recovery KEKs that k is not wrapped under. Of one that
-// never answered nothing is known.
+// unprotected returns the recovery KEKs that k is not wrapped under, and could be.
+// Of one that never answered nothing is known. r.mu is held.
 func (r *Ring) unprotected(k *DataKeyState) []*recoveryKEK {
 	var missing []*recoveryKEK
 	for _, p := range r.recovery {
-		if id := p.kekID(); id != "" && !k.wrappedUnder(id) {
+		if id := p.kekID(); id != "" && !k.wrappedUnder(id) && !r.passedOver(p) {
 			missing = append(missing, p)
 		}
 	}
@@ -163,6 +167,9 @@ func (r *Ring) bound(id envelope.KeyID) (DataKeyState, binding, bool) {
 // addCurrent adds a wrap of k under the current KEK: write, read back, unwrap,
 // compare. A wrap that does not come back is removed again.
 func (r *Ring) addCurrent(ctx context.Context, k *DataKeyState, plaintext []byte, b binding) (core.KEKID, error) {
+	if err := r.permitCurrent(); err != nil {
+		return "", err
+	}
 	wrap, err := r.current.wrap(ctx, plaintext, b)
 	if err != nil {
 		return "", r.heed(err)
@@ -222,6 +229,9 @@ func (r *Ring) addRecovery(ctx context.Context, k *DataKeyState, p *recoveryKEK,
 
 // storeWrap stores a wrap and reads it back.
 func (r *Ring) storeWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) (core.WrappedKey, error) {
+	if err := r.permit(wrap); err != nil {
+		return core.WrappedKey{}, err
+	}
 	if err := r.store.AddWrap(ctx, id, wrap); err != nil {
 		return core.WrappedKey{}, fmt.Errorf("storing wrap: %w", err)
 	}

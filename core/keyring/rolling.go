@@ -78,6 +78,9 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 	if state.StoreID == "" {
 		return fmt.Errorf("making a data key: the database has not been migrated: %w", core.ErrStoreUnavailable)
 	}
+	if err := r.permitCurrent(); err != nil {
+		return err
+	}
 	r.mu.Lock()
 	version := r.maxVersion
 	err := r.attempts[envelope.KeyID{}].wait(time.Now())
@@ -92,17 +95,9 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 		return errors.New("making a data key: no version follows the newest in the store")
 	}
 	version++
-	if slices.Contains(state.Compromised, r.current.kekID().Key()) {
-		err := fmt.Errorf("%w: the current KEK %s was named compromised, and wraps no new data key; configure another", core.ErrKeyMismatch, r.current.kekID())
-		return r.remember(envelope.KeyID{}, err)
-	}
-	also, err := r.lagging(ctx, state.Compromised)
+	key, wraps, err := r.generate(ctx, state, version)
 	if err != nil {
 		return r.remember(envelope.KeyID{}, err)
-	}
-	key, wraps, err := r.current.generate(ctx, binding{storeID: state.StoreID, version: version}, also, r.recovery)
-	if err != nil {
-		return r.remember(envelope.KeyID{}, r.heed(err))
 	}
 	err = r.store.InsertDataKey(ctx, NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: wraps})
 	if err != nil {
@@ -117,10 +112,27 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 	return nil
 }
 
+// generate returns a fresh data key with a wrap under every KEK that is to have one.
+func (r *Ring) generate(ctx context.Context, state *State, version int64) (*envelope.Key, []core.WrappedKey, error) {
+	also, err := r.lagging(ctx, state)
+	if err != nil {
+		return nil, nil, err
+	}
+	recovery, err := r.permittedRecovery(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, wraps, err := r.current.generate(ctx, binding{storeID: state.StoreID, version: version}, also, recovery)
+	if err != nil {
+		return nil, nil, r.heed(err)
+	}
+	return key, wraps, r.permit(wraps...)
+}
+
 // lagging returns the previous KEKs that live instances need, since they can use
 // them and not the current one. One that was named compromised gets nothing: then
 // there is no new data key until that instance follows.
-func (r *Ring) lagging(ctx context.Context, compromised []string) ([]*kek, error) {
+func (r *Ring) lagging(ctx context.Context, state *State) ([]*kek, error) {
 	if r.opts.Live == nil || len(r.previous) == 0 {
 		return nil, nil
 	}
@@ -145,7 +157,7 @@ func (r *Ring) lagging(ctx context.Context, compromised []string) ([]*kek, error
 			if !namesKey(i.KEKIDs, id) {
 				continue
 			}
-			if slices.Contains(compromised, id.Key()) {
+			if state.banned(id) {
 				return nil, fmt.Errorf("instance %s can use %s, which was named compromised, and not %s; configure and restart it: %w", i.Name, id, current, core.ErrUnavailable)
 			}
 			if !slices.Contains(needed, p) {

@@ -105,7 +105,8 @@ func (r *Ring) load(ctx context.Context) error {
 }
 
 // ensurePrimary returns nil once the primary may seal: unlocked through the
-// current provider, and not older than a data key that was seen before.
+// current provider, which was not named compromised, and not older than a data key
+// that was seen before.
 func (r *Ring) ensurePrimary(ctx context.Context) error {
 	if err := r.blockedErr(); err != nil {
 		return err
@@ -131,6 +132,9 @@ func (r *Ring) tryPrimary(ctx context.Context) error {
 	p := state.Primary()
 	rewound := p != nil && p.SealsReserved < r.reserved[p.ID]
 	r.mu.Unlock()
+	if err := r.permitCurrent(); err != nil {
+		return err
+	}
 	switch {
 	case r.opts.WriteLegacy && state.LegacyClosed:
 		return ErrLegacyClosed
