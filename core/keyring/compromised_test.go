@@ -50,6 +50,12 @@ func TestACurrentKEKThatIsCompromised(t *testing.T) {
 		if got := kekIDs(store.primary()); len(got) != 1 || len(store.snapshot().DataKeys) != 1 {
 			t.Errorf("the wraps are %v, of %d data keys", got, len(store.snapshot().DataKeys))
 		}
+		store.edit(func(s *memoryStore) { // as from before it was named
+			s.state.DataKeys[0].Wraps = append(s.state.DataKeys[0].Wraps, core.WrappedKey{KEKID: a.kekID()})
+		})
+		if removed, err := ring.Prune(t.Context(), keepNone); !errors.Is(err, core.ErrKeyMismatch) || len(removed) != 0 {
+			t.Errorf("Prune = %v, %v", removed, err)
+		}
 		if n := a.count("wrap") + a.count("generate"); n != 0 {
 			t.Errorf("the compromised KEK was asked %d times to wrap", n)
 		}
@@ -144,3 +150,16 @@ func TestANewRecoveryKEKThatIsCompromised(t *testing.T) {
 	})
 }
 
+// The wrap that tells that a primary is exposed stays until the ring has rolled.
+func TestPruneDoesNotHideThatThePrimaryIsExposed(t *testing.T) {
+	a, b, store := newKMS("a"), newKMS("b"), newStore()
+	mustStart(t, a, store, keyring.Options{PollInterval: time.Hour})
+	ring := mustStart(t, b, store, keyring.Options{Previous: []core.KeyProvider{a}, PollInterval: time.Hour})
+	store.compromise(a)
+	if removed, err := ring.Prune(t.Context(), keepNone); err != nil || len(removed) != 0 {
+		t.Errorf("Prune = %v, %v", removed, err)
+	}
+	if id := store.primary().ID; id == store.snapshot().DataKeys[0].ID {
+		t.Error("the ring went on under an exposed data key")
+	}
+}

@@ -20,14 +20,19 @@ type PrunedWrap struct {
 // Prunable returns the wraps that Prune would remove: those of enabled data keys
 // that are under neither the current version of the current KEK nor a recovery
 // KEK, nor under one for which keep returns true. A data key that the current KEK
-// does not wrap keeps all of its wraps.
+// does not wrap keeps all of its wraps; so does a primary that is exposed, which
+// they tell: it is rolled first. Nothing is prunable in favour of a current KEK that
+// was named compromised.
 func (r *Ring) Prunable(keep func(core.KEKID) bool) []PrunedWrap {
 	current := r.current.kekID()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.state.banned(current) {
+		return nil // the others are what is left to open with
+	}
 	var prunable []PrunedWrap
 	for _, k := range r.state.DataKeys {
-		if k.State != Enabled || current == "" || !k.wrappedUnder(current) {
+		if k.State != Enabled || current == "" || !k.wrappedUnder(current) || k.Primary && r.state.Exposed(&k) {
 			continue
 		}
 		for _, w := range k.Wraps {
@@ -59,6 +64,9 @@ func (r *Ring) Prune(ctx context.Context, keep func(core.KEKID) bool) (removed [
 		return nil, errReadOnly
 	}
 	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.permitCurrent(); err != nil {
 		return nil, err
 	}
 	byKey := make(map[envelope.KeyID][]core.KEKID)
