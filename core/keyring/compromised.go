@@ -21,6 +21,15 @@ func (s *State) banned(id core.KEKID) bool {
 	return id != "" && slices.Contains(s.Compromised, id.Key())
 }
 
+// rememberCompromised adds to state what was named compromised in any state before it: who
+// deletes that from the database does not lift it from a ring that runs. r.mu is
+// held.
+func (r *Ring) rememberCompromised(state *State) {
+	all := slices.Concat(r.state.Compromised, state.Compromised)
+	slices.Sort(all)
+	state.Compromised = slices.Compact(all)
+}
+
 // permitCurrent returns core.ErrKeyMismatch if the current KEK was named
 // compromised. It then wraps nothing: what it wraps, its holder has as well.
 func (r *Ring) permitCurrent() error {

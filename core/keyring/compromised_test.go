@@ -150,6 +150,29 @@ func TestANewRecoveryKEKThatIsCompromised(t *testing.T) {
 	})
 }
 
+// What was named compromised stays so while a ring lives, whoever edits the database.
+func TestCompromisedIsNotForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, r, other, store := newKMS("a"), newKMS("r"), newKMS("other"), newStore()
+		ring := mustStart(t, a, store, keyring.Options{Recovery: []keyring.RecoveryKEK{keyring.NewRecoveryKEK(r)}})
+		store.compromise(r)
+		time.Sleep(poll)
+		store.compromise(other) // instead
+		time.Sleep(poll)
+		if err := ring.Roll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := kekIDs(store.primary()); len(got) != 1 {
+			t.Errorf("the wraps are %v", got)
+		}
+		store.compromise() // nothing
+		time.Sleep(10 * poll)
+		if got := kekIDs(store.primary()); len(got) != 1 {
+			t.Errorf("once nothing is named the wraps are %v", got)
+		}
+	})
+}
+
 // The wrap that tells that a primary is exposed stays until the ring has rolled.
 func TestPruneDoesNotHideThatThePrimaryIsExposed(t *testing.T) {
 	a, b, store := newKMS("a"), newKMS("b"), newStore()

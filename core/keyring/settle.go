@@ -90,6 +90,7 @@ func (r *Ring) load(ctx context.Context) error {
 			delete(r.attempts, k.ID)
 		}
 	}
+	r.rememberCompromised(&state)
 	r.state = state
 	if p := state.Primary(); p != nil {
 		r.reserved[p.ID] = max(r.reserved[p.ID], p.SealsReserved)
