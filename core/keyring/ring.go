@@ -57,8 +57,9 @@ type Ring struct {
 	problem     error                       // why nothing can be sealed, if not blocked
 	lastHealthy time.Time
 	warnings    []string
-	loadsBegun  int64 // loads are numbered from 1
-	loadDone    int64 // the number of the last one that ended
+	madePrimary time.Time // when this ring last made one
+	loadsBegun  int64     // loads are numbered from 1
+	loadDone    int64     // the number of the last one that ended
 	loadEnded   time.Time
 	loadErr     error
 }

@@ -20,9 +20,12 @@ func (r *Ring) replace(ctx context.Context, state *State, p *DataKeyState) {
 	}
 }
 
-// tooOld reports whether k has been the primary for long enough.
+// tooOld reports whether k has been the primary for long enough. What this ring made
+// lately is not old, whatever the database says of the time.
 func (r *Ring) tooOld(k *DataKeyState) bool {
-	return r.opts.MaxAge > 0 && time.Since(k.CreatedAt) > r.opts.MaxAge
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opts.MaxAge > 0 && time.Since(k.CreatedAt) > r.opts.MaxAge && time.Since(r.madePrimary) > minMaxAge
 }
 
 // Roll makes a new primary data key; the present one goes on opening. It returns
@@ -105,6 +108,9 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 	}
 	r.keyEvent("data_key_created", key.ID(), version, slog.String("kek_id", string(wraps[0].KEKID)))
 	_ = r.remember(envelope.KeyID{}, nil)
+	r.mu.Lock()
+	r.madePrimary = time.Now()
+	r.mu.Unlock()
 	if err := r.load(ctx); err != nil {
 		return err
 	}
