@@ -56,10 +56,10 @@ func (r *Ring) settle(ctx context.Context) error {
 		return err
 	}
 	err := r.ensurePrimary(ctx)
+	r.setProblem(err) // at once: a recovery KEK that hangs must not keep the ring from sealing
 	if err == nil {
 		r.rewrapAll(ctx)
 	}
-	r.setProblem(err)
 	return nil
 }
 
