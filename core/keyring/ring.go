@@ -41,9 +41,9 @@ type Ring struct {
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
 
-	// settling admits one settle at a time, so that an older state never
-	// overwrites a newer one.
-	settling chan struct{}
+	// settling admits one settle at a time, and loading one load, so that an older
+	// state never overwrites a newer one. Who settles may load.
+	settling, loading turnstile
 
 	mu          sync.Mutex
 	state       State
@@ -58,8 +58,8 @@ type Ring struct {
 	lastHealthy time.Time
 	warnings    []string
 	madePrimary time.Time // when this ring last made one
-	loadsBegun  int64     // loads are numbered from 1
-	loadDone    int64     // the number of the last one that ended
+	loadsBegun  int64     // how many loads have begun
+	loadsDone   int64     // how many had begun when the last one ended
 	loadEnded   time.Time
 	loadErr     error
 }
@@ -99,7 +99,8 @@ func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
 		attempts: make(map[envelope.KeyID]*attempt),
 		rewraps:  make(map[envelope.KeyID]*attempt),
 		reserved: make(map[envelope.KeyID]int64),
-		settling: make(chan struct{}, 1),
+		settling: make(turnstile, 1),
+		loading:  make(turnstile, 1),
 	}
 	for _, p := range r.opts.Previous {
 		r.previous = append(r.previous, newKEK(p))

@@ -34,7 +34,7 @@ func (r *Ring) reload(ctx context.Context, interval time.Duration) error {
 			return r.settle(ctx)
 		})
 		r.mu.Lock()
-		done := r.loadDone > called
+		done := r.loadsDone > called
 		r.mu.Unlock()
 		if done || err != nil {
 			return err
@@ -46,16 +46,15 @@ func (r *Ring) reload(ctx context.Context, interval time.Duration) error {
 // keeps it from sealing becomes the ring's problem; the error is only that of
 // loading.
 func (r *Ring) settle(ctx context.Context) error {
-	select {
-	case r.settling <- struct{}{}:
-		defer func() { <-r.settling }()
-	case <-ctx.Done():
-		return fmt.Errorf("waiting to load the ring: %w", core.ErrUnavailable)
+	leave, err := r.settling.enter(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	if err := r.load(ctx); err != nil {
 		return err
 	}
-	err := r.ensurePrimary(ctx)
+	err = r.ensurePrimary(ctx)
 	r.setProblem(err) // at once: a recovery KEK that hangs must not keep the ring from sealing
 	if err == nil {
 		r.rewrapAll(ctx)
@@ -63,19 +62,42 @@ func (r *Ring) settle(ctx context.Context) error {
 	return nil
 }
 
-// load takes up the store's state.
+// turnstile admits one at a time.
+type turnstile chan struct{}
+
+// enter waits for its turn, and returns what ends it.
+func (t turnstile) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting to load the ring: %w: %w", core.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// load takes up the store's state. Loads take turns: of two at the same time the one
+// that read earlier could end later, and undo what the other saw. None takes its turn
+// for longer than CallTimeout, whatever its caller would wait.
 func (r *Ring) load(ctx context.Context) error {
+	leave, err := r.loading.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	r.mu.Lock()
 	r.loadsBegun++
-	number := r.loadsBegun
 	r.mu.Unlock()
-	state, err := r.store.LoadRing(ctx)
+	limited, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+	defer cancel()
+	state, err := r.store.LoadRing(limited)
+	return r.takeUp(state, err)
+}
+
+// takeUp makes state, which a load returned with err, the ring's.
+func (r *Ring) takeUp(state State, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if number < r.loadDone {
-		return nil // one that began later is taken up already
-	}
-	r.loadDone, r.loadEnded, r.loadErr = number, time.Now(), nil
+	r.loadsDone, r.loadEnded, r.loadErr = r.loadsBegun, time.Now(), nil
 	if err != nil {
 		r.loadErr = fmt.Errorf("loading the ring: %w", err)
 		if r.state.StoreID == "" { // never loaded, so nothing can go on
