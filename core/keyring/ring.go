@@ -20,6 +20,11 @@ import (
 // store that refuses them.
 var ErrLegacyClosed = errors.New("the store is closed to legacy records")
 
+// ErrNoLegacyKey means that a record is legacy, and that the ring has a KEK and no
+// key for legacy records: another provider is current, and no env key is configured.
+// It says something of the record and not of the ring, and is core.ErrKeyMissing too.
+var ErrNoLegacyKey = fmt.Errorf("the record is legacy: %w", core.ErrKeyMissing)
+
 // errReadOnly answers what a read-only ring does not do.
 var errReadOnly = errors.New("the ring is read-only")
 
@@ -207,7 +212,8 @@ func (r *Ring) sealSlow(ctx context.Context, dst, plaintext, aad []byte) ([]byte
 // core.ErrKeyMismatch if no configured KEK unwraps its data key;
 // core.ErrUnavailable if its data key could not be had now, or could not be looked
 // for because the database did not answer; and core.ErrKeyMissing or
-// core.ErrKeyDenied.
+// core.ErrKeyDenied. It returns ErrNoLegacyKey for a legacy record if it is only
+// such records that no configured key opens.
 func (r *Ring) Open(ctx context.Context, dst, record, aad []byte) (out []byte, stale bool, err error) {
 	v := r.view.Load()
 	if v.openErr != nil {
@@ -221,9 +227,18 @@ func (r *Ring) Open(ctx context.Context, dst, record, aad []byte) (out []byte, s
 		return r.openSlow(ctx, dst, record, aad)
 	}
 	if _, ok := envelope.ParseHeader(record); !ok && v.legacyMissing {
-		err = fmt.Errorf("opening legacy record: %w", core.ErrKeyMissing)
+		err = fmt.Errorf("opening record: %w", r.noLegacyKey())
 	}
 	return nil, false, err
+}
+
+// noLegacyKey is what a legacy record opens with while there is no key for any.
+// Before the provider has named its KEK it may be that there is no key at all.
+func (r *Ring) noLegacyKey() error {
+	if r.current.kekID() == "" {
+		return core.ErrKeyMissing
+	}
+	return ErrNoLegacyKey
 }
 
 // openSlow opens a record whose data key is not in memory.
