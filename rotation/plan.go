@@ -107,7 +107,7 @@ func (r *Rotator) Plan(ctx context.Context, opts RotateOptions) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range r.ring.Prunable(keep) {
+	for _, w := range r.ring.Prunable(keep, false) {
 		p.Prune = append(p.Prune, Wrap{w.DataKey.String(), w.KEKID})
 	}
 	p.KMSCalls += len(p.Prune)

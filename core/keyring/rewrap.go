@@ -35,12 +35,12 @@ func (r *Ring) Rewrap(ctx context.Context) (added []core.KEKID, err error) {
 		return nil, err
 	}
 	errs := r.refreshRecovery(ctx)
-	for _, k := range r.lacking() {
+	for _, id := range r.lacking() {
 		limited, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
-		more, err := r.addWraps(limited, k.ID, false)
+		more, err := r.addWraps(limited, id, false)
 		cancel()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("data key %s: %w", k.ID, err))
+			errs = append(errs, fmt.Errorf("data key %s: %w", id, err))
 		}
 		added = append(added, more...)
 	}
@@ -56,43 +56,59 @@ func (r *Ring) rewrapAll(ctx context.Context) {
 	if r.opts.ReadOnly || r.opts.NoAutoRewrap {
 		return
 	}
-	for _, k := range r.lacking() {
+	for _, id := range r.lacking() {
 		r.mu.Lock()
-		err := r.rewraps[k.ID].wait(time.Now())
+		err := r.rewraps[id].wait(time.Now())
 		r.mu.Unlock()
 		if err != nil {
 			continue
 		}
-		_, err = r.addWraps(ctx, k.ID, false)
+		_, err = r.addWraps(ctx, id, false)
 		r.mu.Lock()
 		if err == nil {
-			delete(r.rewraps, k.ID)
+			delete(r.rewraps, id)
 		} else {
-			r.rewraps[k.ID] = r.rewraps[k.ID].failed(time.Now(), err)
+			r.rewraps[id] = r.rewraps[id].failed(time.Now(), err)
 		}
 		r.mu.Unlock()
 		if err != nil {
-			r.opts.Logger.Warn("a data key could not be wrapped under every KEK that is configured; it will be tried again", "key_id", k.ID.String(), "error", err)
+			r.opts.Logger.Warn("a data key could not be wrapped under every KEK that is configured; it will be tried again", "key_id", id.String(), "error", err)
 		}
 	}
 }
 
-// lacking returns the enabled data keys that lack a wrap, as far as the KEK IDs
-// are known, and are not exposed.
-func (r *Ring) lacking() []DataKeyState {
+// Lacking returns the wraps that Rewrap would add, by ascending version of the data
+// key, as far as the KEK IDs are known: a recovery KEK that has not answered yet has
+// none. It asks nobody.
+func (r *Ring) Lacking() []WrapID {
 	current := r.current.kekID()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var lacking []DataKeyState
+	if r.state.banned(current) {
+		return nil
+	}
+	var lacking []WrapID
 	for _, k := range r.state.DataKeys {
 		if k.State != Enabled || r.state.Exposed(&k) {
 			continue
 		}
-		if current != "" && !k.wrappedUnder(current) || len(r.unprotected(&k)) > 0 {
-			lacking = append(lacking, k)
+		if current != "" && !k.wrappedUnder(current) {
+			lacking = append(lacking, WrapID{k.ID, current})
+		}
+		for _, p := range r.unprotected(&k) {
+			lacking = append(lacking, WrapID{k.ID, p.kekID()})
 		}
 	}
 	return lacking
+}
+
+// lacking returns the data keys of Lacking, each once.
+func (r *Ring) lacking() []envelope.KeyID {
+	var ids []envelope.KeyID
+	for _, w := range r.Lacking() {
+		ids = append(ids, w.DataKey)
+	}
+	return slices.Compact(ids)
 }
 
 // unprotected returns the recovery KEKs that k is not wrapped under, and could be.
