@@ -1,6 +1,7 @@
 package keyring_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -60,6 +61,46 @@ func TestWhatIsLackingAndPrunable(t *testing.T) {
 		}
 		if got := working.Prunable(keepNone, false); !slices.Equal(got, older) {
 			t.Errorf("after a rewrap, Prunable = %v", got)
+		}
+	})
+}
+
+// What no configured provider unwraps is lost; that one does not answer is not, and a
+// previous provider that denies unwraps nothing.
+func TestLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newKMS("a"), newKMS("b")
+		store, first, second := rolled(t, a)
+		writes := func() int {
+			return store.count("insert") + store.count("wrap") + store.count("remove") + store.count("reserve")
+		}
+		before := writes()
+		look := func(previous ...core.KeyProvider) *keyring.Ring {
+			ring, _ := start(t, b, store, keyring.Options{Previous: previous, ReadOnly: true})
+			return ring
+		}
+		both := []envelope.KeyID{first, second}
+		if lost, err := look().Lost(t.Context()); err != nil || !slices.Equal(lost, both) {
+			t.Errorf("Lost = %v, %v", lost, err)
+		}
+		withA := look(a)
+		if lost, err := withA.Lost(t.Context()); err != nil || len(lost) != 0 {
+			t.Errorf("with a previous KEK that unwraps, Lost = %v, %v", lost, err)
+		}
+		a.script(func(k *scriptedKMS) { k.unwraps = core.ErrUnavailable })
+		if lost, err := withA.Lost(t.Context()); !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("with a previous KEK that is silent, Lost = %v, %v", lost, err)
+		}
+		a.script(func(k *scriptedKMS) { k.unwraps = core.ErrKeyDenied })
+		if lost, err := withA.Lost(t.Context()); err != nil || !slices.Equal(lost, both) {
+			t.Errorf("with a previous KEK that denies, Lost = %v, %v", lost, err)
+		}
+		b.fail(core.ErrUnavailable)
+		if lost, err := look().Lost(t.Context()); !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("with a current KEK that is silent, Lost = %v, %v", lost, err)
+		}
+		if n := writes() - before; n != 0 {
+			t.Errorf("Lost wrote %d times", n)
 		}
 	})
 }
