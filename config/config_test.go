@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/config"
 )
@@ -213,6 +214,26 @@ func TestTheExampleExplainsEveryVariable(t *testing.T) {
 	slices.Sort(known)
 	if !slices.Equal(explained, known) {
 		t.Errorf(".env.example has %v,\nLockwood reads %v", explained, known)
+	}
+}
+
+func TestDataKeyMaxAge(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"": 90 * 24 * time.Hour, "0": 0, "0s": 0, "1h": time.Hour, "60m": time.Hour, "1d": 24 * time.Hour,
+	} {
+		if c, err := load(t, "FOREST_EXECUTOR_DATA_KEY_MAX_AGE="+value); err != nil || c.DataKeyMaxAge != want {
+			t.Errorf("%q: %s, %v; want %s", value, c.DataKeyMaxAge, err, want)
+		}
+	}
+	for _, value := range []string{"1ns", "59m59s", "-1h", "off"} {
+		_, err := load(t, "FOREST_EXECUTOR_DATA_KEY_MAX_AGE="+value)
+		if err == nil || strings.Count(err.Error(), "FOREST_EXECUTOR_DATA_KEY_MAX_AGE: want") != 1 {
+			t.Errorf("%q: %v; want one error", value, err)
+		}
+	}
+	_, err := load(t, "FOREST_EXECUTOR_DATA_KEY_MAX_AGE=5m")
+	if err == nil || !strings.Contains(err.Error(), "1h or more, such as 90d, or 0 for never") {
+		t.Errorf("five minutes: %v; want a remedy", err)
 	}
 }
 

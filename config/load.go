@@ -26,6 +26,10 @@ const (
 	// fipsSecretSize is the least that the FIPS 140-3 module takes as an HMAC
 	// key: 112 bits.
 	fipsSecretSize = 14
+	// leastMaxAge is the least age at which a data key is rolled: the clocks of
+	// instances and database differ, and every data key is kept and unlocked for as
+	// long as records are under it.
+	leastMaxAge = time.Hour
 )
 
 // Load reads environ (lines NAME=value, as os.Environ returns) and the .env file
@@ -141,7 +145,9 @@ func (l *loader) keys(v *variables) {
 	c.PluginDir, c.PluginLock = v.PluginDir, v.PluginLock
 	c.PreviousKeyProviders, c.RecoveryKeyProviders = list(v.PreviousKEKs), list(v.RecoveryKEKs)
 	c.AutoRewrap = l.boolean("FOREST_EXECUTOR_AUTO_REWRAP", v.AutoRewrap)
-	c.DataKeyMaxAge = l.duration("FOREST_EXECUTOR_DATA_KEY_MAX_AGE", v.MaxAge)
+	if c.DataKeyMaxAge = l.duration("FOREST_EXECUTOR_DATA_KEY_MAX_AGE", v.MaxAge); c.DataKeyMaxAge != 0 && c.DataKeyMaxAge < leastMaxAge {
+		l.wrong("FOREST_EXECUTOR_DATA_KEY_MAX_AGE: want 1h or more, such as 90d, or 0 for never")
+	}
 	c.OutageBudget = l.duration("FOREST_EXECUTOR_KEY_OUTAGE_BUDGET", v.OutageBudget)
 	c.WriteLegacy = l.oneOf("FOREST_EXECUTOR_WRITE_FORMAT", v.WriteFormat, "1", "legacy") == "legacy"
 	c.LegacyClosed = l.oneOf("FOREST_EXECUTOR_LEGACY", v.Legacy, "", "closed") == "closed"

@@ -14,8 +14,8 @@ var (
 	ErrKeyMissing = errors.New("no encryption key is configured")
 
 	// ErrKeyMismatch means that no configured KEK unwraps the store's primary
-	// data key: the store was written under another key. Nothing is written
-	// until the right key is configured.
+	// data key: the store was written under another key; or that the current KEK
+	// was named compromised. Nothing is written until the right key is configured.
 	ErrKeyMismatch = errors.New("the configured key is not the key of this store")
 
 	// ErrKeyDenied means that the provider refused: permission withdrawn, key

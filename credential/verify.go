@@ -13,6 +13,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
 )
 
 // verifyPage is how many rows Verify reads at a time.
@@ -138,6 +139,8 @@ func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
 // not answer, it returns "".
 func FailureReason(err error) string {
 	switch {
+	case errors.Is(err, keyring.ErrNoLegacyKey):
+		return "a legacy record, and no env key is configured: configure the one it was written with"
 	case errors.Is(err, core.ErrInvalidCiphertext):
 		return "does not open: altered, moved from another row, or sealed under a key that is not configured"
 	case errors.Is(err, core.ErrKeyMismatch):

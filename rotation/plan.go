@@ -298,7 +298,7 @@ func (p *Plan) Print(w io.Writer) {
 	}
 	line("KMS crypto calls  %d", p.KMSCalls)
 	for _, b := range p.Backups {
-		line("backups           one made now opens %d records with %s", b.Records, kekWords(b.KEKID))
+		line("backups           of one from before now, %s", b.words())
 	}
 	if len(p.Endpoints) > 0 {
 		line("\nRe-sealing binds the legacy records to the token endpoint that each row has now. Review them:")

@@ -254,8 +254,7 @@ const shownFailures = 100
 func (r *Report) conclusions() []string {
 	said := []string{r.verdict()}
 	for _, b := range r.Backups {
-		said = append(said, fmt.Sprintf("A backup from before %s opens %d records with %s. Keep that key for as long as you keep such backups, and guard both.",
-			r.StartedAt.UTC().Format(time.RFC3339), b.Records, kekWords(b.KEKID)))
+		said = append(said, fmt.Sprintf("A backup from before %s: %s.", r.StartedAt.UTC().Format(time.RFC3339), b.words()))
 	}
 	if len(r.Compromised) > 0 {
 		said = append(said, "What could be read while the compromised key was valid may be known. Revoke those tokens and client secrets at their issuers: no rotation here does that.")
@@ -291,6 +290,17 @@ func joined(ids []core.KEKID) string {
 		texts[i] = string(id)
 	}
 	return strings.Join(texts, ", ")
+}
+
+func (b BackupNeed) words() string {
+	return fmt.Sprintf("%d of its records open with %s; keep that key for as long as you keep such backups, and guard both", b.Records, kekWords(b.KEKID))
+}
+
+// PrintNeeds says, for people, what copies of the database from before now need.
+func PrintNeeds(w io.Writer, needs []BackupNeed) {
+	for _, b := range needs {
+		_, _ = fmt.Fprintf(w, "A backup from before now: %s.\n", b.words())
+	}
 }
 
 func kekWords(id core.KEKID) string {

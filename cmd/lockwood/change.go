@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -86,32 +87,47 @@ type rewrapped struct {
 	KEKID  core.KEKID   `json:"kek_id"`
 	Added  []core.KEKID `json:"added"`
 	DryRun bool         `json:"dry_run"`
-	// Lacking are the data keys that would get a wrap under KEKID.
-	Lacking []string `json:"lacking,omitempty"`
+	// Lacking are the wraps that would be added.
+	Lacking []rotation.Wrap `json:"lacking,omitempty"`
+	// Older are the KEKs that still open the data keys, here and in every backup.
+	Older []core.KEKID `json:"older_kek_ids"`
 }
 
 func (c *cli) rewrap(ctx context.Context, v *vault, dryRun bool) error {
-	result := rewrapped{KEKID: v.ring.Status().KEKID, Added: []core.KEKID{}, DryRun: dryRun}
+	result := rewrapped{KEKID: v.ring.Status().KEKID, Added: []core.KEKID{}, DryRun: dryRun, Older: []core.KEKID{}}
 	var rewrapErr error
 	if dryRun {
-		plan, err := v.rotator().Plan(ctx, rotation.RotateOptions{})
-		if err != nil {
-			return err
+		for _, w := range v.ring.Lacking() {
+			result.Lacking = append(result.Lacking, rotation.Wrap{KeyID: w.DataKey.String(), KEKID: w.KEKID})
 		}
-		result.Lacking = plan.Lacking
 	} else {
 		var added []core.KEKID
 		added, rewrapErr = v.ring.Rewrap(ctx)
 		result.Added = append(result.Added, added...)
 	}
-	err := c.print(result, func(w io.Writer) {
-		if dryRun {
-			_, _ = fmt.Fprintf(w, "%d data keys would be wrapped under %s; nothing was written\n", len(result.Lacking), result.KEKID)
-			return
+	for _, w := range v.ring.Prunable(func(core.KEKID) bool { return false }, true) {
+		if !slices.Contains(result.Older, w.KEKID) {
+			result.Older = append(result.Older, w.KEKID)
 		}
-		_, _ = fmt.Fprintf(w, "%d wraps added; the KEK is %s\n", len(result.Added), result.KEKID)
-	})
-	return errors.Join(rewrapErr, err)
+	}
+	return errors.Join(rewrapErr, c.print(result, result.print))
+}
+
+func (r rewrapped) print(w io.Writer) {
+	if r.DryRun {
+		for _, wrap := range r.Lacking {
+			_, _ = fmt.Fprintf(w, "data key %s would be wrapped under %s\n", wrap.KeyID, wrap.KEKID)
+		}
+		_, _ = fmt.Fprintf(w, "%d wraps would be added; nothing was written\n", len(r.Lacking))
+		return
+	}
+	_, _ = fmt.Fprintf(w, "%d wraps added; the KEK is %s\n", len(r.Added), r.KEKID)
+	for _, id := range r.Older {
+		_, _ = fmt.Fprintf(w, "%s still opens everything, here and in every backup: lockwood key prune removes its wraps here\n", id)
+	}
+	if len(r.Older) > 0 {
+		_, _ = fmt.Fprintln(w, "Only new data keys end that: lockwood key rotate --reseal --wait")
+	}
 }
 
 func newKeyRoll(c *cli) *cobra.Command {
@@ -226,16 +242,19 @@ func (c *cli) destroy(ctx context.Context, v *vault, id envelope.KeyID, dryRun b
 }
 
 func newKeyPrune(c *cli) *cobra.Command {
-	var dryRun bool
+	var dryRun, force bool
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove the wraps that are older than the configuration", Args: noArgs,
 		Long: `Removes the wraps of data keys that are under neither the present version of the
 configured KEK nor a recovery KEK. A data key keeps all of its wraps while the
 current one was not seen to unwrap, and those that a live instance still needs.
-Afterwards the old KEK opens backups, and nothing in this database.`,
+Afterwards the old KEK opens backups, and nothing in this database. Which backups
+need which KEK is said first.
+
+It refuses while the primary data key is wrapped under a KEK that is not configured
+here, which could be a recovery KEK.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			v, err := c.either(ctx, dryRun)
+			v, err := c.either(cmd.Context(), dryRun)
 			if err != nil {
 				return err
 			}
@@ -243,21 +262,30 @@ Afterwards the old KEK opens backups, and nothing in this database.`,
 			if err := v.keysUsable(); err != nil {
 				return err
 			}
-			plan, err := v.rotator().Plan(ctx, rotation.RotateOptions{})
-			if err != nil {
-				return err
-			}
-			wraps := plan.Prune
-			if !dryRun {
-				wraps, err = v.rotator().Prune(ctx)
-			}
-			return errors.Join(err, c.print(map[string]any{"pruned": nonNil(wraps), "backups": plan.Backups, "dry_run": dryRun}, func(w io.Writer) {
-				printPruned(w, wraps, plan.Backups, dryRun)
-			}))
+			return c.prune(cmd.Context(), v, dryRun, force)
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "remove also what could be a recovery wrap that is not configured here")
 	dryRunFlag(cmd, &dryRun)
 	return cmd
+}
+
+func (c *cli) prune(ctx context.Context, v *vault, dryRun, force bool) error {
+	plan, err := v.rotator().Plan(ctx, rotation.RotateOptions{Force: force})
+	if err != nil {
+		return err
+	}
+	wraps := plan.Prune
+	if !dryRun {
+		c.tellNeeds(plan.Backups)
+		wraps, err = v.rotator().Prune(ctx, force)
+	}
+	return errors.Join(err, c.print(map[string]any{"pruned": nonNil(wraps), "backups": nonNil(plan.Backups), "dry_run": dryRun}, func(w io.Writer) {
+		if dryRun {
+			rotation.PrintNeeds(w, plan.Backups)
+		}
+		printPruned(w, wraps, dryRun)
+	}))
 }
 
 func nonNil[T any](list []T) []T {
@@ -267,7 +295,7 @@ func nonNil[T any](list []T) []T {
 	return list
 }
 
-func printPruned(w io.Writer, wraps []rotation.Wrap, backups []rotation.BackupNeed, dryRun bool) {
+func printPruned(w io.Writer, wraps []rotation.Wrap, dryRun bool) {
 	verb := "removed"
 	if dryRun {
 		verb = "would be removed"
@@ -277,9 +305,6 @@ func printPruned(w io.Writer, wraps []rotation.Wrap, backups []rotation.BackupNe
 	}
 	if len(wraps) == 0 {
 		_, _ = fmt.Fprintln(w, "there is nothing to prune")
-	}
-	for _, b := range backups {
-		_, _ = fmt.Fprintf(w, "a backup from before now opens %d records with %s; keep that key as long as the backup\n", b.Records, b.KEKID)
 	}
 }
 

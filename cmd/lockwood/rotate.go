@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
@@ -32,11 +30,14 @@ instance could not follow, and names it. It can be stopped anywhere; run again,
 it goes on. It changes no configuration.
 
 With --reseal the instances that run work on the records too. Without --wait the
-command leaves the records to them and returns; run it again to finish.`,
+command leaves the records to them and returns; run again, once they are done, it
+verifies and destroys, and until then says how far they are. --compromised always
+waits, and always begins with a new data key: what the database says of an earlier
+attempt could be the word of whoever has the old key.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.Detach = (opts.Reseal || opts.Compromised) && !wait
-			if opts.MaxRate < 0 {
-				return usageError(errors.New("--max-rate: want credentials a second, or 0 for no limit"))
+			opts.Detach = opts.Reseal && !wait
+			if err := checkRate(opts.MaxRate); err != nil {
+				return err
 			}
 			v, err := c.either(cmd.Context(), dryRun)
 			if err != nil {
@@ -54,7 +55,7 @@ command leaves the records to them and returns; run it again to finish.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&opts.Reseal, "reseal", false, "make a new data key, seal every record anew, destroy the old data keys")
-	f.BoolVar(&opts.Compromised, "compromised", false, "the previous keys are known to somebody: keep nothing that they open (implies --reseal)")
+	f.BoolVar(&opts.Compromised, "compromised", false, "the previous keys are known to somebody: keep nothing that they open (implies --reseal --wait)")
 	f.BoolVar(&wait, "wait", false, "work on the records here too, and stay until all is done")
 	f.BoolVar(&opts.Force, "force", false, "begin although a live instance could not follow; that one answers 503, or cannot open what is written from then on")
 	maxRateFlag(cmd, &opts.MaxRate)
@@ -66,8 +67,14 @@ func maxRateFlag(cmd *cobra.Command, rate *int64) {
 	cmd.Flags().Int64Var(rate, "max-rate", 0, "credentials to seal anew in a second, over all instances; 0 is any")
 }
 
+func checkRate(rate int64) error {
+	if rate < 0 {
+		return usageError(errors.New("--max-rate: want credentials a second, or 0 for no limit"))
+	}
+	return nil
+}
+
 func (c *cli) plan(ctx context.Context, v *vault, opts rotation.RotateOptions) error {
-	opts.Reseal = opts.Reseal || opts.Compromised
 	plan, err := v.rotator().Plan(ctx, opts)
 	if err != nil {
 		return err
@@ -75,17 +82,17 @@ func (c *cli) plan(ctx context.Context, v *vault, opts rotation.RotateOptions) e
 	if err := c.print(plan, plan.Print); err != nil {
 		return err
 	}
-	if len(plan.Blockers) > 0 {
+	if len(plan.Blockers) > 0 && !plan.Force {
 		return errFound
 	}
 	return nil
 }
 
 func (c *cli) rotate(ctx context.Context, v *vault, opts rotation.RotateOptions) error {
-	progress, done := c.resealProgress()
-	opts.Progress = progress
+	p := c.progress()
+	opts.Progress, opts.Verifying, opts.Removing = p.resealing, p.verifying, c.tellNeeds
 	report, err := v.rotator().Rotate(ctx, opts)
-	done()
+	p.end()
 	if report == nil {
 		return err
 	}
@@ -94,7 +101,7 @@ func (c *cli) rotate(ctx context.Context, v *vault, opts rotation.RotateOptions)
 	}
 	if report.State != "done" {
 		return c.print(report, func(w io.Writer) {
-			_, _ = fmt.Fprintln(w, "The instances that run seal the records anew; see lockwood key status. Run the same command with --wait to finish.")
+			_, _ = fmt.Fprintln(w, "The instances that run seal the records anew; lockwood key status says how far they are. Nothing is destroyed yet: run the same command again to finish.")
 		})
 	}
 	if err := c.print(report, report.Print); err != nil {
@@ -106,64 +113,6 @@ func (c *cli) rotate(ctx context.Context, v *vault, opts rotation.RotateOptions)
 	return nil
 }
 
-// resealProgress returns a function that shows the progress of a re-seal: a bar on
-// a terminal, and else a line of JSON a second, both on standard error. done ends
-// it.
-func (c *cli) resealProgress() (progress func(rotation.Run), done func()) {
-	if !c.onTerminal() {
-		return c.progressLines(), func() {}
-	}
-	var bar *progressbar.ProgressBar
-	progress = func(r rotation.Run) {
-		if bar == nil {
-			bar = progressbar.NewOptions64(r.Total, progressbar.OptionSetWriter(c.stderr),
-				progressbar.OptionSetDescription("sealing anew"), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
-				progressbar.OptionSetItsString("credentials"), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
-		}
-		bar.ChangeMax64(max(r.Total, 1))
-		_ = bar.Set64(r.Done + r.Skipped + r.Failed)
-	}
-	return progress, func() {
-		if bar != nil {
-			_ = bar.Finish()
-		}
-	}
-}
-
-// progressLine is one line of progress.
-type progressLine struct {
-	Event   string    `json:"event"` // "reseal"
-	Time    time.Time `json:"time"`
-	Total   int64     `json:"total"`
-	Done    int64     `json:"done"`
-	Skipped int64     `json:"skipped"`
-	Failed  int64     `json:"failed"`
-	Rate    float64   `json:"rate"`         // credentials a second since the beginning
-	Left    float64   `json:"seconds_left"` // zero until all of Total is known
-}
-
-func (c *cli) progressLines() func(rotation.Run) {
-	var last time.Time
-	return func(r rotation.Run) {
-		if time.Since(last) < time.Second && !r.Ended {
-			return
-		}
-		last = time.Now()
-		_ = json.NewEncoder(c.stderr).Encode(progressOf(r, last))
-	}
-}
-
-func progressOf(r rotation.Run, now time.Time) progressLine {
-	p := progressLine{Event: "reseal", Time: now.UTC(), Total: r.Total, Done: r.Done, Skipped: r.Skipped, Failed: r.Failed}
-	if d := r.UpdatedAt.Sub(r.StartedAt).Seconds(); d > 0 {
-		p.Rate = float64(r.Done) / d
-	}
-	if p.Rate > 0 && r.Planned {
-		p.Left = float64(max(0, r.Total-r.Done-r.Skipped-r.Failed)) / p.Rate
-	}
-	return p
-}
-
 func newCredentialsReseal(c *cli) *cobra.Command {
 	var opts rotation.RotateOptions
 	var dryRun, toLegacy bool
@@ -172,10 +121,14 @@ func newCredentialsReseal(c *cli) *cobra.Command {
 		Long: `Seals anew every record that is legacy or not under the primary data key, while
 the store is in use. A credential that changes or goes meanwhile is left to whoever
 changed it; one that does not open is named and left as it is. updated_at stays.
+A second command takes the first one's place, with a --max-rate of its own.
 
 With --to-legacy, records become legacy ones, which upstream reads: the way back.
 Set FOREST_EXECUTOR_WRITE_FORMAT=legacy on every instance first.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkRate(opts.MaxRate); err != nil {
+				return err
+			}
 			v, err := c.either(cmd.Context(), dryRun)
 			if err != nil {
 				return err
@@ -267,12 +220,12 @@ func (c *cli) reseal(ctx context.Context, v *vault, toLegacy bool, opts rotation
 	if toLegacy {
 		target = envelope.KeyID{}
 	}
-	progress, done := c.resealProgress()
-	opts.Progress = progress
+	p := c.progress()
+	opts.Progress = p.resealing
 	resealed, err := v.rotator().Reseal(ctx, target, opts)
-	done()
+	p.end()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w\nNothing is lost: every record opens as before. Run the same command again to go on", err)
 	}
 	if err := c.print(resealed, func(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "%d credentials sealed anew in %s; %d changed or were deleted meanwhile; %d records do not open\n", resealed.Rows,

@@ -148,6 +148,8 @@ type memoryStore struct {
 	calls  map[string]int
 	// corrupt makes AddWrap store other bytes than it was given.
 	corrupt bool
+	// clockBehind is how far the store's clock is behind.
+	clockBehind time.Duration
 }
 
 func newStore() *memoryStore {
@@ -228,7 +230,7 @@ func (s *memoryStore) InsertDataKey(_ context.Context, k keyring.NewDataKey) err
 		s.state.DataKeys[i].Primary = false
 	}
 	s.state.DataKeys = append(s.state.DataKeys, keyring.DataKeyState{
-		ID: k.ID, Version: k.Version, State: keyring.Enabled, Primary: true, CreatedAt: time.Now(), Wraps: slices.Clone(k.Wraps),
+		ID: k.ID, Version: k.Version, State: keyring.Enabled, Primary: true, CreatedAt: time.Now().Add(-s.clockBehind), Wraps: slices.Clone(k.Wraps),
 	})
 	return nil
 }

@@ -1,7 +1,9 @@
 package keyring_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,6 +150,36 @@ func TestADatabaseThatIsDownAtStartIsTakenUpLater(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		mustSeal(t, r, "x")
 	})
+}
+
+// A recovery KEK that hangs does not keep the ring from sealing again.
+func TestARecoveryKEKThatHangsDelaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		mustStart(t, kms, store, keyring.Options{PollInterval: time.Hour})
+		r := mustStart(t, kms, store, keyring.Options{Recovery: []keyring.RecoveryKEK{hanging{newKMS("r")}}})
+		kms.fail(core.ErrKeyDenied)
+		time.Sleep(2 * time.Minute)
+		kms.fail(nil)
+		began := time.Now()
+		for r.Status().State != "ready" && time.Since(began) < time.Minute {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if waited := time.Since(began); waited > 7*time.Second { // one status after a failure, and a load
+			t.Errorf("the ring seals %s after its provider is healthy again", waited)
+		}
+		mustSeal(t, r, "token")
+	})
+}
+
+// hanging is a recovery KEK that says who it is, and does not wrap.
+type hanging struct{ *scriptedKMS }
+
+func (h hanging) KEKID(context.Context) (core.KEKID, error) { return h.kekID(), nil }
+
+func (hanging) WrapDataKey(ctx context.Context, _ []byte, _ core.AAD) (core.WrappedKey, error) {
+	<-ctx.Done()
+	return core.WrappedKey{}, fmt.Errorf("%w: %w", core.ErrUnavailable, ctx.Err())
 }
 
 func TestHealthReleasesNoPlaintext(t *testing.T) {

@@ -66,8 +66,24 @@ func TestLegacyRecordsOpenAndAreStale(t *testing.T) {
 			t.Errorf("in a closed store, Open = %v, want ErrInvalidCiphertext", err)
 		}
 		keyless := mustStart(t, newKMS("a"), newStore(), keyring.Options{})
-		if _, _, err := keyless.Open(t.Context(), nil, record, nil); !errors.Is(err, core.ErrKeyMissing) {
-			t.Errorf("without an env key, Open = %v, want ErrKeyMissing", err)
+		if _, _, err := keyless.Open(t.Context(), nil, record, nil); !errors.Is(err, core.ErrKeyMissing) || !errors.Is(err, keyring.ErrNoLegacyKey) {
+			t.Errorf("without an env key, Open = %v, want ErrNoLegacyKey, which is ErrKeyMissing", err)
+		}
+		kms := newKMS("a")
+		kms.fail(core.ErrKeyMissing)
+		without, _ := start(t, kms, newStore(), keyring.Options{})
+		if _, _, err := without.Open(t.Context(), nil, record, nil); !errors.Is(err, core.ErrKeyMissing) || errors.Is(err, keyring.ErrNoLegacyKey) {
+			t.Errorf("without any key, Open = %v, want ErrKeyMissing", err)
+		}
+		kms.fail(core.ErrUnavailable)
+		silent, _ := start(t, kms, newStore(), keyring.Options{})
+		if _, _, err := silent.Open(t.Context(), nil, record, nil); !errors.Is(err, core.ErrKeyMissing) || errors.Is(err, keyring.ErrNoLegacyKey) {
+			t.Errorf("with a provider that has not named its KEK, Open = %v, want ErrKeyMissing", err)
+		}
+		kms.fail(nil)
+		time.Sleep(time.Minute)
+		if _, _, err := silent.Open(t.Context(), nil, record, nil); !errors.Is(err, keyring.ErrNoLegacyKey) {
+			t.Errorf("once it has, Open = %v, want ErrNoLegacyKey", err)
 		}
 	})
 }

@@ -19,6 +19,11 @@ const (
 	DefaultSealBlock      = 1 << 16
 )
 
+// minMaxAge is the least time between two data keys that a ring makes because of
+// age, which is told by the database's clock and this one's: they may differ by more
+// than any maximum.
+const minMaxAge = time.Hour
+
 // LegacySource supplies the keys of legacy records, which exist beside the
 // provider: an env key opens them whatever KEK wraps the data keys. What it
 // returns may grow when a key file appears. It is safe for concurrent use.
@@ -49,7 +54,8 @@ type Options struct {
 	// NoAutoRewrap leaves wraps that are missing to Rewrap. A primary that the
 	// current provider does not unwrap is then a mismatch.
 	NoAutoRewrap bool
-	// MaxAge is the age at which the ring rolls its primary. Zero is no limit.
+	// MaxAge is the age at which the ring rolls its primary. Zero is no limit, and
+	// less than an hour is an hour.
 	MaxAge time.Duration
 	// Legacy supplies the keys of legacy records. Nil means that there are none.
 	Legacy LegacySource

@@ -11,8 +11,8 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 )
 
-// PrunedWrap is a wrap that is older than the configuration.
-type PrunedWrap struct {
+// WrapID names a wrap: which data key, and under which KEK.
+type WrapID struct {
 	DataKey envelope.KeyID
 	KEKID   core.KEKID
 }
@@ -20,19 +20,29 @@ type PrunedWrap struct {
 // Prunable returns the wraps that Prune would remove: those of enabled data keys
 // that are under neither the current version of the current KEK nor a recovery
 // KEK, nor under one for which keep returns true. A data key that the current KEK
-// does not wrap keeps all of its wraps.
-func (r *Ring) Prunable(keep func(core.KEKID) bool) []PrunedWrap {
+// does not wrap keeps all of its wraps; so does a primary that is exposed, which
+// they tell: it is rolled first. Nothing is prunable in favour of a current KEK that
+// was named compromised.
+//
+// With rewrapped it is what would be prunable once Rewrap had succeeded: a data key
+// that is not exposed then counts as wrapped under every KEK that is configured.
+func (r *Ring) Prunable(keep func(core.KEKID) bool, rewrapped bool) []WrapID {
 	current := r.current.kekID()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var prunable []PrunedWrap
+	if r.state.banned(current) {
+		return nil // the others are what is left to open with
+	}
+	var prunable []WrapID
 	for _, k := range r.state.DataKeys {
-		if k.State != Enabled || current == "" || !k.wrappedUnder(current) {
+		exposed := r.state.Exposed(&k)
+		wrapped := rewrapped && !exposed
+		if k.State != Enabled || current == "" || !wrapped && !k.wrappedUnder(current) || k.Primary && exposed {
 			continue
 		}
 		for _, w := range k.Wraps {
-			if w.KEKID != current && !keep(w.KEKID) && !r.isRecovery(&k, w.KEKID) {
-				prunable = append(prunable, PrunedWrap{k.ID, w.KEKID})
+			if w.KEKID != current && !keep(w.KEKID) && !r.isRecovery(&k, w.KEKID, wrapped) {
+				prunable = append(prunable, WrapID{k.ID, w.KEKID})
 			}
 		}
 	}
@@ -40,11 +50,12 @@ func (r *Ring) Prunable(keep func(core.KEKID) bool) []PrunedWrap {
 }
 
 // isRecovery reports whether id is of a recovery KEK: its present version, or an
-// older one while k is not wrapped under that. r.mu is held.
-func (r *Ring) isRecovery(k *DataKeyState, id core.KEKID) bool {
+// older one while k is not wrapped under that. With wrapped, k counts as wrapped. A
+// recovery KEK that was named compromised is none any more. r.mu is held.
+func (r *Ring) isRecovery(k *DataKeyState, id core.KEKID, wrapped bool) bool {
 	return slices.ContainsFunc(r.recovery, func(p *recoveryKEK) bool {
 		now := p.kekID()
-		return now == "" || now == id || now.Key() == id.Key() && !k.wrappedUnder(now)
+		return !r.passedOver(p) && (now == "" || now == id || now.Key() == id.Key() && !wrapped && !k.wrappedUnder(now))
 	})
 }
 
@@ -53,15 +64,18 @@ func (r *Ring) isRecovery(k *DataKeyState, id core.KEKID) bool {
 // removed on the word of the database.
 //
 // It returns core's sentinels and core.ErrStoreUnavailable.
-func (r *Ring) Prune(ctx context.Context, keep func(core.KEKID) bool) (removed []PrunedWrap, err error) {
+func (r *Ring) Prune(ctx context.Context, keep func(core.KEKID) bool) (removed []WrapID, err error) {
 	if r.opts.ReadOnly {
 		return nil, errReadOnly
 	}
 	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
+	if err := r.permitCurrent(); err != nil {
+		return nil, err
+	}
 	byKey := make(map[envelope.KeyID][]core.KEKID)
-	for _, w := range r.Prunable(keep) {
+	for _, w := range r.Prunable(keep, false) {
 		byKey[w.DataKey] = append(byKey[w.DataKey], w.KEKID)
 	}
 	for id, kekIDs := range byKey {
@@ -73,7 +87,7 @@ func (r *Ring) Prune(ctx context.Context, keep func(core.KEKID) bool) (removed [
 			return removed, fmt.Errorf("pruning the wraps of data key %s: %w", id, err)
 		}
 		for _, kekID := range kekIDs {
-			removed = append(removed, PrunedWrap{id, kekID})
+			removed = append(removed, WrapID{id, kekID})
 		}
 	}
 	return removed, r.Reload(ctx)
@@ -112,13 +126,4 @@ func (r *Ring) Destroy(ctx context.Context, id envelope.KeyID) (remaining int64,
 	}
 	r.keyEvent("data_key_destroyed", id, k.Version)
 	return 0, r.Reload(ctx)
-}
-
-// Exposed reports whether k is, as far as its wraps tell, known to whoever holds
-// a KEK that was named compromised. The primary is rolled for it, and no wrap is
-// added.
-func (s *State) Exposed(k *DataKeyState) bool {
-	return slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool {
-		return slices.Contains(s.Compromised, w.KEKID.Key())
-	})
 }

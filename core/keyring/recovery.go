@@ -54,6 +54,8 @@ func (p providerKEK) WrapDataKey(ctx context.Context, dataKey []byte, aad core.A
 type recoveryKEK struct {
 	kek RecoveryKEK
 	id  atomic.Pointer[core.KEKID]
+	// warned says that the log was told that it is passed over; Ring.mu guards it.
+	warned bool
 }
 
 func (p *recoveryKEK) kekID() core.KEKID {
@@ -120,8 +122,9 @@ func (r *Ring) Examine(ctx context.Context, identities []core.KeyProvider) ([]Re
 // written a wrap under it, so a data key that came through one only opens, which
 // is bound into the wrap that it gets.
 //
-// It returns what it did for each enabled data key that was lost, and
-// ErrNotEnabled if there is none. Other errors are those of Roll.
+// It returns what it did for each of the data keys that Lost names, which may be
+// none. A data key that could not be restored is told by its Recovered; the error is
+// one of those of Lost, Roll and Reload.
 func (r *Ring) Recover(ctx context.Context, identities []core.KeyProvider) ([]Recovered, error) {
 	if r.opts.ReadOnly {
 		return nil, errReadOnly
@@ -172,8 +175,28 @@ func (r *Ring) replacePrimary(ctx context.Context, lost []DataKeyState) error {
 	return nil
 }
 
-// lost returns the enabled data keys that no configured provider unwraps. That
-// one does not answer is an error, and not a loss.
+// Lost returns the enabled data keys that no configured provider unwraps, by
+// ascending version: those that Recover would restore. It unwraps each and writes
+// nothing, so that a read-only ring can be asked.
+//
+// That a provider does not answer is an error, and not a loss: core.ErrKeyMissing,
+// core.ErrKeyDenied, core.ErrUnavailable or core.ErrStoreUnavailable.
+func (r *Ring) Lost(ctx context.Context) ([]envelope.KeyID, error) {
+	if err := r.load(ctx); err != nil {
+		return nil, err
+	}
+	lost, err := r.lost(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ids []envelope.KeyID
+	for _, k := range lost {
+		ids = append(ids, k.ID)
+	}
+	return ids, nil
+}
+
+// lost is Lost as of the last load.
 func (r *Ring) lost(ctx context.Context) ([]DataKeyState, error) {
 	var lost []DataKeyState
 	for _, k := range r.enabledKeys() {

@@ -19,7 +19,8 @@ import (
 // out: they are to be rolled, and not to be kept.
 //
 // The errors of all data keys are joined: core's sentinels, and
-// core.ErrStoreUnavailable. What could be added is.
+// core.ErrStoreUnavailable. What could be added is, unless the current KEK was named
+// compromised, which is core.ErrKeyMismatch.
 func (r *Ring) Rewrap(ctx context.Context) (added []core.KEKID, err error) {
 	if r.opts.ReadOnly {
 		return nil, errReadOnly
@@ -30,13 +31,16 @@ func (r *Ring) Rewrap(ctx context.Context) (added []core.KEKID, err error) {
 	if _, err := r.current.resolve(ctx); err != nil {
 		return nil, r.heed(err)
 	}
+	if err := r.permitCurrent(); err != nil {
+		return nil, err
+	}
 	errs := r.refreshRecovery(ctx)
-	for _, k := range r.lacking() {
+	for _, id := range r.lacking() {
 		limited, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
-		more, err := r.addWraps(limited, k.ID, false)
+		more, err := r.addWraps(limited, id, false)
 		cancel()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("data key %s: %w", k.ID, err))
+			errs = append(errs, fmt.Errorf("data key %s: %w", id, err))
 		}
 		added = append(added, more...)
 	}
@@ -52,51 +56,67 @@ func (r *Ring) rewrapAll(ctx context.Context) {
 	if r.opts.ReadOnly || r.opts.NoAutoRewrap {
 		return
 	}
-	for _, k := range r.lacking() {
+	for _, id := range r.lacking() {
 		r.mu.Lock()
-		err := r.rewraps[k.ID].wait(time.Now())
+		err := r.rewraps[id].wait(time.Now())
 		r.mu.Unlock()
 		if err != nil {
 			continue
 		}
-		_, err = r.addWraps(ctx, k.ID, false)
+		_, err = r.addWraps(ctx, id, false)
 		r.mu.Lock()
 		if err == nil {
-			delete(r.rewraps, k.ID)
+			delete(r.rewraps, id)
 		} else {
-			r.rewraps[k.ID] = r.rewraps[k.ID].failed(time.Now(), err)
+			r.rewraps[id] = r.rewraps[id].failed(time.Now(), err)
 		}
 		r.mu.Unlock()
 		if err != nil {
-			r.opts.Logger.Warn("a data key could not be wrapped under every KEK that is configured; it will be tried again", "key_id", k.ID.String(), "error", err)
+			r.opts.Logger.Warn("a data key could not be wrapped under every KEK that is configured; it will be tried again", "key_id", id.String(), "error", err)
 		}
 	}
 }
 
-// lacking returns the enabled data keys that lack a wrap, as far as the KEK IDs
-// are known, and are not exposed.
-func (r *Ring) lacking() []DataKeyState {
+// Lacking returns the wraps that Rewrap would add, by ascending version of the data
+// key, as far as the KEK IDs are known: a recovery KEK that has not answered yet has
+// none. It asks nobody.
+func (r *Ring) Lacking() []WrapID {
 	current := r.current.kekID()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var lacking []DataKeyState
+	if r.state.banned(current) {
+		return nil
+	}
+	var lacking []WrapID
 	for _, k := range r.state.DataKeys {
 		if k.State != Enabled || r.state.Exposed(&k) {
 			continue
 		}
-		if current != "" && !k.wrappedUnder(current) || len(r.unprotected(&k)) > 0 {
-			lacking = append(lacking, k)
+		if current != "" && !k.wrappedUnder(current) {
+			lacking = append(lacking, WrapID{k.ID, current})
+		}
+		for _, p := range r.unprotected(&k) {
+			lacking = append(lacking, WrapID{k.ID, p.kekID()})
 		}
 	}
 	return lacking
 }
 
-// unprotected returns the recovery KEKs that k is not wrapped under. Of one that
-// never answered nothing is known.
+// lacking returns the data keys of Lacking, each once.
+func (r *Ring) lacking() []envelope.KeyID {
+	var ids []envelope.KeyID
+	for _, w := range r.Lacking() {
+		ids = append(ids, w.DataKey)
+	}
+	return slices.Compact(ids)
+}
+
+// unprotected returns the recovery KEKs that k is not wrapped under, and could be.
+// Of one that never answered nothing is known. r.mu is held.
 func (r *Ring) unprotected(k *DataKeyState) []*recoveryKEK {
 	var missing []*recoveryKEK
 	for _, p := range r.recovery {
-		if id := p.kekID(); id != "" && !k.wrappedUnder(id) {
+		if id := p.kekID(); id != "" && !k.wrappedUnder(id) && !r.passedOver(p) {
 			missing = append(missing, p)
 		}
 	}
@@ -163,6 +183,9 @@ func (r *Ring) bound(id envelope.KeyID) (DataKeyState, binding, bool) {
 // addCurrent adds a wrap of k under the current KEK: write, read back, unwrap,
 // compare. A wrap that does not come back is removed again.
 func (r *Ring) addCurrent(ctx context.Context, k *DataKeyState, plaintext []byte, b binding) (core.KEKID, error) {
+	if err := r.permitCurrent(); err != nil {
+		return "", err
+	}
 	wrap, err := r.current.wrap(ctx, plaintext, b)
 	if err != nil {
 		return "", r.heed(err)
@@ -222,6 +245,9 @@ func (r *Ring) addRecovery(ctx context.Context, k *DataKeyState, p *recoveryKEK,
 
 // storeWrap stores a wrap and reads it back.
 func (r *Ring) storeWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) (core.WrappedKey, error) {
+	if err := r.permit(wrap); err != nil {
+		return core.WrappedKey{}, err
+	}
 	if err := r.store.AddWrap(ctx, id, wrap); err != nil {
 		return core.WrappedKey{}, fmt.Errorf("storing wrap: %w", err)
 	}

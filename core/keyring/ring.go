@@ -20,6 +20,11 @@ import (
 // store that refuses them.
 var ErrLegacyClosed = errors.New("the store is closed to legacy records")
 
+// ErrNoLegacyKey means that a record is legacy, and that the ring has a KEK and no
+// key for legacy records: another provider is current, and no env key is configured.
+// It says something of the record and not of the ring, and is core.ErrKeyMissing too.
+var ErrNoLegacyKey = fmt.Errorf("the record is legacy: %w", core.ErrKeyMissing)
+
 // errReadOnly answers what a read-only ring does not do.
 var errReadOnly = errors.New("the ring is read-only")
 
@@ -41,9 +46,9 @@ type Ring struct {
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
 
-	// settling admits one settle at a time, so that an older state never
-	// overwrites a newer one.
-	settling chan struct{}
+	// settling admits one settle at a time, and loading one load, so that an older
+	// state never overwrites a newer one. Who settles may load.
+	settling, loading turnstile
 
 	mu          sync.Mutex
 	state       State
@@ -57,8 +62,9 @@ type Ring struct {
 	problem     error                       // why nothing can be sealed, if not blocked
 	lastHealthy time.Time
 	warnings    []string
-	loadsBegun  int64 // loads are numbered from 1
-	loadDone    int64 // the number of the last one that ended
+	madePrimary time.Time // when this ring last made one
+	loadsBegun  int64     // how many loads have begun
+	loadsDone   int64     // how many had begun when the last one ended
 	loadEnded   time.Time
 	loadErr     error
 }
@@ -98,7 +104,8 @@ func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
 		attempts: make(map[envelope.KeyID]*attempt),
 		rewraps:  make(map[envelope.KeyID]*attempt),
 		reserved: make(map[envelope.KeyID]int64),
-		settling: make(chan struct{}, 1),
+		settling: make(turnstile, 1),
+		loading:  make(turnstile, 1),
 	}
 	for _, p := range r.opts.Previous {
 		r.previous = append(r.previous, newKEK(p))
@@ -205,7 +212,8 @@ func (r *Ring) sealSlow(ctx context.Context, dst, plaintext, aad []byte) ([]byte
 // core.ErrKeyMismatch if no configured KEK unwraps its data key;
 // core.ErrUnavailable if its data key could not be had now, or could not be looked
 // for because the database did not answer; and core.ErrKeyMissing or
-// core.ErrKeyDenied.
+// core.ErrKeyDenied. It returns ErrNoLegacyKey for a legacy record if it is only
+// such records that no configured key opens.
 func (r *Ring) Open(ctx context.Context, dst, record, aad []byte) (out []byte, stale bool, err error) {
 	v := r.view.Load()
 	if v.openErr != nil {
@@ -219,9 +227,18 @@ func (r *Ring) Open(ctx context.Context, dst, record, aad []byte) (out []byte, s
 		return r.openSlow(ctx, dst, record, aad)
 	}
 	if _, ok := envelope.ParseHeader(record); !ok && v.legacyMissing {
-		err = fmt.Errorf("opening legacy record: %w", core.ErrKeyMissing)
+		err = fmt.Errorf("opening record: %w", r.noLegacyKey())
 	}
 	return nil, false, err
+}
+
+// noLegacyKey is what a legacy record opens with while there is no key for any.
+// Before the provider has named its KEK it may be that there is no key at all.
+func (r *Ring) noLegacyKey() error {
+	if r.current.kekID() == "" {
+		return core.ErrKeyMissing
+	}
+	return ErrNoLegacyKey
 }
 
 // openSlow opens a record whose data key is not in memory.

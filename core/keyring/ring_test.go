@@ -201,6 +201,27 @@ func TestAPreviousProvidersDenialIsItsOwn(t *testing.T) {
 	})
 }
 
+// What a previous provider answers says nothing of the current one: that no KEK
+// unwraps the primary is a mismatch, and no denial and no missing key.
+func TestAPreviousProvidersAnswerIsNotTheCurrentOnes(t *testing.T) {
+	for _, answer := range []error{core.ErrKeyDenied, core.ErrKeyMissing} {
+		t.Run(answer.Error(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				before, after, store := newKMS("before"), newKMS("after"), newStore()
+				mustStart(t, before, store, keyring.Options{})
+				before.script(func(k *scriptedKMS) { k.unwraps = answer })
+				r, err := start(t, after, store, keyring.Options{Previous: []core.KeyProvider{before}})
+				if !errors.Is(err, core.ErrKeyMismatch) || errors.Is(err, answer) || !strings.Contains(err.Error(), answer.Error()) {
+					t.Errorf("Start = %v, want ErrKeyMismatch with the text of the answer", err)
+				}
+				if s := r.Status().State; s != "mismatch" {
+					t.Errorf("the state is %s", s)
+				}
+			})
+		})
+	}
+}
+
 func TestAnUnknownKeyIDReloadsTheRing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms, store := newKMS("a"), newStore()

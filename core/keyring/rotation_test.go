@@ -285,6 +285,26 @@ func TestMaxAge(t *testing.T) {
 	})
 }
 
+// A store whose clock is far behind, or whose times were edited, makes every data
+// key old at once; it gets a new one an hour, and not one at every poll.
+func TestMaxAgeWhereClocksDiffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		store.clockBehind = 365 * 24 * time.Hour
+		ring := mustStart(t, kms, store, keyring.Options{MaxAge: time.Minute, PollInterval: time.Minute})
+		time.Sleep(2*time.Hour + 30*time.Minute)
+		if n := len(store.snapshot().DataKeys); n != 3 {
+			t.Errorf("%d data keys after two hours and a half", n)
+		}
+		if err := ring.Roll(t.Context()); err != nil {
+			t.Errorf("Roll: %v", err)
+		}
+		if n := len(store.snapshot().DataKeys); n != 4 {
+			t.Errorf("%d data keys after a roll by command", n)
+		}
+	})
+}
+
 func TestDestroy(t *testing.T) {
 	kms, store := newKMS("a"), newStore()
 	ring := mustStart(t, kms, store, keyring.Options{})

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
-	"slices"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -36,7 +34,7 @@ func (r *Ring) reload(ctx context.Context, interval time.Duration) error {
 			return r.settle(ctx)
 		})
 		r.mu.Lock()
-		done := r.loadDone > called
+		done := r.loadsDone > called
 		r.mu.Unlock()
 		if done || err != nil {
 			return err
@@ -48,36 +46,58 @@ func (r *Ring) reload(ctx context.Context, interval time.Duration) error {
 // keeps it from sealing becomes the ring's problem; the error is only that of
 // loading.
 func (r *Ring) settle(ctx context.Context) error {
-	select {
-	case r.settling <- struct{}{}:
-		defer func() { <-r.settling }()
-	case <-ctx.Done():
-		return fmt.Errorf("waiting to load the ring: %w", core.ErrUnavailable)
+	leave, err := r.settling.enter(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	if err := r.load(ctx); err != nil {
 		return err
 	}
-	err := r.ensurePrimary(ctx)
+	err = r.ensurePrimary(ctx)
+	r.setProblem(err) // at once: a recovery KEK that hangs must not keep the ring from sealing
 	if err == nil {
 		r.rewrapAll(ctx)
 	}
-	r.setProblem(err)
 	return nil
 }
 
-// load takes up the store's state.
+// turnstile admits one at a time.
+type turnstile chan struct{}
+
+// enter waits for its turn, and returns what ends it.
+func (t turnstile) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting to load the ring: %w: %w", core.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// load takes up the store's state. Loads take turns: of two at the same time the one
+// that read earlier could end later, and undo what the other saw. None takes its turn
+// for longer than CallTimeout, whatever its caller would wait.
 func (r *Ring) load(ctx context.Context) error {
+	leave, err := r.loading.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	r.mu.Lock()
 	r.loadsBegun++
-	number := r.loadsBegun
 	r.mu.Unlock()
-	state, err := r.store.LoadRing(ctx)
+	limited, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+	defer cancel()
+	state, err := r.store.LoadRing(limited)
+	return r.takeUp(state, err)
+}
+
+// takeUp makes state, which a load returned with err, the ring's.
+func (r *Ring) takeUp(state State, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if number < r.loadDone {
-		return nil // one that began later is taken up already
-	}
-	r.loadDone, r.loadEnded, r.loadErr = number, time.Now(), nil
+	r.loadsDone, r.loadEnded, r.loadErr = r.loadsBegun, time.Now(), nil
 	if err != nil {
 		r.loadErr = fmt.Errorf("loading the ring: %w", err)
 		if r.state.StoreID == "" { // never loaded, so nothing can go on
@@ -92,6 +112,7 @@ func (r *Ring) load(ctx context.Context) error {
 			delete(r.attempts, k.ID)
 		}
 	}
+	r.rememberCompromised(&state)
 	r.state = state
 	if p := state.Primary(); p != nil {
 		r.reserved[p.ID] = max(r.reserved[p.ID], p.SealsReserved)
@@ -107,7 +128,8 @@ func (r *Ring) load(ctx context.Context) error {
 }
 
 // ensurePrimary returns nil once the primary may seal: unlocked through the
-// current provider, and not older than a data key that was seen before.
+// current provider, which was not named compromised, and not older than a data key
+// that was seen before.
 func (r *Ring) ensurePrimary(ctx context.Context) error {
 	if err := r.blockedErr(); err != nil {
 		return err
@@ -133,6 +155,9 @@ func (r *Ring) tryPrimary(ctx context.Context) error {
 	p := state.Primary()
 	rewound := p != nil && p.SealsReserved < r.reserved[p.ID]
 	r.mu.Unlock()
+	if err := r.permitCurrent(); err != nil {
+		return err
+	}
 	switch {
 	case r.opts.WriteLegacy && state.LegacyClosed:
 		return ErrLegacyClosed
@@ -185,153 +210,6 @@ func (r *Ring) fitPrimary(ctx context.Context, state *State, p *DataKeyState) er
 		r.replace(ctx, state, p)
 	}
 	return nil
-}
-
-// replace makes a new primary in place of p, which serves until that succeeds.
-func (r *Ring) replace(ctx context.Context, state *State, p *DataKeyState) {
-	if err := r.makePrimary(ctx, state, p.ID); err != nil && !errors.Is(err, ErrConflict) {
-		r.opts.Logger.Warn("rolling the ring failed; it goes on under the present data key and will try again", "error", err)
-	}
-}
-
-// tooOld reports whether k has been the primary for long enough.
-func (r *Ring) tooOld(k *DataKeyState) bool {
-	return r.opts.MaxAge > 0 && time.Since(k.CreatedAt) > r.opts.MaxAge
-}
-
-// Roll makes a new primary data key; the present one goes on opening. It returns
-// what keeps the ring from it, as Seal does, or nil also if another instance
-// rolled at the same time.
-func (r *Ring) Roll(ctx context.Context) error {
-	if r.opts.ReadOnly {
-		return errReadOnly
-	}
-	before := r.Status().Primary
-	if err := r.Reload(ctx); err != nil {
-		return err
-	}
-	if err := r.view.Load().sealErr; err != nil {
-		return err
-	}
-	return r.flight(ctx, "roll", func(ctx context.Context) error {
-		r.mu.Lock()
-		state := r.state
-		r.mu.Unlock()
-		if p := state.Primary(); p == nil || p.ID != before {
-			return r.settle(ctx)
-		}
-		if err := r.makePrimary(ctx, &state, before); err != nil && !errors.Is(err, ErrConflict) {
-			return fmt.Errorf("rolling the ring: %w", err)
-		}
-		return r.settle(ctx)
-	})
-}
-
-// roll makes a new primary because the present one has no seals left.
-func (r *Ring) roll(ctx context.Context) error {
-	if err := r.load(ctx); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	state := r.state
-	r.mu.Unlock()
-	p := state.Primary()
-	if p == nil || p.SealsReserved <= r.opts.MaxSeals-r.opts.SealBlock {
-		return r.settle(ctx) // another instance rolled first
-	}
-	if err := r.makePrimary(ctx, &state, p.ID); err != nil && !errors.Is(err, ErrConflict) {
-		return fmt.Errorf("rolling the ring: %w", err)
-	}
-	return r.settle(ctx)
-}
-
-// makePrimary makes a data key that follows every version known, verifies its
-// wrap, and inserts it as the primary in place of the one named replaces. It
-// returns ErrConflict if another instance was first.
-func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.KeyID) error {
-	if state.StoreID == "" {
-		return fmt.Errorf("making a data key: the database has not been migrated: %w", core.ErrStoreUnavailable)
-	}
-	r.mu.Lock()
-	version := r.maxVersion
-	err := r.attempts[envelope.KeyID{}].wait(time.Now())
-	r.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	for _, k := range state.DataKeys {
-		version = max(version, k.Version)
-	}
-	if version == math.MaxInt64 {
-		return errors.New("making a data key: no version follows the newest in the store")
-	}
-	version++
-	if slices.Contains(state.Compromised, r.current.kekID().Key()) {
-		err := fmt.Errorf("%w: the current KEK %s was named compromised, and wraps no new data key; configure another", core.ErrKeyMismatch, r.current.kekID())
-		return r.remember(envelope.KeyID{}, err)
-	}
-	also, err := r.lagging(ctx, state.Compromised)
-	if err != nil {
-		return r.remember(envelope.KeyID{}, err)
-	}
-	key, wraps, err := r.current.generate(ctx, binding{storeID: state.StoreID, version: version}, also, r.recovery)
-	if err != nil {
-		return r.remember(envelope.KeyID{}, r.heed(err))
-	}
-	err = r.store.InsertDataKey(ctx, NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: wraps})
-	if err != nil {
-		return fmt.Errorf("inserting a data key: %w", err)
-	}
-	r.keyEvent("data_key_created", key.ID(), version, slog.String("kek_id", string(wraps[0].KEKID)))
-	_ = r.remember(envelope.KeyID{}, nil)
-	if err := r.load(ctx); err != nil {
-		return err
-	}
-	r.admit(&unlockedKey{key: key, viaCurrent: true, budget: new(budget)}, version)
-	return nil
-}
-
-// lagging returns the previous KEKs that live instances need, since they can use
-// them and not the current one. One that was named compromised gets nothing: then
-// there is no new data key until that instance follows.
-func (r *Ring) lagging(ctx context.Context, compromised []string) ([]*kek, error) {
-	if r.opts.Live == nil || len(r.previous) == 0 {
-		return nil, nil
-	}
-	instances, err := r.opts.Live(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("asking which instances are live: %w", err)
-	}
-	current, err := r.current.resolve(ctx)
-	if err != nil {
-		return nil, r.heed(err)
-	}
-	var needed []*kek
-	for _, i := range instances {
-		if len(i.KEKIDs) == 0 || namesKey(i.KEKIDs, current) {
-			continue
-		}
-		for _, p := range r.previous {
-			id, err := p.resolve(ctx)
-			if err != nil {
-				return nil, notCurrent(fmt.Errorf("asking a previous provider for its KEK ID: %w", err))
-			}
-			if !namesKey(i.KEKIDs, id) {
-				continue
-			}
-			if slices.Contains(compromised, id.Key()) {
-				return nil, fmt.Errorf("instance %s can use %s, which was named compromised, and not %s; configure and restart it: %w", i.Name, id, current, core.ErrUnavailable)
-			}
-			if !slices.Contains(needed, p) {
-				needed = append(needed, p)
-			}
-		}
-	}
-	return needed, nil
-}
-
-func namesKey(ids []core.KEKID, key core.KEKID) bool {
-	return slices.ContainsFunc(ids, func(id core.KEKID) bool { return id.Key() == key.Key() })
 }
 
 // proveLegacy makes sure, before a store that upstream wrote gets its first data

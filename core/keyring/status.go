@@ -21,7 +21,8 @@ type Status struct {
 	KEKID core.KEKID
 	// PreviousKEKIDs are the others that may unwrap, as far as they are known.
 	PreviousKEKIDs []core.KEKID
-	// RecoveryKEKIDs are those of the recovery KEKs, as far as they are known.
+	// RecoveryKEKIDs are those of the recovery KEKs, as far as they are known. One
+	// that was named compromised wraps nothing, and is not among them.
 	RecoveryKEKIDs []core.KEKID
 	// Unprotected are the enabled data keys that lack a wrap under a recovery KEK
 	// that is configured, or may lack it, while one has not named its KEK ID yet.
@@ -59,8 +60,12 @@ func (r *Ring) Status() Status {
 			s.PreviousKEKIDs = append(s.PreviousKEKIDs, id)
 		}
 	}
+	unknown := false
 	for _, p := range r.recovery {
-		if id := p.kekID(); id != "" {
+		switch id := p.kekID(); {
+		case id == "":
+			unknown = true
+		case !r.passedOver(p):
 			s.RecoveryKEKIDs = append(s.RecoveryKEKIDs, id)
 		}
 	}
@@ -72,7 +77,7 @@ func (r *Ring) Status() Status {
 			continue
 		}
 		s.Enabled++
-		if len(r.unprotected(&k)) > 0 || len(s.RecoveryKEKIDs) < len(r.recovery) {
+		if unknown || len(r.unprotected(&k)) > 0 {
 			s.Unprotected = append(s.Unprotected, k.ID)
 		}
 	}

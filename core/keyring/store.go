@@ -44,7 +44,8 @@ type State struct {
 	// constraint refuses them.
 	LegacyClosed bool
 	// Compromised names the keys (core.KEKID.Key) of KEKs that an operator named
-	// compromised: no data key is wrapped under one any more.
+	// compromised: no data key is wrapped under one any more. A ring remembers
+	// what it has seen here for as long as it lives.
 	Compromised []string
 	// DataKeys is every data key ever made, by ascending version.
 	DataKeys []DataKeyState

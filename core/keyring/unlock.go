@@ -78,7 +78,9 @@ func (r *Ring) plaintext(ctx context.Context, storeID string, k *DataKeyState) (
 		}
 	}
 	if tried > 0 {
-		return nil, unlockedKey{}, fmt.Errorf("%w: %w", core.ErrKeyMismatch, errors.Join(failures...))
+		// Of the failures only the text is kept: a previous provider's denial, or that
+		// its key is missing, is not the current one's.
+		return nil, unlockedKey{}, fmt.Errorf("%w: %v", core.ErrKeyMismatch, errors.Join(failures...)) //nolint:errorlint // see above
 	}
 	return nil, unlockedKey{}, r.mismatch(k)
 }
