@@ -23,7 +23,7 @@ func (r *Rotator) blockers(ctx context.Context, opts RotateOptions) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	found := r.unknownKEKs(&state)
+	found := r.unknownKEKs(ctx, &state)
 	kekID := r.ring.Status().KEKID
 	for _, i := range instances {
 		switch {
@@ -49,12 +49,18 @@ func (r *Rotator) blockers(ctx context.Context, opts RotateOptions) ([]string, e
 // unknownKEKs says which KEKs wrap the primary data key and are not configured here.
 // To go on without knowing them could remove a recovery wrap, or make a data key that
 // lacks one.
-func (r *Rotator) unknownKEKs(state *keyring.State) (found []string) {
-	status := r.ring.Status()
-	known := slices.Concat([]core.KEKID{status.KEKID}, status.PreviousKEKIDs, status.RecoveryKEKIDs)
+func (r *Rotator) unknownKEKs(ctx context.Context, state *keyring.State) (found []string) {
 	p := state.Primary()
 	if p == nil {
 		return nil
+	}
+	_ = r.ring.RefreshRecovery(ctx) // of one that does not answer nothing is known
+	status := r.ring.Status()
+	known := append([]core.KEKID{status.KEKID}, status.RecoveryKEKIDs...)
+	for _, p := range r.previous {
+		if s, err := p.Status(ctx); err == nil {
+			known = append(known, s.KEKID)
+		}
 	}
 	for _, w := range p.Wraps {
 		configured := slices.ContainsFunc(known, func(id core.KEKID) bool { return id.Key() == w.KEKID.Key() })

@@ -321,7 +321,7 @@ func (r *Rotator) prune(ctx context.Context, report *Report) error {
 func (r *Rotator) Prune(ctx context.Context, force bool) ([]Wrap, error) {
 	if state, err := r.store.LoadRing(ctx); err != nil {
 		return nil, err
-	} else if found := r.unknownKEKs(&state); len(found) > 0 && !force {
+	} else if found := r.unknownKEKs(ctx, &state); len(found) > 0 && !force {
 		return nil, blocked(found)
 	}
 	wraps, err := r.removeWraps(ctx)

@@ -123,10 +123,10 @@ func (r rewrapped) print(w io.Writer) {
 	}
 	_, _ = fmt.Fprintf(w, "%d wraps added; the KEK is %s\n", len(r.Added), r.KEKID)
 	for _, id := range r.Older {
-		_, _ = fmt.Fprintf(w, "%s still opens everything, here and in every backup: lockwood key prune removes its wraps here\n", id)
+		_, _ = fmt.Fprintf(w, "Older wraps stay, under %s: it opens the data keys here and in every backup.\n", id)
 	}
 	if len(r.Older) > 0 {
-		_, _ = fmt.Fprintln(w, "Only new data keys end that: lockwood key rotate --reseal --wait")
+		_, _ = fmt.Fprintln(w, "lockwood key prune removes them here; only new data keys are independent of it: lockwood key rotate --reseal --wait")
 	}
 }
 

@@ -81,8 +81,16 @@ func TestRotateTheEnvKey(t *testing.T) {
 		if !report.Independent || report.Resealed.Rows != 30 || report.Verified.OK != 30 || len(report.Destroyed) != 1 {
 			t.Errorf("the report is %+v", report)
 		}
+		if len(report.Backups) != 1 || report.Backups[0].Records != 30 {
+			t.Errorf("the report does not say that older backups open with the key whose wrap was pruned: %+v", report.Backups)
+		}
+		// Nobody is told of independence whose new key did not get here.
 		text := do(t, env, "key", "rotate", "--reseal", "--wait")
-		if text.code != exitOK || !strings.Contains(text.stdout, "independent of the old key") {
+		if text.code != exitOK || !strings.Contains(text.stdout, "no other key was found") || strings.Contains(text.stdout, independent) {
+			t.Errorf("%d\n%s%s", text.code, text.stdout, text.stderr)
+		}
+		text = do(t, env, "key", "rotate")
+		if text.code != exitOK || !strings.Contains(text.stdout, "There was nothing to move") {
 			t.Errorf("%d\n%s%s", text.code, text.stdout, text.stderr)
 		}
 
@@ -253,7 +261,7 @@ func TestRotateAfterALeak(t *testing.T) {
 	}
 	env := d.changedKey()
 	r := do(t, env, "key", "rotate", "--compromised", "--wait")
-	if r.code != exitOK || !strings.Contains(r.stdout, "Revoke") || !strings.Contains(r.stdout, "independent of the old key") {
+	if r.code != exitOK || !strings.Contains(r.stdout, "Revoke") || !strings.Contains(r.stdout, independent) {
 		t.Fatalf("%d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	if s := d.status(t, env); len(s.Compromised) != 1 {

@@ -39,6 +39,12 @@ func (r *Ring) followRecovery() {
 	}
 }
 
+// RefreshRecovery asks the recovery KEKs for their KEK IDs. A running ring does so by
+// itself. The errors of those that do not answer are joined.
+func (r *Ring) RefreshRecovery(ctx context.Context) error {
+	return errors.Join(r.refreshRecovery(ctx)...)
+}
+
 // refreshRecovery learns the KEK IDs of the recovery KEKs. One that does not
 // answer keeps the ID that it last named.
 func (r *Ring) refreshRecovery(ctx context.Context) (errs []error) {
