@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/rotation"
 )
 
 // A dry run of destroying answers as the command would, whether or not a record
@@ -33,4 +35,56 @@ func TestDestroyDryRunAnswersAsTheCommand(t *testing.T) {
 		}
 	}
 	alike("a destroyed one", old, exitFound, "that could be destroyed")
+}
+
+// The report of the last rotation is printed again, as the command that made it
+// printed it.
+func TestKeyReport(t *testing.T) {
+	d := sqliteDatabase(t)
+	fill(t, d.env, 3)
+	if r := do(t, d.env, "key", "report"); r.code != exitOK || !strings.Contains(r.stdout, "no report of a rotation") {
+		t.Errorf("before any: %d %s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := do(t, d.env, "key", "report", "--json"); r.code != exitOK || strings.TrimSpace(r.stdout) != "null" {
+		t.Errorf("before any, as JSON: %d %s%s", r.code, r.stdout, r.stderr)
+	}
+	made := do(t, d.changedKey(), "key", "rotate", "--reseal", "--wait", "--json")
+	report := rotated(t, made)
+	if r := do(t, d.changedKey(), "key", "report", "--json"); r.code != exitOK || r.stdout != made.stdout {
+		t.Errorf("as JSON: %d\n%s\nwant\n%s", r.code, r.stdout, made.stdout)
+	}
+	var text strings.Builder
+	report.Print(&text)
+	// A report needs none of the keys that it is about.
+	if r := do(t, d.env, "key", "report"); r.code != exitOK || r.stdout != text.String() {
+		t.Errorf("as text: %d\n%s\nwant\n%s", r.code, r.stdout, &text)
+	}
+	for name, test := range map[string]struct {
+		change func(*rotation.Report)
+		want   string
+	}{
+		"something remains": {func(r *rotation.Report) {
+			r.Independent, r.Remains = false, []string{"data key x is still wrapped under y"}
+		}, "still depends on an old key"},
+		"a re-seal is under way": {func(r *rotation.Report) { r.State = "running" }, "not finished: run lockwood key rotate --reseal --wait again"},
+		"a rewrap broke off":     {func(r *rotation.Report) { r.State, r.Reseal = "running", false }, "not finished: run lockwood key rotate again"},
+		"after a leak":           {func(r *rotation.Report) { r.State, r.Compromised = "running", []string{"k"} }, "run lockwood key rotate --compromised --wait again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changed := report
+			test.change(&changed)
+			kept, err := json.Marshal(&changed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.exec(t, "UPDATE lockwood_store SET report = ?", string(kept))
+			if r := do(t, d.changedKey(), "key", "report"); r.code != exitFound || !strings.Contains(r.stdout, test.want) {
+				t.Errorf("%d %s%s", r.code, r.stdout, r.stderr)
+			}
+			var got rotation.Report
+			if do(t, d.changedKey(), "key", "report", "--json").json(t, &got); got.State != changed.State {
+				t.Errorf("as JSON the state is %q", got.State)
+			}
+		})
+	}
 }
