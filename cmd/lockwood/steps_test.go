@@ -88,3 +88,22 @@ func TestKeyReport(t *testing.T) {
 		})
 	}
 }
+
+// A store that is closed to legacy records says how to go back to upstream, and
+// that way works.
+func TestGoingBackToUpstreamOnAClosedStore(t *testing.T) {
+	d := sqliteDatabase(t)
+	fill(t, d.env, 1)
+	back := d.with("FOREST_EXECUTOR_WRITE_FORMAT=legacy")
+	r := do(t, append(back, "HTTP_HOST=127.0.0.1", "HTTP_PORT=0", "ADMIN_ADDR="), "serve")
+	if r.code != exitUsage || !strings.Contains(r.stderr, "run lockwood key legacy open first") {
+		t.Fatalf("%d %s", r.code, r.stderr)
+	}
+	if r := do(t, back, "key", "legacy", "open"); r.code != exitOK || strings.Contains(r.stdout, "FOREST_EXECUTOR_LEGACY") {
+		t.Fatalf("%d %s%s", r.code, r.stdout, r.stderr)
+	}
+	s := serve(t, back).ready(t)
+	if a := s.deposit(t, 1, "legacy", "token"); a.status >= 300 || !isLegacy(d.record(t, 1, "legacy")) {
+		t.Errorf("%+v", a)
+	}
+}
