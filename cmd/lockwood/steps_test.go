@@ -107,3 +107,20 @@ func TestGoingBackToUpstreamOnAClosedStore(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// Opening the database to legacy records is half of it where the configuration
+// refuses them.
+func TestOpeningLegacyNamesTheConfiguration(t *testing.T) {
+	d := sqliteDatabase(t)
+	fill(t, d.env, 1)
+	env := d.with("FOREST_EXECUTOR_LEGACY=closed")
+	for _, args := range [][]string{{"key", "legacy", "open", "--dry-run"}, {"key", "legacy", "open"}} {
+		if r := do(t, env, args...); r.code != exitOK || !strings.Contains(r.stdout, "FOREST_EXECUTOR_LEGACY=closed") {
+			t.Errorf("%v: %d %s%s", args, r.code, r.stdout, r.stderr)
+		}
+	}
+	var opened legacyOpened
+	if do(t, env, "key", "legacy", "open", "--json").json(t, &opened); opened.Legacy != "open" || !opened.StillRefused {
+		t.Errorf("%+v", opened)
+	}
+}
