@@ -1,21 +1,16 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
-	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
-	"github.com/lockwood-kms/lockwood/credential"
 	agekek "github.com/lockwood-kms/lockwood/providers/age"
 	"github.com/lockwood-kms/lockwood/store"
 )
@@ -34,9 +29,11 @@ Configure a new key first. The command makes a fresh primary data key under it,
 and wraps the recovered data keys under it so that they open and never seal. Then
 run: lockwood key rotate --reseal --wait
 
-With --drill nothing is changed, and the configured key is not needed: every data
-key is unwrapped through the recovery KEKs alone, and a sample of records is
-opened. Do it after setting a recovery KEK up, and every few months.`,
+With --drill nothing is changed, and nothing is needed but the database and the
+identity, or the recovery KEKs: every data key is unwrapped through these alone,
+and a sample of credentials, from all over the table, is opened. It fails while
+legacy records are left, which only the env key opens. Do it after setting a
+recovery KEK up, and every few months.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if drill {
 				return c.drill(cmd.Context(), identity, sample)
@@ -143,102 +140,4 @@ func (c *cli) recover(ctx context.Context, path string) error {
 		return errFound
 	}
 	return nil
-}
-
-// drilled is the outcome of a drill.
-type drilled struct {
-	DataKeys    []recoveredKey       `json:"data_keys"`
-	Credentials int                  `json:"credentials_opened"`
-	Failed      []credential.Failure `json:"failed"`
-	OK          bool                 `json:"ok"`
-}
-
-// drill recovers everything in memory, without the configured key.
-func (c *cli) drill(ctx context.Context, path string, sample int) error {
-	cfg, err := config.Load(os.Environ(), c.envFile)
-	if err != nil {
-		return usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
-	}
-	log := slog.New(slog.DiscardHandler)
-	p := &providers{}
-	defer p.close()
-	for _, uri := range cfg.RecoveryKeyProviders {
-		if err := p.openRecovery(ctx, uri, cfg, log); err != nil && path == "" {
-			return usageError(fmt.Errorf("FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS: %w", err))
-		}
-	}
-	identities, err := c.identities(path, p)
-	if err != nil {
-		return err
-	}
-	s, err := openStore(ctx, &cfg.Database, true)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	ring := keyring.New(identities[0], s, &keyring.Options{Previous: identities[1:], ReadOnly: true, Logger: log})
-	defer ring.Close()
-	result, err := drillWith(ctx, ring, identities, credential.NewService(ring, s, &credential.Options{Logger: log}), s, sample)
-	if err != nil {
-		return err
-	}
-	if err := c.print(result, func(w io.Writer) { printDrill(w, result) }); err != nil {
-		return err
-	}
-	if !result.OK {
-		return errFound
-	}
-	return nil
-}
-
-func drillWith(ctx context.Context, ring *keyring.Ring, identities []core.KeyProvider, credentials *credential.Service, s credential.Store, sample int) (*drilled, error) {
-	if err := ring.Start(ctx); errors.Is(err, core.ErrStoreUnavailable) {
-		return nil, err
-	}
-	found, err := ring.Examine(ctx, identities)
-	if err != nil {
-		return nil, err
-	}
-	result := &drilled{Failed: []credential.Failure{}}
-	var failed int
-	result.DataKeys, failed = recoveredKeys(found)
-	rows, err := s.Scan(ctx, -1<<63, sample)
-	if err != nil {
-		return nil, err
-	}
-	for i := range rows {
-		opened := true
-		for _, column := range credential.EncryptedColumns() {
-			record := rows[i].Record(column.Name)
-			if record == nil || isLegacy(record) {
-				continue
-			}
-			if _, _, err := credentials.OpenRecord(ctx, &rows[i], column.Name); err != nil {
-				opened = false
-				result.Failed = append(result.Failed, credential.Failure{ID: rows[i].ID, Column: column.Name, Reason: cmp.Or(credential.FailureReason(err), err.Error())})
-			}
-		}
-		if opened {
-			result.Credentials++
-		}
-	}
-	result.OK = failed == 0 && len(result.Failed) == 0
-	return result, nil
-}
-
-// isLegacy reports whether a record names no data key: the env key alone opens it.
-func isLegacy(record []byte) bool {
-	_, sealed := envelope.ParseHeader(record)
-	return !sealed
-}
-
-func printDrill(w io.Writer, d *drilled) {
-	printRecovered(w, d.DataKeys, "can be recovered")
-	for _, f := range d.Failed[:min(len(d.Failed), shownFailures)] {
-		_, _ = fmt.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
-	}
-	_, _ = fmt.Fprintf(w, "%d credentials opened with what was recovered; nothing was changed\n", d.Credentials)
-	if !d.OK {
-		_, _ = fmt.Fprintln(w, "Not everything could be recovered. Run lockwood key rewrap with the recovery KEK configured, while the KEK still exists.")
-	}
 }

@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	agelib "filippo.io/age"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
@@ -171,16 +168,9 @@ func TestUpgradeLegacyAndBack(t *testing.T) {
 // everything back under a new key, and a drill had said so.
 func TestRecoverWithAnIdentity(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
-		identity, err := agelib.GenerateX25519Identity()
-		if err != nil {
-			t.Skip("FIPS 140-only mode allows no age identity, by design:", err)
-		}
-		file := filepath.Join(t.TempDir(), "recovery.txt")
-		if err := os.WriteFile(file, []byte(identity.String()+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		file, variable := ageIdentity(t)
 		fill(t, d.env, 10)
-		protected := append(d.env, "FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS=age://"+identity.Recipient().String())
+		protected := append(d.env, variable)
 		if r := do(t, d.env, "recover", "--drill", "--identity", file); r.code != exitFound {
 			t.Errorf("a drill before there is a recovery wrap: %d %s%s", r.code, r.stdout, r.stderr)
 		}
@@ -190,11 +180,11 @@ func TestRecoverWithAnIdentity(t *testing.T) {
 		if r := do(t, protected, "key", "rewrap"); r.code != exitOK {
 			t.Fatalf("key rewrap: %s%s", r.stdout, r.stderr)
 		}
-		// The drill needs no key but the identity.
-		drillEnv := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY")
+		// The drill needs nothing but the database and the identity.
+		drillEnv := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY", "FOREST_AUTH_SECRET")
 		var drill drilled
 		r := do(t, drillEnv, "recover", "--drill", "--identity", file, "--json")
-		if r.json(t, &drill); r.code != exitOK || !drill.OK || drill.Credentials != 10 {
+		if r.json(t, &drill); r.code != exitOK || !drill.OK || drill.Opened != 10 {
 			t.Fatalf("the drill: %d %s%s", r.code, r.stdout, r.stderr)
 		}
 
