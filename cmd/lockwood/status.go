@@ -41,6 +41,10 @@ type resealStatus struct {
 	StartedAt time.Time `json:"started_at"`
 	MaxRate   int64     `json:"max_rate"`
 	Planned   bool      `json:"planned"`
+	// UpdatedAt is when it went on last; the rest is as of then.
+	UpdatedAt time.Time `json:"updated_at"`
+	// Command is what goes on with it, and finishes it.
+	Command string `json:"command"`
 	progressLine
 }
 
@@ -128,16 +132,60 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 	for _, i := range instances {
 		s.Instances = append(s.Instances, instanceStatus(i))
 	}
-	run, ok, err := v.store.CurrentRun(ctx)
-	if err != nil {
+	if s.Reseal, err = v.resealStatus(ctx); err != nil {
 		return nil, err
-	}
-	if ok {
-		s.Reseal = &resealStatus{Running: !run.Ended, StartedAt: run.StartedAt, MaxRate: run.MaxRate, Planned: run.Planned, progressLine: progressOf(run, run.UpdatedAt)}
 	}
 	s.Problems = append(s.Problems, v.problems(s, &state, counts.ByKey)...)
 	s.Problems = append(s.Problems, s.drift()...)
 	return s, nil
+}
+
+// resealStatus returns the re-seal that is under way, or the last, or nil.
+func (v *vault) resealStatus(ctx context.Context) (*resealStatus, error) {
+	run, ok, err := v.store.CurrentRun(ctx)
+	if err != nil || !ok {
+		return nil, err
+	}
+	last, err := v.rotator().LastReport(ctx)
+	if err != nil {
+		return nil, err
+	}
+	command := "lockwood credentials reseal"
+	switch {
+	case run.Target.IsZero():
+		command += " --to-legacy"
+	case last != nil && last.State != "done" && last.Reseal:
+		command = rotateAgain(last)
+	}
+	return &resealStatus{
+		Running: !run.Ended, StartedAt: run.StartedAt, MaxRate: run.MaxRate, Planned: run.Planned, UpdatedAt: run.UpdatedAt,
+		Command: command, progressLine: progressOf(run, run.UpdatedAt),
+	}, nil
+}
+
+// stalledAfter is how long a re-seal that is worked on goes without any progress at
+// the most: even a slow one writes several times a second.
+const stalledAfter = time.Minute
+
+// words says how far the re-seal is, and what to do where nobody goes on with it.
+func (r *resealStatus) words(now time.Time) string {
+	idle := now.Sub(r.UpdatedAt)
+	switch {
+	case !r.Running:
+		return "ended"
+	case r.Planned && r.Done+r.Skipped+r.Failed >= r.Total:
+		return "all that was found is sealed anew; finish with " + r.Command
+	case idle > stalledAfter:
+		return fmt.Sprintf("no progress for %s; run %s again", age(idle), r.Command)
+	}
+	left := "more is being found"
+	switch {
+	case r.Planned && r.Left > 0:
+		left = time.Duration(r.Left*float64(time.Second)).Round(time.Second).String() + " left"
+	case r.Planned:
+		left = "how long is not known yet"
+	}
+	return fmt.Sprintf("under way, %.0f a second, %s", r.Rate, left)
 }
 
 func dataKeyOf(k keyring.DataKeyState, records int64, providerOf func(core.KEKID) string) dataKeyStatus {
@@ -232,15 +280,7 @@ func (s *keyStatus) print(w io.Writer, now time.Time) {
 		row("recovery\t%s", joinIDs(s.Recovery))
 	}
 	if r := s.Reseal; r != nil {
-		state := "ended"
-		if r.Running {
-			left := "more is being found"
-			if r.Left > 0 {
-				left = time.Duration(r.Left*float64(time.Second)).Round(time.Second).String() + " left"
-			}
-			state = fmt.Sprintf("under way, %.0f a second, %s", r.Rate, left)
-		}
-		row("re-seal\t%d of %d credentials, %d skipped, %d do not open; %s", r.Done, r.Total, r.Skipped, r.Failed, state)
+		row("re-seal\t%d of %d credentials, %d skipped, %d do not open; %s", r.Done, r.Total, r.Skipped, r.Failed, r.words(now))
 	}
 	_ = t.Flush()
 	s.printDataKeys(row, now)
