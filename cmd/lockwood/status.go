@@ -19,20 +19,23 @@ import (
 
 // keyStatus is what "key status" tells, and the shape of its JSON.
 type keyStatus struct {
-	Provider      string           `json:"provider"`
-	KEKID         core.KEKID       `json:"kek_id"`
-	State         string           `json:"state"`
-	StoreID       string           `json:"store_id"`
-	Credentials   int64            `json:"credentials"`
-	Records       int64            `json:"records"`
-	LegacyRecords int64            `json:"legacy_records"`
-	Legacy        string           `json:"legacy"` // "open" or "closed"
-	Recovery      []core.KEKID     `json:"recovery_kek_ids"`
-	Compromised   []string         `json:"compromised"`
-	Reseal        *resealStatus    `json:"reseal"` // under way or last; null if there was none
-	DataKeys      []dataKeyStatus  `json:"data_keys"`
-	Instances     []instanceStatus `json:"instances"`
-	Problems      []string         `json:"problems"`
+	Provider      string     `json:"provider"`
+	KEKID         core.KEKID `json:"kek_id"`
+	State         string     `json:"state"`
+	StoreID       string     `json:"store_id"`
+	Credentials   int64      `json:"credentials"`
+	Records       int64      `json:"records"`
+	LegacyRecords int64      `json:"legacy_records"`
+	Legacy        string     `json:"legacy"` // "open" or "closed"
+	// LegacyClosedBy is "database", which no instance gets around, "configuration",
+	// which is this one's, or "".
+	LegacyClosedBy string           `json:"legacy_closed_by"`
+	Recovery       []core.KEKID     `json:"recovery_kek_ids"`
+	Compromised    []string         `json:"compromised"`
+	Reseal         *resealStatus    `json:"reseal"` // under way or last; null if there was none
+	DataKeys       []dataKeyStatus  `json:"data_keys"`
+	Instances      []instanceStatus `json:"instances"`
+	Problems       []string         `json:"problems"`
 }
 
 // resealStatus is the re-seal that is under way, or the last.
@@ -123,8 +126,11 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 		Recovery: nonNil(ring.RecoveryKEKIDs), Compromised: nonNil(state.Compromised),
 		DataKeys: []dataKeyStatus{}, Instances: []instanceStatus{}, Problems: []string{},
 	}
-	if state.LegacyClosed || v.cfg.LegacyClosed {
-		s.Legacy = "closed"
+	switch {
+	case state.LegacyClosed:
+		s.Legacy, s.LegacyClosedBy = "closed", byDatabase
+	case v.cfg.LegacyClosed:
+		s.Legacy, s.LegacyClosedBy = "closed", byConfiguration
 	}
 	for _, k := range state.DataKeys {
 		s.DataKeys = append(s.DataKeys, dataKeyOf(k, counts.ByKey[k.ID], v.providerOf))
@@ -234,7 +240,7 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 		}
 	}
 	if s.Legacy == "closed" && s.LegacyRecords > 0 {
-		problems = append(problems, fmt.Sprintf("%d legacy records are refused because legacy is closed; unset FOREST_EXECUTOR_LEGACY if they are wanted", s.LegacyRecords))
+		problems = append(problems, fmt.Sprintf("%d legacy records are refused because the %s closed legacy; if they are wanted, %s", s.LegacyRecords, s.LegacyClosedBy, s.legacyRemedy()))
 	}
 	for _, i := range s.Instances {
 		if i.lacks(s.KEKID) {
@@ -250,6 +256,20 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 		problems = append(problems, fmt.Sprintf("data key %s lacks a wrap under a recovery KEK that is configured; run lockwood key rewrap", id))
 	}
 	return append(problems, v.warnings...)
+}
+
+// The values of keyStatus.LegacyClosedBy.
+const (
+	byDatabase      = "database"
+	byConfiguration = "configuration"
+)
+
+// legacyRemedy says how legacy records that are refused are admitted.
+func (s *keyStatus) legacyRemedy() string {
+	if s.LegacyClosedBy == byDatabase {
+		return "run lockwood key legacy open, lockwood credentials reseal and lockwood key legacy close, and find out how they got past the database's constraint"
+	}
+	return "unset FOREST_EXECUTOR_LEGACY, run lockwood credentials reseal, and set it again"
 }
 
 func hasEnabled(state *keyring.State, id envelope.KeyID) bool {
