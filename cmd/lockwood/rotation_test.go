@@ -112,58 +112,6 @@ func TestRotateRefusesWhileAnInstanceCouldNotFollow(t *testing.T) {
 	}
 }
 
-// The rows of upstream become format 1 while the service runs; then legacy can be
-// closed, by the database itself, and opened and gone back through.
-func TestUpgradeLegacyAndBack(t *testing.T) {
-	d, expected := upstreamDatabase(t)
-	before := verify(t, d.env, exitOK)
-	if before.Legacy == 0 {
-		t.Fatal("the dump has no legacy records")
-	}
-	if r := do(t, d.env, "key", "legacy", "close", "--yes"); r.code != exitFound || !strings.Contains(r.stderr, "credentials reseal") {
-		t.Errorf("closing too early: %d %s", r.code, r.stderr)
-	}
-	var plan resealPlan
-	do(t, d.env, "credentials", "reseal", "--dry-run", "--json").json(t, &plan)
-	if plan.Legacy != before.Legacy || len(plan.Endpoints) == 0 {
-		t.Errorf("the plan is %+v", plan)
-	}
-	s := serve(t, d.env).ready(t)
-	s.secret = expected.AuthSecret
-	var resealed rotation.Resealed
-	do(t, d.env, "credentials", "reseal", "--json").json(t, &resealed)
-	if resealed.Rows == 0 || len(resealed.Failed) != 0 {
-		t.Errorf("re-sealed: %+v", resealed)
-	}
-	if after := verify(t, d.env, exitOK); after.Legacy != 0 || after.OK != before.OK {
-		t.Errorf("after re-sealing: %+v", after)
-	}
-	if r := do(t, d.env, "key", "legacy", "close"); r.code != exitUsage {
-		t.Errorf("closing without a word: %d %s", r.code, r.stderr)
-	}
-	if r := do(t, d.env, "key", "legacy", "close", "--yes"); r.code != exitOK {
-		t.Fatalf("closing: %s", r.stderr)
-	}
-	if _, err := d.db.ExecContext(t.Context(), "UPDATE "+d.table+" SET refresh_token_enc = decode('00', 'hex')"); err == nil {
-		t.Error("the database takes a legacy record")
-	}
-	if a := s.deposit(t, 1, "new", "token"); a.status >= 300 {
-		t.Errorf("a deposit after closing: %+v", a)
-	}
-	s.kill()
-
-	back := d.with("FOREST_EXECUTOR_WRITE_FORMAT=legacy")
-	if r := do(t, d.env, "key", "legacy", "open"); r.code != exitOK || !strings.Contains(r.stdout, "Warning") {
-		t.Fatalf("opening: %d %s%s", r.code, r.stdout, r.stderr)
-	}
-	if r := do(t, back, "credentials", "reseal", "--to-legacy", "--json", "--force"); r.code != exitOK {
-		t.Fatalf("going back: %s%s", r.stdout, r.stderr)
-	}
-	if end := verify(t, back, exitOK); end.Legacy != end.Records {
-		t.Errorf("after going back: %+v", end)
-	}
-}
-
 // When the env key is lost, the identity of the recovery recipient brings
 // everything back under a new key, and a drill had said so.
 func TestRecoverWithAnIdentity(t *testing.T) {
