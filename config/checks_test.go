@@ -72,3 +72,21 @@ func TestTheExamplesAreValid(t *testing.T) {
 		}
 	}
 }
+
+// A drill of recovery needs the database and the recovery KEKs, and nothing that
+// only a service needs.
+func TestLoadForRecovery(t *testing.T) {
+	c, err := config.LoadForRecovery([]string{
+		"DATABASE_URL=sqlite:copy.db", "FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS=awskms:///a, awskms:///b", "FOREST_EXECUTOR_PLUGIN_DIR=/p",
+		"FOREST_EXECUTOR_ENCRYPTION_KEY=k", "HTTP_PORT=none", "FOREST_EXECUTOR_DATA_KEY_MAX_AGE=never",
+	}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Database.Path != "copy.db" || len(c.RecoveryKeyProviders) != 2 || c.PluginDir != "/p" || string(c.EncryptionKey) != "k" {
+		t.Errorf("loaded %+v", c)
+	}
+	if _, err := config.LoadForRecovery([]string{"DATABASE_URL=mysql://h/d"}, ""); err == nil || !strings.Contains(err.Error(), "DATABASE_URL") {
+		t.Errorf("a database that cannot be reached: %v", err)
+	}
+}

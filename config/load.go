@@ -41,10 +41,40 @@ const (
 // else is to be checked can be reported with it.
 func Load(environ []string, path string) (*Config, error) {
 	l := &loader{cfg: &Config{}}
+	v, values, err := l.read(environ, path)
+	if err != nil {
+		return l.cfg, err
+	}
+	l.secrets(v)
+	l.database(v)
+	l.service(v)
+	l.keys(v)
+	l.misspellings(values)
+	return l.cfg, errors.Join(l.errs...)
+}
+
+// LoadForRecovery is Load for what reads a database with nothing but recovery KEKs,
+// which may be a copy on a machine that serves nobody: only what keeps the database
+// from being reached is an error. The variables of the keys are taken as they are,
+// and the rest is left out.
+func LoadForRecovery(environ []string, path string) (*Config, error) {
+	l := &loader{cfg: &Config{}}
+	v, _, err := l.read(environ, path)
+	if err != nil {
+		return l.cfg, err
+	}
+	l.database(v)
+	wrong := errors.Join(l.errs...)
+	l.keys(v)
+	return l.cfg, wrong
+}
+
+// read returns the variables as text, and all that is set by name.
+func (l *loader) read(environ []string, path string) (*variables, map[string]string, error) {
 	values := l.merge(environ, path)
-	var v variables
-	if err := env.ParseWithOptions(&v, env.Options{Environment: values}); err != nil {
-		return l.cfg, fmt.Errorf("reading the environment: %w", err) // strings only, so this is a mistake in variables
+	v := &variables{}
+	if err := env.ParseWithOptions(v, env.Options{Environment: values}); err != nil {
+		return nil, nil, fmt.Errorf("reading the environment: %w", err) // strings only, so this is a mistake in variables
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		l.cfg.Environ = append(l.cfg.Environ, core.Secret(name+"="+values[name]))
@@ -52,12 +82,7 @@ func Load(environ []string, path string) (*Config, error) {
 	if addr, set := values["ADMIN_ADDR"]; set {
 		v.AdminAddr = addr // the one variable for which empty is a choice
 	}
-	l.secrets(&v)
-	l.database(&v)
-	l.service(&v)
-	l.keys(&v)
-	l.misspellings(values)
-	return l.cfg, errors.Join(l.errs...)
+	return v, values, nil
 }
 
 // loader collects what is wrong while it fills a Config.

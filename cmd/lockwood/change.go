@@ -211,7 +211,9 @@ func (c *cli) destroy(ctx context.Context, v *vault, id envelope.KeyID, dryRun b
 		return err
 	}
 	remaining := counts.ByKey[id]
-	if !dryRun {
+	if dryRun {
+		err = v.destroyable(ctx, id)
+	} else {
 		remaining, err = v.ring.Destroy(ctx, id)
 	}
 	switch {
@@ -237,6 +239,21 @@ func (c *cli) destroy(ctx context.Context, v *vault, id envelope.KeyID, dryRun b
 	}
 	if remaining > 0 {
 		return errFound
+	}
+	return nil
+}
+
+// destroyable returns what destroying the data key would, but for its records.
+func (v *vault) destroyable(ctx context.Context, id envelope.KeyID) error {
+	state, err := v.store.LoadRing(ctx)
+	if err != nil {
+		return err
+	}
+	if p := state.Primary(); p != nil && p.ID == id {
+		return keyring.ErrConflict
+	}
+	if !hasEnabled(&state, id) {
+		return keyring.ErrNotEnabled
 	}
 	return nil
 }

@@ -22,6 +22,11 @@ func TestKeyGeneratePrintsAFreshKey(t *testing.T) {
 	if err != nil || len(value) != 32 || first.stdout == second.stdout || first.code != exitOK {
 		t.Errorf("printed %q, then %q", first.stdout, second.stdout)
 	}
+	var printed struct{ Key string }
+	r := do(t, nil, "key", "generate", "--json")
+	if r.json(t, &printed); r.code != exitOK || len(printed.Key) != 64 || printed.Key == strings.TrimSpace(first.stdout) {
+		t.Errorf("as JSON: %d %s", r.code, r.stdout)
+	}
 	d := sqliteDatabase(t)
 	serve(t, d.with("FOREST_EXECUTOR_ENCRYPTION_KEY="+strings.TrimSpace(first.stdout))).ready(t)
 }
@@ -39,6 +44,7 @@ func TestExitCodes(t *testing.T) {
 		"no such flag":         {nil, []string{"version", "--frobnicate"}, exitUsage},
 		"an argument too many": {nil, []string{"key", "generate", "now"}, exitUsage},
 		"half a command":       {nil, []string{"key"}, exitUsage},
+		"no plugin to pin":     {nil, []string{"plugin", "pin"}, exitUsage},
 		"no configuration":     {nil, []string{"serve"}, exitUsage},
 		"a weak key":           {d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=password"), []string{"serve"}, exitUsage},
 		"the auth secret":      {d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=" + testAuthSecret), []string{"serve"}, exitUsage},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	agekek "github.com/lockwood-kms/lockwood/providers/age"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
@@ -152,10 +153,38 @@ func (v *vault) checkKey(s *keyStatus) finding {
 		return finding{"key", verdictOK, "configured is " + string(s.KEKID), ""}
 	case v.startErr == nil:
 		return finding{"key", verdictOK, "unwraps the primary data key; configured is " + string(s.KEKID), ""}
-	case errors.Is(v.startErr, core.ErrKeyMissing):
-		return finding{"key", verdictFail, v.startErr.Error(), "set FOREST_EXECUTOR_ENCRYPTION_KEY to the output of lockwood key generate or, on a database that is in use, to the key it was written with"}
 	}
-	return finding{"key", verdictFail, v.startErr.Error(), "configure the key that this store was written with, as the current or a previous one"}
+	return finding{"key", verdictFail, v.startErr.Error(), keyRemedy(v.startErr, v.cfg.KeyProvider)}
+}
+
+// keyRemedy says what to do about err, which keeps the key of the key URI from
+// being used.
+func keyRemedy(err error, uri string) string {
+	check := "see what it answers with: lockwood plugin check " + quoted(uri)
+	if uri == envkey.URI {
+		check = "see what is configured with: lockwood key status" // no plugin holds it
+	}
+	switch {
+	case errors.Is(err, keyring.ErrLegacyClosed):
+		return "unset FOREST_EXECUTOR_WRITE_FORMAT or, to go back to upstream, run: lockwood key legacy open"
+	case errors.Is(err, core.ErrKeyMissing):
+		return "set FOREST_EXECUTOR_ENCRYPTION_KEY to the output of lockwood key generate or, on a database that is in use, to the key it was written with"
+	case errors.Is(err, core.ErrKeyDenied):
+		return "grant the permission that it names, or enable the key in its KMS; " + check + ". If the key is gone for good, configure a new one and run: lockwood recover"
+	case errors.Is(err, core.ErrUnavailable):
+		return "mend the network or the service, and do not restart instances that run: they go on within the outage budget; " + check
+	case errors.Is(err, core.ErrKeyMismatch):
+		return "configure the key that this store was written with, as the current or a previous one. If that key is lost, run: lockwood recover"
+	}
+	return "see what the data keys are wrapped under with: lockwood key status"
+}
+
+// quoted is uri as a word of a shell.
+func quoted(uri string) string {
+	if strings.ContainsAny(uri, "&?;$ '") {
+		return "'" + strings.ReplaceAll(uri, "'", `'\''`) + "'"
+	}
+	return uri
 }
 
 // checkRecords opens every record.
@@ -184,7 +213,7 @@ func recordsInOrder(r *credential.Report) finding {
 func checkLegacy(s *keyStatus) finding {
 	switch {
 	case s.Legacy == "closed" && s.LegacyRecords > 0:
-		return finding{"legacy", verdictFail, fmt.Sprintf("%d legacy records are refused", s.LegacyRecords), "unset FOREST_EXECUTOR_LEGACY until they are deposited anew"}
+		return finding{"legacy", verdictFail, fmt.Sprintf("%d legacy records are refused because the %s closed legacy", s.LegacyRecords, s.LegacyClosedBy), "if they are wanted, " + s.legacyRemedy()}
 	case s.Legacy == "closed":
 		return finding{"legacy", verdictOK, "closed: records that name no key are refused", ""}
 	case s.LegacyRecords == 0:

@@ -128,21 +128,38 @@ is bound to none. It is needed for going back to upstream.`,
 				return err
 			}
 			defer v.close()
-			if !dryRun {
-				if err := v.store.OpenLegacy(cmd.Context()); err != nil {
-					return err
-				}
-				v.log.Warn("audit", "event", "legacy_opened")
-			}
-			return c.print(map[string]any{"legacy": "open", "dry_run": dryRun}, func(w io.Writer) {
-				if dryRun {
-					_, _ = fmt.Fprintln(w, "legacy would be opened; nothing was written")
-					return
-				}
-				_, _ = fmt.Fprintln(w, "legacy is open. Warning: a legacy record is bound to no row; whoever can write to the database can paste one anywhere.\nClose it again with lockwood key legacy close")
-			})
+			return c.openLegacy(cmd.Context(), v, dryRun)
 		},
 	}
 	dryRunFlag(cmd, &dryRun)
 	return cmd
+}
+
+// legacyOpened is the outcome of "key legacy open", and the shape of its JSON.
+type legacyOpened struct {
+	Legacy string `json:"legacy"` // "open": what the database is, or would be
+	DryRun bool   `json:"dry_run"`
+	// StillRefused says that FOREST_EXECUTOR_LEGACY=closed refuses legacy records
+	// here all the same.
+	StillRefused bool `json:"still_refused_here"`
+}
+
+func (c *cli) openLegacy(ctx context.Context, v *vault, dryRun bool) error {
+	if !dryRun {
+		if err := v.store.OpenLegacy(ctx); err != nil {
+			return err
+		}
+		v.log.Warn("audit", "event", "legacy_opened")
+	}
+	opened := legacyOpened{Legacy: "open", DryRun: dryRun, StillRefused: v.cfg.LegacyClosed}
+	return c.print(opened, func(w io.Writer) {
+		if dryRun {
+			_, _ = fmt.Fprintln(w, "legacy would be opened; nothing was written")
+		} else {
+			_, _ = fmt.Fprintln(w, "legacy is open. Warning: a legacy record is bound to no row; whoever can write to the database can paste one anywhere.\nClose it again with lockwood key legacy close")
+		}
+		if opened.StillRefused {
+			_, _ = fmt.Fprintln(w, "FOREST_EXECUTOR_LEGACY=closed is set here, which refuses legacy records whatever the database admits: unset it on every instance, and restart them")
+		}
+	})
 }

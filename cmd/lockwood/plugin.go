@@ -135,7 +135,7 @@ type pinResult struct {
 func newPluginPin(c *cli, dir, lock *string) *cobra.Command {
 	var names []string
 	cmd := &cobra.Command{
-		Use: "pin PLUGIN...", Short: "Trust plugins as they are now", Args: cobra.MinimumNArgs(1),
+		Use: "pin PLUGIN...", Short: "Trust plugins as they are now", Args: somePlugins,
 		Long: `Writes the SHA-256 of each plugin, a file in the plugin directory, into the lock
 file, with the names of the variables that it may see. Only what is pinned there
 is ever started, so pin what you built or verified yourself.
@@ -160,6 +160,13 @@ never shown to a plugin.`,
 	}
 	cmd.Flags().StringSliceVar(&names, "env", nil, "names of environment variables that it may see, instead of the usual ones")
 	return cmd
+}
+
+func somePlugins(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageError(errors.New("want the plugins to pin; see: lockwood plugin list"))
+	}
+	return nil
 }
 
 func (c *cli) pin(cfg *config.Config, files, names []string) ([]pinResult, error) {

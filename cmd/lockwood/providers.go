@@ -91,13 +91,18 @@ func envKeyIsSet(cfg *config.Config) bool {
 }
 
 // open makes the provider of one key URI. Every scheme but the env key's is a
-// plugin's, and the host of the plugins is made with the first of them.
+// plugin's; the host of the plugins, as the env key, is made with the first of them.
 func (p *providers) open(ctx context.Context, text string, cfg *config.Config, log *slog.Logger) (core.KeyProvider, error) {
 	uri, err := core.ParseKeyURI(text)
 	if err != nil {
 		return nil, err
 	}
 	if uri.Scheme == envkey.Scheme {
+		if p.keys == nil {
+			if p.keys, err = envkey.New(envkeyOptions(cfg, log)); err != nil {
+				return nil, err
+			}
+		}
 		return p.keys.Factory()(ctx, uri)
 	}
 	if p.host == nil {

@@ -1,28 +1,24 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
-	"github.com/lockwood-kms/lockwood/credential"
 	agekek "github.com/lockwood-kms/lockwood/providers/age"
-	"github.com/lockwood-kms/lockwood/store"
 )
 
 func newRecover(c *cli) *cobra.Command {
 	var identity string
-	var drill bool
+	var drill, dryRun bool
 	var sample int
 	cmd := &cobra.Command{
 		Use: "recover", Short: "Get the data keys back after their KEK was lost", Args: noArgs,
@@ -34,20 +30,26 @@ Configure a new key first. The command makes a fresh primary data key under it,
 and wraps the recovered data keys under it so that they open and never seal. Then
 run: lockwood key rotate --reseal --wait
 
-With --drill nothing is changed, and the configured key is not needed: every data
-key is unwrapped through the recovery KEKs alone, and a sample of records is
-opened. Do it after setting a recovery KEK up, and every few months.`,
+With --dry-run it says which data keys are lost, and through which recovery KEK
+each would come back.
+
+With --drill nothing is changed, and nothing is needed but the database and the
+identity, or the recovery KEKs: every data key is unwrapped through these alone,
+and a sample of credentials, from all over the table, is opened. It fails while
+legacy records are left, which only the env key opens. Do it after setting a
+recovery KEK up, and every few months.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if drill {
 				return c.drill(cmd.Context(), identity, sample)
 			}
-			return c.recover(cmd.Context(), identity)
+			return c.recover(cmd.Context(), identity, dryRun)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&identity, "identity", "", "file of age identities, as age-keygen writes it")
 	f.BoolVar(&drill, "drill", false, "prove that everything could be recovered, and change nothing")
 	f.IntVar(&sample, "sample", 1000, "with --drill: how many credentials to open")
+	dryRunFlag(cmd, &dryRun)
 	return cmd
 }
 
@@ -107,8 +109,15 @@ func printRecovered(w io.Writer, keys []recoveredKey, verb string) {
 	}
 }
 
-func (c *cli) recover(ctx context.Context, path string) error {
-	v, err := c.open(ctx, os.Environ(), toChange)
+// recovery is the outcome of "recover", and the shape of its JSON.
+type recovery struct {
+	DataKeys []recoveredKey `json:"data_keys"` // those that were lost
+	KEKID    core.KEKID     `json:"kek_id"`    // what they are wrapped under from now on
+	DryRun   bool           `json:"dry_run"`
+}
+
+func (c *cli) recover(ctx context.Context, path string, dryRun bool) error {
+	v, err := c.either(ctx, dryRun)
 	if err != nil {
 		return err
 	}
@@ -117,26 +126,20 @@ func (c *cli) recover(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := v.store.Migrate(ctx, store.MigrateOptions{WriteLegacy: v.cfg.WriteLegacy}); err != nil {
-		return err
-	}
-	v.startErr = v.ring.Start(ctx)
-	if errors.Is(v.startErr, core.ErrStoreUnavailable) || v.keysUsable() != nil {
+	if v.keysUsable() != nil {
 		return fmt.Errorf("the configured key cannot be used, and is what the data keys are to be wrapped under: %w", v.startErr)
 	}
-	done, err := v.ring.Recover(ctx, identities)
+	recoverAll := v.ring.Recover
+	if dryRun {
+		recoverAll = v.planRecovery
+	}
+	list, err := recoverAll(ctx, identities)
 	if err != nil {
 		return err
 	}
-	keys, failed := recoveredKeys(done)
-	if err := c.print(map[string]any{"data_keys": keys, "kek_id": v.ring.Status().KEKID}, func(w io.Writer) {
-		if len(keys) == 0 {
-			_, _ = fmt.Fprintln(w, "nothing is lost: the configured keys unwrap every data key")
-			return
-		}
-		printRecovered(w, keys, "recovered")
-		_, _ = fmt.Fprintf(w, "The primary data key is a fresh one, %s. What was recovered opens and never seals;\nto be rid of it run: lockwood key rotate --reseal --wait\n", v.ring.Status().Primary)
-	}); err != nil {
+	keys, failed := recoveredKeys(list)
+	result := recovery{DataKeys: keys, KEKID: v.ring.Status().KEKID, DryRun: dryRun}
+	if err := c.print(result, func(w io.Writer) { result.print(w, v.ring.Status().Primary) }); err != nil {
 		return err
 	}
 	if failed > 0 {
@@ -145,100 +148,45 @@ func (c *cli) recover(ctx context.Context, path string) error {
 	return nil
 }
 
-// drilled is the outcome of a drill.
-type drilled struct {
-	DataKeys    []recoveredKey       `json:"data_keys"`
-	Credentials int                  `json:"credentials_opened"`
-	Failed      []credential.Failure `json:"failed"`
-	OK          bool                 `json:"ok"`
-}
-
-// drill recovers everything in memory, without the configured key.
-func (c *cli) drill(ctx context.Context, path string, sample int) error {
-	cfg, err := config.Load(os.Environ(), c.envFile)
-	if err != nil {
-		return usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
-	}
-	log := slog.New(slog.DiscardHandler)
-	p := &providers{}
-	defer p.close()
-	for _, uri := range cfg.RecoveryKeyProviders {
-		if err := p.openRecovery(ctx, uri, cfg, log); err != nil && path == "" {
-			return usageError(fmt.Errorf("FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS: %w", err))
-		}
-	}
-	identities, err := c.identities(path, p)
-	if err != nil {
-		return err
-	}
-	s, err := openStore(ctx, &cfg.Database, true)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	ring := keyring.New(identities[0], s, &keyring.Options{Previous: identities[1:], ReadOnly: true, Logger: log})
-	defer ring.Close()
-	result, err := drillWith(ctx, ring, identities, credential.NewService(ring, s, &credential.Options{Logger: log}), s, sample)
-	if err != nil {
-		return err
-	}
-	if err := c.print(result, func(w io.Writer) { printDrill(w, result) }); err != nil {
-		return err
-	}
-	if !result.OK {
-		return errFound
-	}
-	return nil
-}
-
-func drillWith(ctx context.Context, ring *keyring.Ring, identities []core.KeyProvider, credentials *credential.Service, s credential.Store, sample int) (*drilled, error) {
-	if err := ring.Start(ctx); errors.Is(err, core.ErrStoreUnavailable) {
+// planRecovery returns what Recover would do, and writes nothing.
+func (v *vault) planRecovery(ctx context.Context, identities []core.KeyProvider) ([]keyring.Recovered, error) {
+	lost, err := v.lost(ctx)
+	if err != nil || len(lost) == 0 {
 		return nil, err
 	}
-	found, err := ring.Examine(ctx, identities)
+	found, err := v.ring.Examine(ctx, identities)
+	return slices.DeleteFunc(found, func(k keyring.Recovered) bool { return !lost[k.DataKey] }), err
+}
+
+// lost returns the data keys that no configured provider unwraps. That one does not
+// answer is an error, and not a loss.
+func (v *vault) lost(ctx context.Context) (map[envelope.KeyID]bool, error) {
+	found, err := v.ring.Examine(ctx, append([]core.KeyProvider{v.providers.current}, v.providers.previous...))
 	if err != nil {
 		return nil, err
 	}
-	result := &drilled{Failed: []credential.Failure{}}
-	var failed int
-	result.DataKeys, failed = recoveredKeys(found)
-	rows, err := s.Scan(ctx, -1<<63, sample)
-	if err != nil {
-		return nil, err
-	}
-	for i := range rows {
-		opened := true
-		for _, column := range credential.EncryptedColumns() {
-			record := rows[i].Record(column.Name)
-			if record == nil || isLegacy(record) {
-				continue
-			}
-			if _, _, err := credentials.OpenRecord(ctx, &rows[i], column.Name); err != nil {
-				opened = false
-				result.Failed = append(result.Failed, credential.Failure{ID: rows[i].ID, Column: column.Name, Reason: cmp.Or(credential.FailureReason(err), err.Error())})
-			}
+	lost := make(map[envelope.KeyID]bool)
+	for _, k := range found {
+		if errors.Is(k.Err, core.ErrUnavailable) {
+			return nil, fmt.Errorf("data key %s: %w", k.DataKey, k.Err)
 		}
-		if opened {
-			result.Credentials++
+		if k.Err != nil {
+			lost[k.DataKey] = true
 		}
 	}
-	result.OK = failed == 0 && len(result.Failed) == 0
-	return result, nil
+	return lost, nil
 }
 
-// isLegacy reports whether a record names no data key: the env key alone opens it.
-func isLegacy(record []byte) bool {
-	_, sealed := envelope.ParseHeader(record)
-	return !sealed
-}
-
-func printDrill(w io.Writer, d *drilled) {
-	printRecovered(w, d.DataKeys, "can be recovered")
-	for _, f := range d.Failed[:min(len(d.Failed), shownFailures)] {
-		_, _ = fmt.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
+func (r *recovery) print(w io.Writer, primary envelope.KeyID) {
+	if len(r.DataKeys) == 0 {
+		_, _ = fmt.Fprintln(w, "nothing is lost: the configured keys unwrap every data key")
+		return
 	}
-	_, _ = fmt.Fprintf(w, "%d credentials opened with what was recovered; nothing was changed\n", d.Credentials)
-	if !d.OK {
-		_, _ = fmt.Fprintln(w, "Not everything could be recovered. Run lockwood key rewrap with the recovery KEK configured, while the KEK still exists.")
+	if r.DryRun {
+		printRecovered(w, r.DataKeys, "would be recovered")
+		_, _ = fmt.Fprintf(w, "They would be wrapped under %s, and the primary data key would be a fresh one; nothing was written\n", r.KEKID)
+		return
 	}
+	printRecovered(w, r.DataKeys, "recovered")
+	_, _ = fmt.Fprintf(w, "The primary data key is a fresh one, %s. What was recovered opens and never seals;\nto be rid of it run: lockwood key rotate --reseal --wait\n", primary)
 }

@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	agelib "filippo.io/age"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
@@ -123,72 +120,13 @@ func TestRotateRefusesWhileAnInstanceCouldNotFollow(t *testing.T) {
 	}
 }
 
-// The rows of upstream become format 1 while the service runs; then legacy can be
-// closed, by the database itself, and opened and gone back through.
-func TestUpgradeLegacyAndBack(t *testing.T) {
-	d, expected := upstreamDatabase(t)
-	before := verify(t, d.env, exitOK)
-	if before.Legacy == 0 {
-		t.Fatal("the dump has no legacy records")
-	}
-	if r := do(t, d.env, "key", "legacy", "close", "--yes"); r.code != exitFound || !strings.Contains(r.stderr, "credentials reseal") {
-		t.Errorf("closing too early: %d %s", r.code, r.stderr)
-	}
-	var plan resealPlan
-	do(t, d.env, "credentials", "reseal", "--dry-run", "--json").json(t, &plan)
-	if plan.Legacy != before.Legacy || len(plan.Endpoints) == 0 {
-		t.Errorf("the plan is %+v", plan)
-	}
-	s := serve(t, d.env).ready(t)
-	s.secret = expected.AuthSecret
-	var resealed rotation.Resealed
-	do(t, d.env, "credentials", "reseal", "--json").json(t, &resealed)
-	if resealed.Rows == 0 || len(resealed.Failed) != 0 {
-		t.Errorf("re-sealed: %+v", resealed)
-	}
-	if after := verify(t, d.env, exitOK); after.Legacy != 0 || after.OK != before.OK {
-		t.Errorf("after re-sealing: %+v", after)
-	}
-	if r := do(t, d.env, "key", "legacy", "close"); r.code != exitUsage {
-		t.Errorf("closing without a word: %d %s", r.code, r.stderr)
-	}
-	if r := do(t, d.env, "key", "legacy", "close", "--yes"); r.code != exitOK {
-		t.Fatalf("closing: %s", r.stderr)
-	}
-	if _, err := d.db.ExecContext(t.Context(), "UPDATE "+d.table+" SET refresh_token_enc = decode('00', 'hex')"); err == nil {
-		t.Error("the database takes a legacy record")
-	}
-	if a := s.deposit(t, 1, "new", "token"); a.status >= 300 {
-		t.Errorf("a deposit after closing: %+v", a)
-	}
-	s.kill()
-
-	back := d.with("FOREST_EXECUTOR_WRITE_FORMAT=legacy")
-	if r := do(t, d.env, "key", "legacy", "open"); r.code != exitOK || !strings.Contains(r.stdout, "Warning") {
-		t.Fatalf("opening: %d %s%s", r.code, r.stdout, r.stderr)
-	}
-	if r := do(t, back, "credentials", "reseal", "--to-legacy", "--json", "--force"); r.code != exitOK {
-		t.Fatalf("going back: %s%s", r.stdout, r.stderr)
-	}
-	if end := verify(t, back, exitOK); end.Legacy != end.Records {
-		t.Errorf("after going back: %+v", end)
-	}
-}
-
 // When the env key is lost, the identity of the recovery recipient brings
 // everything back under a new key, and a drill had said so.
 func TestRecoverWithAnIdentity(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
-		identity, err := agelib.GenerateX25519Identity()
-		if err != nil {
-			t.Skip("FIPS 140-only mode allows no age identity, by design:", err)
-		}
-		file := filepath.Join(t.TempDir(), "recovery.txt")
-		if err := os.WriteFile(file, []byte(identity.String()+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		file, variable := ageIdentity(t)
 		fill(t, d.env, 10)
-		protected := append(d.env, "FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS=age://"+identity.Recipient().String())
+		protected := append(d.env, variable)
 		if r := do(t, d.env, "recover", "--drill", "--identity", file); r.code != exitFound {
 			t.Errorf("a drill before there is a recovery wrap: %d %s%s", r.code, r.stdout, r.stderr)
 		}
@@ -198,11 +136,11 @@ func TestRecoverWithAnIdentity(t *testing.T) {
 		if r := do(t, protected, "key", "rewrap"); r.code != exitOK {
 			t.Fatalf("key rewrap: %s%s", r.stdout, r.stderr)
 		}
-		// The drill needs no key but the identity.
-		drillEnv := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY")
+		// The drill needs nothing but the database and the identity.
+		drillEnv := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY", "FOREST_AUTH_SECRET")
 		var drill drilled
 		r := do(t, drillEnv, "recover", "--drill", "--identity", file, "--json")
-		if r.json(t, &drill); r.code != exitOK || !drill.OK || drill.Credentials != 10 {
+		if r.json(t, &drill); r.code != exitOK || !drill.OK || drill.Opened != 10 {
 			t.Fatalf("the drill: %d %s%s", r.code, r.stdout, r.stderr)
 		}
 

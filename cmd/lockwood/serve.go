@@ -199,7 +199,7 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	}
 	if err := s.ring.Start(ctx); err != nil {
 		if errors.Is(err, keyring.ErrLegacyClosed) {
-			return usageError(fmt.Errorf("FOREST_EXECUTOR_WRITE_FORMAT=legacy: %w; unset the variable, or use a database that upstream made", err))
+			return usageError(fmt.Errorf("FOREST_EXECUTOR_WRITE_FORMAT=legacy: %w; to go back to upstream run lockwood key legacy open first, and else unset the variable", err))
 		}
 		s.log.Error("the service runs, and seals nothing until this is mended", "state", s.ring.Status().State, "error", err)
 	}

@@ -19,20 +19,23 @@ import (
 
 // keyStatus is what "key status" tells, and the shape of its JSON.
 type keyStatus struct {
-	Provider      string           `json:"provider"`
-	KEKID         core.KEKID       `json:"kek_id"`
-	State         string           `json:"state"`
-	StoreID       string           `json:"store_id"`
-	Credentials   int64            `json:"credentials"`
-	Records       int64            `json:"records"`
-	LegacyRecords int64            `json:"legacy_records"`
-	Legacy        string           `json:"legacy"` // "open" or "closed"
-	Recovery      []core.KEKID     `json:"recovery_kek_ids"`
-	Compromised   []string         `json:"compromised"`
-	Reseal        *resealStatus    `json:"reseal"` // under way or last; null if there was none
-	DataKeys      []dataKeyStatus  `json:"data_keys"`
-	Instances     []instanceStatus `json:"instances"`
-	Problems      []string         `json:"problems"`
+	Provider      string     `json:"provider"`
+	KEKID         core.KEKID `json:"kek_id"`
+	State         string     `json:"state"`
+	StoreID       string     `json:"store_id"`
+	Credentials   int64      `json:"credentials"`
+	Records       int64      `json:"records"`
+	LegacyRecords int64      `json:"legacy_records"`
+	Legacy        string     `json:"legacy"` // "open" or "closed"
+	// LegacyClosedBy is "database", which no instance gets around, "configuration",
+	// which is this one's, or "".
+	LegacyClosedBy string           `json:"legacy_closed_by"`
+	Recovery       []core.KEKID     `json:"recovery_kek_ids"`
+	Compromised    []string         `json:"compromised"`
+	Reseal         *resealStatus    `json:"reseal"` // under way or last; null if there was none
+	DataKeys       []dataKeyStatus  `json:"data_keys"`
+	Instances      []instanceStatus `json:"instances"`
+	Problems       []string         `json:"problems"`
 }
 
 // resealStatus is the re-seal that is under way, or the last.
@@ -41,6 +44,10 @@ type resealStatus struct {
 	StartedAt time.Time `json:"started_at"`
 	MaxRate   int64     `json:"max_rate"`
 	Planned   bool      `json:"planned"`
+	// UpdatedAt is when it went on last; the rest is as of then.
+	UpdatedAt time.Time `json:"updated_at"`
+	// Command is what goes on with it, and finishes it.
+	Command string `json:"command"`
 	progressLine
 }
 
@@ -119,8 +126,11 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 		Recovery: nonNil(ring.RecoveryKEKIDs), Compromised: nonNil(state.Compromised),
 		DataKeys: []dataKeyStatus{}, Instances: []instanceStatus{}, Problems: []string{},
 	}
-	if state.LegacyClosed || v.cfg.LegacyClosed {
-		s.Legacy = "closed"
+	switch {
+	case state.LegacyClosed:
+		s.Legacy, s.LegacyClosedBy = "closed", byDatabase
+	case v.cfg.LegacyClosed:
+		s.Legacy, s.LegacyClosedBy = "closed", byConfiguration
 	}
 	for _, k := range state.DataKeys {
 		s.DataKeys = append(s.DataKeys, dataKeyOf(k, counts.ByKey[k.ID], v.providerOf))
@@ -128,16 +138,60 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 	for _, i := range instances {
 		s.Instances = append(s.Instances, instanceStatus(i))
 	}
-	run, ok, err := v.store.CurrentRun(ctx)
-	if err != nil {
+	if s.Reseal, err = v.resealStatus(ctx); err != nil {
 		return nil, err
-	}
-	if ok {
-		s.Reseal = &resealStatus{Running: !run.Ended, StartedAt: run.StartedAt, MaxRate: run.MaxRate, Planned: run.Planned, progressLine: progressOf(run, run.UpdatedAt)}
 	}
 	s.Problems = append(s.Problems, v.problems(s, &state, counts.ByKey)...)
 	s.Problems = append(s.Problems, s.drift()...)
 	return s, nil
+}
+
+// resealStatus returns the re-seal that is under way, or the last, or nil.
+func (v *vault) resealStatus(ctx context.Context) (*resealStatus, error) {
+	run, ok, err := v.store.CurrentRun(ctx)
+	if err != nil || !ok {
+		return nil, err
+	}
+	last, err := v.rotator().LastReport(ctx)
+	if err != nil {
+		return nil, err
+	}
+	command := "lockwood credentials reseal"
+	switch {
+	case run.Target.IsZero():
+		command += " --to-legacy"
+	case last != nil && last.State != "done" && last.Reseal:
+		command = rotateAgain(last)
+	}
+	return &resealStatus{
+		Running: !run.Ended, StartedAt: run.StartedAt, MaxRate: run.MaxRate, Planned: run.Planned, UpdatedAt: run.UpdatedAt,
+		Command: command, progressLine: progressOf(run, run.UpdatedAt),
+	}, nil
+}
+
+// stalledAfter is how long a re-seal that is worked on goes without any progress at
+// the most: even a slow one writes several times a second.
+const stalledAfter = time.Minute
+
+// words says how far the re-seal is, and what to do where nobody goes on with it.
+func (r *resealStatus) words(now time.Time) string {
+	idle := now.Sub(r.UpdatedAt)
+	switch {
+	case !r.Running:
+		return "ended"
+	case r.Planned && r.Done+r.Skipped+r.Failed >= r.Total:
+		return "all that was found is sealed anew; finish with " + r.Command
+	case idle > stalledAfter:
+		return fmt.Sprintf("no progress for %s; run %s again", age(idle), r.Command)
+	}
+	left := "more is being found"
+	switch {
+	case r.Planned && r.Left > 0:
+		left = time.Duration(r.Left*float64(time.Second)).Round(time.Second).String() + " left"
+	case r.Planned:
+		left = "how long is not known yet"
+	}
+	return fmt.Sprintf("under way, %.0f a second, %s", r.Rate, left)
 }
 
 func dataKeyOf(k keyring.DataKeyState, records int64, providerOf func(core.KEKID) string) dataKeyStatus {
@@ -186,7 +240,7 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 		}
 	}
 	if s.Legacy == "closed" && s.LegacyRecords > 0 {
-		problems = append(problems, fmt.Sprintf("%d legacy records are refused because legacy is closed; unset FOREST_EXECUTOR_LEGACY if they are wanted", s.LegacyRecords))
+		problems = append(problems, fmt.Sprintf("%d legacy records are refused because the %s closed legacy; if they are wanted, %s", s.LegacyRecords, s.LegacyClosedBy, s.legacyRemedy()))
 	}
 	for _, i := range s.Instances {
 		if i.lacks(s.KEKID) {
@@ -202,6 +256,20 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 		problems = append(problems, fmt.Sprintf("data key %s lacks a wrap under a recovery KEK that is configured; run lockwood key rewrap", id))
 	}
 	return append(problems, v.warnings...)
+}
+
+// The values of keyStatus.LegacyClosedBy.
+const (
+	byDatabase      = "database"
+	byConfiguration = "configuration"
+)
+
+// legacyRemedy says how legacy records that are refused are admitted.
+func (s *keyStatus) legacyRemedy() string {
+	if s.LegacyClosedBy == byDatabase {
+		return "run lockwood key legacy open, lockwood credentials reseal and lockwood key legacy close, and find out how they got past the database's constraint"
+	}
+	return "unset FOREST_EXECUTOR_LEGACY, run lockwood credentials reseal, and set it again"
 }
 
 func hasEnabled(state *keyring.State, id envelope.KeyID) bool {
@@ -232,15 +300,7 @@ func (s *keyStatus) print(w io.Writer, now time.Time) {
 		row("recovery\t%s", joinIDs(s.Recovery))
 	}
 	if r := s.Reseal; r != nil {
-		state := "ended"
-		if r.Running {
-			left := "more is being found"
-			if r.Left > 0 {
-				left = time.Duration(r.Left*float64(time.Second)).Round(time.Second).String() + " left"
-			}
-			state = fmt.Sprintf("under way, %.0f a second, %s", r.Rate, left)
-		}
-		row("re-seal\t%d of %d credentials, %d skipped, %d do not open; %s", r.Done, r.Total, r.Skipped, r.Failed, state)
+		row("re-seal\t%d of %d credentials, %d skipped, %d do not open; %s", r.Done, r.Total, r.Skipped, r.Failed, r.words(now))
 	}
 	_ = t.Flush()
 	s.printDataKeys(row, now)
