@@ -278,6 +278,8 @@ func (v *vault) checkRecovery(s *keyStatus) finding {
 		return finding{"recovery", verdictWarn, "none is configured: with the key in the KMS every credential is lost", "set FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS; docs/operations.md says how"}
 	case s.StoreID != "" && len(unprotected) > 0:
 		return finding{"recovery", verdictWarn, fmt.Sprintf("%d data keys lack a wrap under a recovery KEK", len(unprotected)), "run: lockwood key rewrap"}
+	case len(s.Recovery) < len(v.providers.recovery):
+		return finding{"recovery", verdictWarn, "a recovery KEK that is configured was named compromised, so that nothing is wrapped under it, or does not answer", "configure another"}
 	}
 	return finding{"recovery", verdictOK, "every data key is wrapped under " + orNone(joinIDs(s.Recovery)), "prove it now and then: lockwood recover --drill"}
 }

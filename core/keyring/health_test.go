@@ -154,22 +154,29 @@ func TestADatabaseThatIsDownAtStartIsTakenUpLater(t *testing.T) {
 
 // A recovery KEK that hangs does not keep the ring from sealing again.
 func TestARecoveryKEKThatHangsDelaysNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		kms, store := newKMS("a"), newStore()
-		mustStart(t, kms, store, keyring.Options{PollInterval: time.Hour})
-		r := mustStart(t, kms, store, keyring.Options{Recovery: []keyring.RecoveryKEK{hanging{newKMS("r")}}})
-		kms.fail(core.ErrKeyDenied)
-		time.Sleep(2 * time.Minute)
-		kms.fail(nil)
-		began := time.Now()
-		for r.Status().State != "ready" && time.Since(began) < time.Minute {
-			time.Sleep(100 * time.Millisecond)
-		}
-		if waited := time.Since(began); waited > 7*time.Second { // one status after a failure, and a load
-			t.Errorf("the ring seals %s after its provider is healthy again", waited)
-		}
-		mustSeal(t, r, "token")
-	})
+	for name, behind := range map[string]time.Duration{"wraps are missing": 0, "the primary is old": 48 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kms, store := newKMS("a"), newStore()
+				store.clockBehind = behind
+				mustStart(t, kms, store, keyring.Options{PollInterval: time.Hour})
+				r := mustStart(t, kms, store, keyring.Options{
+					Recovery: []keyring.RecoveryKEK{hanging{newKMS("r")}}, MaxAge: 24 * time.Hour,
+				})
+				kms.fail(core.ErrKeyDenied)
+				time.Sleep(2 * time.Minute)
+				kms.fail(nil)
+				began := time.Now()
+				for r.Status().State != "ready" && time.Since(began) < time.Minute {
+					time.Sleep(100 * time.Millisecond)
+				}
+				if waited := time.Since(began); waited > 7*time.Second { // one status after a failure, and a load
+					t.Errorf("the ring seals %s after its provider is healthy again", waited)
+				}
+				mustSeal(t, r, "token")
+			})
+		})
+	}
 }
 
 // hanging is a recovery KEK that says who it is, and does not wrap.

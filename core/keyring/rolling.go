@@ -85,19 +85,15 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 		return err
 	}
 	r.mu.Lock()
-	version := r.maxVersion
 	err := r.attempts[envelope.KeyID{}].wait(time.Now())
 	r.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	for _, k := range state.DataKeys {
-		version = max(version, k.Version)
+	version, err := r.nextVersion(state)
+	if err != nil {
+		return err
 	}
-	if version == math.MaxInt64 {
-		return errors.New("making a data key: no version follows the newest in the store")
-	}
-	version++
 	key, wraps, err := r.generate(ctx, state, version)
 	if err != nil {
 		return r.remember(envelope.KeyID{}, err)
@@ -116,6 +112,20 @@ func (r *Ring) makePrimary(ctx context.Context, state *State, replaces envelope.
 	}
 	r.admit(&unlockedKey{key: key, viaCurrent: true, budget: new(budget)}, version)
 	return nil
+}
+
+// nextVersion returns the version that follows every one known.
+func (r *Ring) nextVersion(state *State) (int64, error) {
+	r.mu.Lock()
+	version := r.maxVersion
+	r.mu.Unlock()
+	for _, k := range state.DataKeys {
+		version = max(version, k.Version)
+	}
+	if version == math.MaxInt64 {
+		return 0, errors.New("making a data key: no version follows the newest in the store")
+	}
+	return version + 1, nil
 }
 
 // generate returns a fresh data key with a wrap under every KEK that is to have one.

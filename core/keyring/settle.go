@@ -55,8 +55,9 @@ func (r *Ring) settle(ctx context.Context) error {
 		return err
 	}
 	err = r.ensurePrimary(ctx)
-	r.setProblem(err) // at once: a recovery KEK that hangs must not keep the ring from sealing
+	r.setProblem(err) // at once: what follows waits for recovery KEKs, and the ring seals without
 	if err == nil {
+		r.renew(ctx)
 		r.rewrapAll(ctx)
 	}
 	return nil
@@ -206,10 +207,21 @@ func (r *Ring) fitPrimary(ctx context.Context, state *State, p *DataKeyState) er
 			return fmt.Errorf("wrapping the primary data key under the current KEK: %w", err)
 		}
 	}
-	if (exposed || r.nearlySpent(p) || r.tooOld(p)) && due {
+	if exposed && due {
 		r.replace(ctx, state, p)
 	}
 	return nil
+}
+
+// renew rolls the ring where it may go on, and should not for much longer.
+func (r *Ring) renew(ctx context.Context) {
+	r.mu.Lock()
+	state := r.state
+	due := r.attempts[envelope.KeyID{}].due(time.Now())
+	r.mu.Unlock()
+	if p := state.Primary(); p != nil && due && !r.opts.ReadOnly && (r.nearlySpent(p) || r.tooOld(p)) {
+		r.replace(ctx, &state, p)
+	}
 }
 
 // proveLegacy makes sure, before a store that upstream wrote gets its first data
