@@ -23,6 +23,7 @@ import (
 //
 //	LOCKWOOD_TEST_LONG=1 go test ./rotation -run TestEveryCrashPoint -timeout 60m -v
 func TestEveryCrashPoint(t *testing.T) {
+	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		everyCrashPoint(t, func(t *testing.T) crashable { return &sqliteCrash{path: filepath.Join(t.TempDir(), "vault.db")} })

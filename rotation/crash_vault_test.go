@@ -19,6 +19,7 @@ type crashSetup struct {
 	keys         []string // the current env key, and those before it
 	recovery     string   // an env key that stands for a recovery KEK; "" for none
 	writesLegacy bool
+	autoRewrap   bool // data keys get their wrap under the current key by themselves
 }
 
 // start starts an instance.
@@ -26,7 +27,7 @@ func (c crashSetup) start(t *testing.T, s store.Store) *instance {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	keys := envKeys(t, c.keys[0], c.keys[1:]...)
-	opts := &keyring.Options{Previous: keys.Previous(), Legacy: keys, Logger: log, NoAutoRewrap: true, WriteLegacy: c.writesLegacy}
+	opts := &keyring.Options{Previous: keys.Previous(), Legacy: keys, Logger: log, NoAutoRewrap: !c.autoRewrap, WriteLegacy: c.writesLegacy}
 	if c.recovery != "" {
 		opts.Recovery = []keyring.RecoveryKEK{keyring.NewRecoveryKEK(envKeys(t, c.recovery).Provider())}
 	}
