@@ -5,19 +5,13 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
-	"os/exec"
-	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lockwood-kms/lockwood/bench/kms"
-	"github.com/lockwood-kms/lockwood/bench/load"
 	"github.com/lockwood-kms/lockwood/bench/measure"
-	"github.com/lockwood-kms/lockwood/bench/server"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
@@ -109,143 +103,6 @@ func bareRead(ctx context.Context, conn *pgx.Conn) (float64, error) {
 		n++
 	}
 	return float64(n) / time.Since(began).Seconds(), rows.Err()
-}
-
-// feel measures what deposits feel of a re-seal whose rate is limited: without,
-// with and without it.
-func (v *vault) feel(ctx context.Context, plan Plan) (*measure.Table, error) {
-	if plan.Deposits == 0 {
-		return nil, nil
-	}
-	p, err := server.Start(ctx, v.dir, v.env(), v.binary, "serve")
-	if err != nil {
-		return nil, err
-	}
-	defer p.Stop()
-	first, err := load.Deposit(v.secret, 1, "first")
-	if err != nil {
-		return nil, err
-	}
-	if err := p.Await(func() bool { return load.Accepted(p.Addr, first) }); err != nil {
-		return nil, err
-	}
-	t := &measure.Table{
-		Title:  "Deposits while records are sealed anew at a limited rate",
-		Header: []string{"side", "deposits", "p50, ms", "p99, ms", "p99 over idle", "quartiles", "bound", ""},
-		Notes: []string{fmt.Sprintf("8 clients at 400 deposits a second in all; the re-seal at 1,000 rows a second over instance and command, %d records in the store. "+
-			"%d times idle, with the re-seal and idle again; medians, and each p99 over the mean of the two beside it.", v.records, plan.Sides)},
-	}
-	idle, err := v.side(p.Addr, plan.Deposits)
-	if err != nil {
-		return nil, err
-	}
-	idles, busies := []latency{idle}, []latency{}
-	var over measure.Sample
-	for range plan.Sides {
-		stop, err := v.background(ctx)
-		if err != nil {
-			return nil, err
-		}
-		busy, err := v.side(p.Addr, plan.Deposits)
-		stop()
-		if err != nil {
-			return nil, err
-		}
-		before := idle
-		if idle, err = v.side(p.Addr, plan.Deposits); err != nil {
-			return nil, err
-		}
-		idles, busies = append(idles, idle), append(busies, busy)
-		over = append(over, 2*busy.p99/(before.p99+idle.p99))
-	}
-	row := func(side string, list []latency, more ...string) {
-		var p50, p99 measure.Sample
-		for _, l := range list {
-			p50, p99 = append(p50, l.p50), append(p99, l.p99)
-		}
-		t.Add(append([]string{side, fmt.Sprintf("%d × %d", len(list), plan.Deposits), fmt.Sprintf("%.2f", p50.Median()), fmt.Sprintf("%.2f", p99.Median())}, more...)...)
-	}
-	row("idle", idles, "", "", "", "")
-	row("re-seal", busies, fmt.Sprintf("%.2f", over.Median()), over.Spread(2), fmt.Sprintf("≤ %.1f", mostP99), measure.Verdict(over.Median() <= mostP99))
-	return t, nil
-}
-
-// latency is what deposits of one side took, in milliseconds.
-type latency struct{ p50, p99 float64 }
-
-func (v *vault) side(addr string, n int) (latency, error) {
-	took, err := v.deposits(addr, n)
-	if err != nil {
-		return latency{}, err
-	}
-	return latency{millis(took[len(took)/2]), millis(took[len(took)*99/100])}, nil
-}
-
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// background begins a re-seal, and returns what ends it.
-func (v *vault) background(ctx context.Context) (stop func(), err error) {
-	if _, err := v.do(ctx, "key", "roll"); err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, v.binary, "credentials", "reseal", "--max-rate", "1000")
-	cmd.Dir, cmd.Env = v.dir, v.env()
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	return func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	}, nil
-}
-
-// deposits makes n deposits at an even pace and returns how long each took,
-// ascending.
-func (v *vault) deposits(addr string, n int) ([]time.Duration, error) {
-	const clients, rate = 8, 400
-	var mu sync.Mutex
-	var all []time.Duration
-	var failed error
-	var wg sync.WaitGroup
-	for c := range clients {
-		wg.Go(func() {
-			took, err := v.client(addr, c, n/clients, time.Second*clients/rate)
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, took...)
-			if err != nil {
-				failed = err
-			}
-		})
-	}
-	wg.Wait()
-	slices.Sort(all)
-	return all, failed
-}
-
-func (v *vault) client(addr string, c, n int, every time.Duration) ([]time.Duration, error) {
-	conn, err := load.Dial(addr)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	var took []time.Duration
-	next := time.Now().Add(every * time.Duration(c) / 8)
-	for i := range n {
-		request, err := load.Deposit(v.secret, 10+c*1000+i%500, "server")
-		if err != nil {
-			return nil, err
-		}
-		time.Sleep(time.Until(next))
-		began := time.Now()
-		status, err := conn.Do(request)
-		if err != nil || status != 200 {
-			return took, fmt.Errorf("a deposit was answered %d: %w", status, err)
-		}
-		took = append(took, time.Since(began))
-		next = next.Add(every)
-	}
-	return took, nil
 }
 
 // fillSQLite is fill for SQLite.
