@@ -28,6 +28,9 @@ func (r *Rotator) blockers(ctx context.Context, opts RotateOptions) ([]string, e
 	for _, i := range instances {
 		switch {
 		case !i.Live:
+		case opts.Compromised && len(i.KEKIDs) > 0 && i.CanUse(kekID) && i.KEKIDs[0].Key() != kekID.Key():
+			found = append(found, fmt.Sprintf("instance %s still has %s as its current key, and would seal nothing once that is named compromised: "+
+				"make it a previous one there, restart it, and try again", i.Name(), i.KEKIDs[0]))
 		case len(i.KEKIDs) == 0 && i.State != "missing":
 			found = append(found, fmt.Sprintf("instance %s has not said which KEKs it can use (its state is %q): see what it logs, and try again", i.Name(), i.State))
 		case len(i.KEKIDs) > 0 && !i.CanUse(kekID):

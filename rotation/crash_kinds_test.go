@@ -225,7 +225,7 @@ func rewrapToB(t *testing.T, v *crashVault, s store.Store) {
 }
 
 func runPrune(ctx context.Context, i *instance) error {
-	_, err := i.rotator.Prune(ctx)
+	_, err := i.rotator.Prune(ctx, false)
 	return err
 }
 

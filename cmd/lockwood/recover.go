@@ -150,31 +150,12 @@ func (c *cli) recover(ctx context.Context, path string, dryRun bool) error {
 
 // planRecovery returns what Recover would do, and writes nothing.
 func (v *vault) planRecovery(ctx context.Context, identities []core.KeyProvider) ([]keyring.Recovered, error) {
-	lost, err := v.lost(ctx)
+	lost, err := v.ring.Lost(ctx)
 	if err != nil || len(lost) == 0 {
 		return nil, err
 	}
 	found, err := v.ring.Examine(ctx, identities)
-	return slices.DeleteFunc(found, func(k keyring.Recovered) bool { return !lost[k.DataKey] }), err
-}
-
-// lost returns the data keys that no configured provider unwraps. That one does not
-// answer is an error, and not a loss.
-func (v *vault) lost(ctx context.Context) (map[envelope.KeyID]bool, error) {
-	found, err := v.ring.Examine(ctx, append([]core.KeyProvider{v.providers.current}, v.providers.previous...))
-	if err != nil {
-		return nil, err
-	}
-	lost := make(map[envelope.KeyID]bool)
-	for _, k := range found {
-		if errors.Is(k.Err, core.ErrUnavailable) {
-			return nil, fmt.Errorf("data key %s: %w", k.DataKey, k.Err)
-		}
-		if k.Err != nil {
-			lost[k.DataKey] = true
-		}
-	}
-	return lost, nil
+	return slices.DeleteFunc(found, func(k keyring.Recovered) bool { return !slices.Contains(lost, k.DataKey) }), err
 }
 
 func (r *recovery) print(w io.Writer, primary envelope.KeyID) {
