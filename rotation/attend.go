@@ -38,8 +38,9 @@ func (o role) interval() time.Duration {
 	return waitInterval
 }
 
-// attend works on the queue until nothing of the run waits in it.
-func (r *Resealer) attend(ctx context.Context, run Run, as role, progress func(Run)) error {
+// attend works on the queue until nothing of the run waits in it, and returns how many
+// ranges of it are lost.
+func (r *Resealer) attend(ctx context.Context, run Run, as role, progress func(Run)) (lost int, err error) {
 	r.trouble.forget()
 	working, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -53,10 +54,10 @@ func (r *Resealer) attend(ctx context.Context, run Run, as role, progress func(R
 	v := vigil{r: r, run: run, as: as, movedAt: time.Now(), aheadAt: time.Now()}
 	for sleep(ctx, as.interval()) {
 		if done, err := v.look(ctx, progress); done {
-			return err
+			return v.lost, err
 		}
 	}
-	return fmt.Errorf("waiting for the re-seal: %w", context.Cause(ctx))
+	return 0, fmt.Errorf("waiting for the re-seal: %w", context.Cause(ctx))
 }
 
 // vigil looks after a run that is under way.
@@ -69,6 +70,7 @@ type vigil struct {
 	movedAt time.Time // when it was another
 	aheadAt time.Time // when the ring's primary was the target
 	askedAt time.Time // when the queue was asked
+	lost    int       // ranges that it had for lost then
 }
 
 // look reports whether nothing is left to wait for, because all is done, with a nil
@@ -117,8 +119,9 @@ func (v *vigil) read(ctx context.Context, progress func(Run)) (done bool, err er
 		return false, nil
 	}
 	v.askedAt = time.Now()
-	n, err := v.r.queue.Waiting(ctx, v.run.ID)
-	return n == 0 && err == nil, err
+	waiting, lost, err := v.r.queue.Waiting(ctx, v.run.ID)
+	v.lost = lost
+	return waiting == lost && err == nil, err
 }
 
 // passes reports whether err is of something that ends by itself.

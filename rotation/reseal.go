@@ -34,6 +34,11 @@ const (
 	// outage is how long a coordinator puts up with a database or a key provider
 	// that does not answer.
 	outage = 2 * time.Minute
+	// inFlight is how many IDs below the last planned one deposits may still be on
+	// their way with: an ID is given before the row is there to be seen.
+	inFlight = 10_000
+	// firstID is below every ID of a row.
+	firstID = int64(-1 << 63)
 )
 
 // Sealer seals a credential's records anew; *credential.Service is one.
@@ -99,8 +104,8 @@ func (r *Resealer) Stage(ctx context.Context, target Target) (Run, Stage, error)
 		}
 		return run, UnderWay, nil
 	}
-	waiting, err := r.queue.Waiting(ctx, run.ID)
-	if err != nil || waiting > 0 {
+	waiting, lost, err := r.queue.Waiting(ctx, run.ID)
+	if err != nil || waiting > lost {
 		return run, UnderWay, err
 	}
 	return run, Sealed, nil
@@ -118,28 +123,29 @@ func (r *Resealer) Begin(ctx context.Context, target Target, maxRate int64) (Run
 
 // Plan cuts the rows that are stale into ranges and puts each into the queue, where
 // others begin to work on it at once. A run with a limit is planned slowly: that
-// reads the whole table, which deposits would feel.
-func (r *Resealer) Plan(ctx context.Context, run Run) error {
+// reads the whole table, which deposits would feel. It returns the last ID of the
+// last range.
+func (r *Resealer) Plan(ctx context.Context, run Run) (last int64, err error) {
 	wellAt := time.Now()
-	for after := int64(-1 << 63); ; {
+	for after := firstID; ; {
 		begun := time.Now()
 		last, n, err := r.planRange(ctx, run, after)
 		pause := time.Duration(0)
 		switch {
 		case err == nil && n == 0:
-			return nil
+			return after, nil
 		case err == nil:
 			after, wellAt = last, time.Now()
 			if run.MaxRate > 0 {
 				pause = planPause * time.Since(begun)
 			}
 		case errors.Is(err, ErrSuperseded) || ctx.Err() != nil || time.Since(wellAt) > outage:
-			return err
+			return after, err
 		default:
 			pause = time.Second
 		}
 		if !sleep(ctx, pause) {
-			return fmt.Errorf("planning the re-seal: %w", context.Cause(ctx))
+			return after, fmt.Errorf("planning the re-seal: %w", context.Cause(ctx))
 		}
 	}
 }
@@ -171,7 +177,7 @@ func (r *Resealer) Follow(ctx context.Context) {
 			if told == "" {
 				r.opts.Logger.Info("working on a re-seal", "run", run.ID, "rows", run.Total)
 			}
-			err = r.attend(ctx, run, follower, func(Run) {})
+			_, err = r.attend(ctx, run, follower, func(Run) {})
 		}
 		switch {
 		case err == nil, errors.Is(err, ErrSuperseded), errors.Is(err, errAbandoned):
@@ -183,22 +189,30 @@ func (r *Resealer) Follow(ctx context.Context) {
 	}
 }
 
-// Wait plans the run and works on it too, until every range of it is done. It
-// returns ErrSuperseded if another run began, or the ring rolled, meanwhile; and
+// Wait plans the run and works on it too, until every range of it is done. It returns
+// the ID after which rows may still be stale that nobody deposited since, the first
+// there is if the worker of a range was lost.
+//
+// It returns ErrSuperseded if another run began, or the ring rolled, meanwhile; and
 // what keeps records from being sealed anew here, at once if that is no outage, and
 // else once nothing has moved for two minutes.
-func (r *Resealer) Wait(ctx context.Context, run Run, progress func(Run)) error {
+func (r *Resealer) Wait(ctx context.Context, run Run, progress func(Run)) (after int64, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	var planning sync.WaitGroup
 	planning.Go(func() {
-		if err := r.Plan(ctx, run); err != nil {
+		last, err := r.Plan(ctx, run)
+		if err != nil {
 			end(err)
 		}
+		after = last
 	})
-	err := r.attend(ctx, run, coordinator, progress)
+	lost, err := r.attend(ctx, run, coordinator, progress)
 	end(nil)
 	planning.Wait()
-	return err
+	if lost > 0 || after < firstID+inFlight {
+		return firstID, err
+	}
+	return after - inFlight, err
 }
 
 // sleep waits for d and reports whether it did so to the end.

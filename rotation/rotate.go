@@ -223,6 +223,7 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 	if err != nil {
 		return nil, err
 	}
+	after := firstID
 	switch {
 	case stage == Sealed:
 	case opts.Detach && stage == UnderWay:
@@ -232,13 +233,17 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 			return nil, err
 		}
 		if opts.Detach {
-			return nil, r.resealer.Plan(ctx, run)
+			_, err := r.resealer.Plan(ctx, run)
+			return nil, err
 		}
-		if err := r.resealer.Wait(ctx, run, opts.Progress); err != nil {
+		if after, err = r.resealer.Wait(ctx, run, opts.Progress); err != nil {
 			return nil, fmt.Errorf("sealing records anew: %w", err)
 		}
 	}
-	failed, err := r.resealer.Mop(ctx, run, opts.Progress)
+	if after, err = r.mopAfter(ctx, run.ID, after); err != nil {
+		return nil, err
+	}
+	failed, err := r.resealer.Mop(ctx, run, after, opts.Progress)
 	if err != nil {
 		return nil, fmt.Errorf("sealing the last records anew: %w", err)
 	}
@@ -247,6 +252,24 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 		resealed.Rows, resealed.Skipped = run.Done, run.Skipped
 	}
 	return resealed, nil
+}
+
+// mopAfter returns the ID after which rows may still be stale: after, or the first
+// there is, where some do not open and are to be named, some changed while they were
+// sealed anew, or upstream may have written to rows that had been.
+func (r *Rotator) mopAfter(ctx context.Context, runID string, after int64) (int64, error) {
+	run, ok, err := r.store.CurrentRun(ctx)
+	if err != nil {
+		return after, err
+	}
+	state, err := r.store.LoadRing(ctx)
+	if err != nil {
+		return after, err
+	}
+	if !ok || run.ID != runID || run.Failed > 0 || run.Skipped > 0 || !state.LegacyClosed {
+		return firstID, nil
+	}
+	return after, nil
 }
 
 const (

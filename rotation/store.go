@@ -70,7 +70,8 @@ type Store interface {
 	HasStale(ctx context.Context, target Target) (bool, error)
 
 	// ScanStale returns up to limit rows, by ascending ID, that hold a record
-	// stale to target, with after < ID <= last.
+	// stale to target, with after < ID <= last. Of their metadata they have what a
+	// record is bound to.
 	ScanStale(ctx context.Context, target Target, after, last int64, limit int) ([]credential.Row, error)
 
 	// Reseal writes the new records of b in one transaction, and returns how many
@@ -129,10 +130,10 @@ type Queue interface {
 	Prepare(ctx context.Context) error
 	// Add adds ranges.
 	Add(ctx context.Context, ranges []Range) error
-	// Waiting returns how many ranges of the run are not done. One whose worker
-	// has given no sign of life for longer than a range may take does not count:
-	// its rows are still stale, and whoever waits finds them.
-	Waiting(ctx context.Context, runID string) (int, error)
+	// Waiting returns how many ranges of the run are not done, and how many of these
+	// are lost: their workers have given no sign of life for longer than a range may
+	// take. Whoever waits need not wait for these, and finds their rows still stale.
+	Waiting(ctx context.Context, runID string) (waiting, lost int, err error)
 	// Work works on ranges, one at a time, until ctx ends. A range whose work
 	// returns an error is tried again later, by whichever instance is free; so is
 	// one for which work takes longer than the context it is given.

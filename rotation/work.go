@@ -214,16 +214,19 @@ func columnOf(err error) string {
 	return ""
 }
 
-// Mop seals anew, without the queue, the rows that are stale after the ranges are
-// done: deposited under the old data key meanwhile, or left by a worker that was
-// lost. It ends the run, and returns the records that do not open.
-func (r *Resealer) Mop(ctx context.Context, run Run, progress func(Run)) ([]credential.Failure, error) {
-	stale, err := r.store.HasStale(ctx, run.Target)
-	if err != nil {
-		return nil, err
-	}
-	if !stale {
-		return nil, r.store.EndRun(ctx, run.ID, 0)
+// Mop seals anew, without the queue, the rows with an ID above after that are stale
+// when the ranges are done: deposited under the old data key meanwhile, which gives a
+// row a new ID, or left by a worker that was lost. It ends the run, and returns the
+// records that do not open.
+func (r *Resealer) Mop(ctx context.Context, run Run, after int64, progress func(Run)) ([]credential.Failure, error) {
+	if after == firstID {
+		stale, err := r.store.HasStale(ctx, run.Target)
+		if err != nil {
+			return nil, err
+		}
+		if !stale {
+			return nil, r.store.EndRun(ctx, run.ID, 0)
+		}
 	}
 	for {
 		before, ok, err := r.store.CurrentRun(ctx)
@@ -233,28 +236,27 @@ func (r *Resealer) Mop(ctx context.Context, run Run, progress func(Run)) ([]cred
 		if !ok || before.ID != run.ID {
 			return nil, ErrSuperseded
 		}
-		failed, err := r.pass(ctx, &before)
+		failed, err := r.pass(ctx, &before, after)
 		if err != nil {
 			return nil, err
 		}
-		after, _, err := r.store.CurrentRun(ctx)
+		now, _, err := r.store.CurrentRun(ctx)
 		if err != nil {
 			return nil, err
 		}
-		progress(after)
-		if after.Done == before.Done && after.Skipped == before.Skipped {
+		progress(now)
+		if now.Done == before.Done && now.Skipped == before.Skipped {
 			return failed, r.store.EndRun(ctx, run.ID, int64(len(failed)))
 		}
 	}
 }
 
-// pass goes over all rows that are stale once. A ring that is behind learns of the
-// target within seconds, and a row that is locked is let go.
-func (r *Resealer) pass(ctx context.Context, run *Run) ([]credential.Failure, error) {
+// pass goes once over the rows with an ID above after that are stale. A ring that is
+// behind learns of the target within seconds, and a row that is locked is let go.
+func (r *Resealer) pass(ctx context.Context, run *Run, after int64) ([]credential.Failure, error) {
 	var failed []credential.Failure
 	size := batchSize{most: r.batchRows(run)}
-	retries := 0
-	for after := int64(-1 << 63); ; {
+	for retries := 0; ; {
 		rows, err := r.store.ScanStale(ctx, run.Target, after, 1<<63-1, size.rows())
 		if err == nil && len(rows) == 0 {
 			return failed, nil

@@ -147,24 +147,26 @@ func (q *queue[TTx]) Add(ctx context.Context, ranges []rotation.Range) error {
 }
 
 // Waiting implements rotation.Queue.
-func (q *queue[TTx]) Waiting(ctx context.Context, runID string) (int, error) {
+func (q *queue[TTx]) Waiting(ctx context.Context, runID string) (waiting, lost int, err error) {
 	client, err := q.client()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	list, err := client.JobList(ctx, river.NewJobListParams().Kinds(name).First(maxWaiting).States(
 		rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled))
 	if err != nil {
-		return 0, fmt.Errorf("counting ranges: %w", err)
+		return 0, 0, fmt.Errorf("counting ranges: %w", err)
 	}
-	n := 0
 	for _, j := range list.Jobs {
-		lost := j.State == rivertype.JobStateRunning && j.AttemptedAt != nil && time.Since(*j.AttemptedAt) > q.opts.RangeTimeout+lostAfter-rangeTimeout
-		if !lost && runOf(j) == runID {
-			n++
+		if runOf(j) != runID {
+			continue
+		}
+		waiting++
+		if j.State == rivertype.JobStateRunning && j.AttemptedAt != nil && time.Since(*j.AttemptedAt) > q.opts.RangeTimeout+lostAfter-rangeTimeout {
+			lost++
 		}
 	}
-	return n, nil
+	return waiting, lost, nil
 }
 
 // Work implements rotation.Queue.

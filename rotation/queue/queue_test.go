@@ -94,7 +94,7 @@ func begin(t *testing.T, q rotation.Queue, work func(context.Context, rotation.R
 
 func empty(t *testing.T, q rotation.Queue, run string) func() bool {
 	return func() bool {
-		n, err := q.Waiting(t.Context(), run)
+		n, _, err := q.Waiting(t.Context(), run)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,10 +121,10 @@ func TestEveryRangeIsDone(t *testing.T) {
 		if err := queues[0].Add(t.Context(), ranges("run", 30)); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := queues[1].Waiting(t.Context(), "run"); n != 30 || err != nil {
+		if n, _, err := queues[1].Waiting(t.Context(), "run"); n != 30 || err != nil {
 			t.Fatalf("Waiting = %d, %v", n, err)
 		}
-		if n, err := queues[1].Waiting(t.Context(), "another"); n != 0 || err != nil {
+		if n, _, err := queues[1].Waiting(t.Context(), "another"); n != 0 || err != nil {
 			t.Fatalf("Waiting for another run = %d, %v", n, err)
 		}
 		var mu sync.Mutex
@@ -199,7 +199,7 @@ func TestStopping(t *testing.T) {
 		})
 		<-begun
 		stop()
-		if n, err := q.Waiting(t.Context(), "run"); n != 1 || err != nil {
+		if n, _, err := q.Waiting(t.Context(), "run"); n != 1 || err != nil {
 			t.Fatalf("after stopping, Waiting = %d, %v", n, err)
 		}
 		begin(t, open(quietly(queue.Options{})), func(context.Context, rotation.Range) error { return nil })

@@ -91,10 +91,27 @@ func scanRow(row pgx.CollectableRow) (r credential.Row, err error) {
 	var writer uint32
 	err = row.Scan(&r.ID, &r.UserID, &r.MCPServerID, &r.RefreshTokenEnc, &r.ClientID, &r.ClientSecretEnc,
 		&r.ClientSecretExpiresAt, &r.TokenEndpoint, &r.TokenEndpointAuthMethod, &r.Scopes, &r.CreatedAt, &r.UpdatedAt, &place, &writer)
-	r.Revision = [2]uint64{uint64(place.BlockNumber)<<16 | uint64(place.OffsetNumber), uint64(writer)}
+	r.Revision = revision(place, writer)
 	r.HasClientSecret = r.ClientSecretEnc != nil
 	inUTC(&r.Metadata)
 	return r, err
+}
+
+// scanBoundRow is scanRow for what a record is bound to.
+func scanBoundRow(row pgx.CollectableRow) (r credential.Row, err error) {
+	var place pgtype.TID
+	var writer uint32
+	err = row.Scan(&r.ID, &r.UserID, &r.MCPServerID, &r.RefreshTokenEnc, &r.ClientID, &r.ClientSecretEnc,
+		&r.TokenEndpoint, &r.TokenEndpointAuthMethod, &place, &writer)
+	r.Revision = revision(place, writer)
+	r.HasClientSecret = r.ClientSecretEnc != nil
+	return r, err
+}
+
+// revision is a row's credential.Row.Revision: where its version lies, and which
+// transaction wrote it.
+func revision(place pgtype.TID, writer uint32) [2]uint64 {
+	return [2]uint64{uint64(place.BlockNumber)<<16 | uint64(place.OffsetNumber), uint64(writer)}
 }
 
 func scanMetadata(row pgx.CollectableRow) (m credential.Metadata, err error) {

@@ -27,7 +27,7 @@ func (s *Store) HasStale(ctx context.Context, target rotation.Target) (found boo
 
 // ScanStale implements rotation.Store.
 func (s *Store) ScanStale(ctx context.Context, target rotation.Target, after, last int64, limit int) ([]credential.Row, error) {
-	rows, err := collect(ctx, s.pool, s.staleQuery("scan_stale", target), scanRow, after, last, int64(limit))
+	rows, err := collect(ctx, s.pool, s.staleQuery("scan_stale", target), scanBoundRow, after, last, int64(limit))
 	return rows, failure("scanning stale records", err)
 }
 

@@ -103,6 +103,13 @@ func scanRow(row scanner) (r credential.Row, err error) {
 	return r, err
 }
 
+// scanBoundRow is scanRow for what a record is bound to.
+func scanBoundRow(row scanner) (r credential.Row, err error) {
+	err = row.Scan(&r.ID, &r.UserID, &r.MCPServerID, &r.RefreshTokenEnc, &r.ClientID, &r.ClientSecretEnc, &r.TokenEndpoint, &r.TokenEndpointAuthMethod)
+	r.HasClientSecret = r.ClientSecretEnc != nil
+	return r, err
+}
+
 func scanMetadata(row scanner) (m credential.Metadata, err error) {
 	err = row.Scan(&m.MCPServerID, &m.ClientID, &m.HasClientSecret,
 		optionalStamp{&m.ClientSecretExpiresAt}, &m.TokenEndpoint, &m.TokenEndpointAuthMethod, &m.Scopes,
