@@ -76,11 +76,8 @@ func (s *Store) count(ctx context.Context, t records.Table, tally *records.Tally
 	if err != nil {
 		return err
 	}
-	var isRow bool
-	var header []byte
-	var n int64
-	_, err = pgx.ForEachRow(rows, []any{&isRow, &header, &n}, func() error {
-		tally.Add(t.Name, isRow, header, n)
+	_, err = pgx.ForEachRow(rows, tally.Line(t), func() error {
+		tally.Add(t)
 		return nil
 	})
 	return err

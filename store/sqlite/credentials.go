@@ -79,13 +79,10 @@ func (s *Store) Counts(ctx context.Context) (credential.Counts, error) {
 	var tally records.Tally
 	for _, t := range records.Tables() {
 		_, err := collect(ctx, s.read, s.records.Count(t), func(row scanner) (none struct{}, err error) {
-			var isRow bool
-			var header []byte
-			var n int64
-			if err := row.Scan(&isRow, &header, &n); err != nil {
+			if err := row.Scan(tally.Line(t)...); err != nil {
 				return none, err
 			}
-			tally.Add(t.Name, isRow, header, n)
+			tally.Add(t)
 			return none, nil
 		})
 		if err != nil {

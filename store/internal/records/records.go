@@ -6,6 +6,7 @@
 package records
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -64,26 +65,19 @@ func Credentials() Table {
 	return tables[slices.IndexFunc(tables, func(t Table) bool { return t.Name == credential.Table })]
 }
 
-// Count returns a query that reads the table once and yields, in any order, rows
-// of three columns: whether the line counts rows of the table rather than
-// records; the header of format-1 records, or NULL for those without the magic;
-// the number.
+// noMagic stands for the beginning of a record that does not begin with the magic.
+var noMagic = []byte{0}
+
+// Count returns a query that reads the table once and yields how many rows there are
+// of each kind, in any order: for each column how its record begins, as Tally.Add
+// takes it, and then the number.
 func (d Dialect) Count(t Table) string {
-	parts := make([]string, 0, len(t.Columns)+1)
-	var column strings.Builder
-	parts = append(parts, "SELECT 0 AS part")
+	starts, places := make([]string, len(t.Columns)), make([]string, len(t.Columns))
 	for i, name := range t.Columns {
-		n := strconv.Itoa(i + 1)
-		parts = append(parts, "SELECT "+n)
-		column.WriteString(" WHEN " + n + " THEN t." + name)
+		starts[i] = "CASE WHEN " + name + " IS NULL THEN NULL WHEN " + d.Magical(name) + " THEN substr(" + name + ", 1, " + strconv.Itoa(HeaderSize) + ") ELSE " + d.literal(noMagic) + " END"
+		places[i] = strconv.Itoa(i + 1)
 	}
-	return `SELECT part = 0, CASE WHEN substr(record, 1, 4) = ` + d.magic() + ` THEN substr(record, 1, ` + strconv.Itoa(HeaderSize) + `) END, count(*)
-FROM (
-  SELECT parts.part, CASE parts.part` + column.String() + ` END AS record
-  FROM ` + d.Schema + t.Name + ` AS t CROSS JOIN (` + strings.Join(parts, " UNION ALL ") + `) AS parts
-) AS pairs
-WHERE part = 0 OR record IS NOT NULL
-GROUP BY 1, 2`
+	return "SELECT " + strings.Join(starts, ", ") + ", count(*) FROM " + d.Schema + t.Name + " GROUP BY " + strings.Join(places, ", ")
 }
 
 // CountUnder returns a query for the number of records of the table whose header
@@ -150,20 +144,40 @@ func (d Dialect) literal(b []byte) string {
 }
 
 // Tally gathers the lines of Count into a credential.Counts.
-type Tally struct{ Counts credential.Counts }
+type Tally struct {
+	Counts credential.Counts
+	// Starts and N are what a line is scanned into.
+	Starts [][]byte
+	N      int64
+}
 
-// Add takes up one line of the Count of a table.
-func (c *Tally) Add(table string, isRow bool, header []byte, n int64) {
-	switch {
-	case isRow && table == credential.Table:
-		c.Counts.Credentials += n
-	case isRow:
-	case header == nil:
-		c.Counts.Records += n
-		c.Counts.Legacy += n
-	default:
-		c.Counts.Records += n
-		c.addUnder(header, n)
+// Line returns where to scan a line of the Count of a table.
+func (c *Tally) Line(t Table) []any {
+	c.Starts = make([][]byte, len(t.Columns))
+	var dest []any
+	for i := range c.Starts {
+		dest = append(dest, &c.Starts[i])
+	}
+	return append(dest, &c.N)
+}
+
+// Add takes up the line that was scanned. In Starts, a column without a record is
+// nil, one whose record begins with the magic has its header, as far as that goes, and
+// any other is legacy.
+func (c *Tally) Add(t Table) {
+	if t.Name == credential.Table {
+		c.Counts.Credentials += c.N
+	}
+	for _, start := range c.Starts {
+		switch {
+		case start == nil:
+		case !bytes.HasPrefix(start, []byte(Magic)):
+			c.Counts.Records += c.N
+			c.Counts.Legacy += c.N
+		default:
+			c.Counts.Records += c.N
+			c.addUnder(start, c.N)
+		}
 	}
 }
 

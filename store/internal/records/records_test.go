@@ -37,19 +37,25 @@ func TestTablesHoldEveryEncryptedColumn(t *testing.T) {
 
 func TestTally(t *testing.T) {
 	id := envelope.KeyID{1, 2, 3}
+	credentials, another := records.Table{Name: credential.Table, Columns: []string{"a", "b"}}, records.Table{Name: "another_table", Columns: []string{"a"}}
 	var tally records.Tally
-	tally.Add(credential.Table, true, nil, 5)
-	tally.Add("another_table", true, nil, 100)
-	tally.Add(credential.Table, false, nil, 2)
-	tally.Add(credential.Table, false, records.Header(id), 3)
-	tally.Add("another_table", false, records.Header(id), 4)
-	tally.Add(credential.Table, false, []byte(records.Magic+"cut"), 1)
+	add := func(table records.Table, n int64, starts ...[]byte) {
+		if line := tally.Line(table); len(line) != len(starts)+1 {
+			t.Fatalf("a line has %d values", len(line))
+		}
+		tally.Starts, tally.N = starts, n
+		tally.Add(table)
+	}
+	add(credentials, 2, []byte{0}, nil)
+	add(credentials, 3, records.Header(id), nil)
+	add(another, 4, records.Header(id))
+	add(credentials, 1, []byte(records.Magic+"cut"), records.Header(envelope.KeyID{4}))
 
 	got := tally.Counts
-	if got.Credentials != 5 || got.Records != 10 || got.Legacy != 2 {
-		t.Errorf("got %+v, want 5 credentials, 10 records, 2 legacy", got)
+	if got.Credentials != 6 || got.Records != 11 || got.Legacy != 2 {
+		t.Errorf("got %+v, want 6 credentials, 11 records, 2 legacy", got)
 	}
-	if len(got.ByKey) != 1 || got.ByKey[id] != 7 {
-		t.Errorf("ByKey is %v, want 7 under %v", got.ByKey, id)
+	if len(got.ByKey) != 2 || got.ByKey[id] != 7 || got.ByKey[envelope.KeyID{4}] != 1 {
+		t.Errorf("ByKey is %v, want 7 under %v and one under another", got.ByKey, id)
 	}
 }
