@@ -44,9 +44,15 @@ func makeRuntimeDir(base string) (*runtimeDir, error) {
 		_ = os.Remove(path)
 		return nil, fmt.Errorf("the path %s is too long for a unix socket; choose a shorter runtime directory", base)
 	}
-	alive, err := os.OpenFile(filepath.Join(path, aliveName), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	// It gets its name when it is locked: nobody may find it before, and take this
+	// host for dead.
+	unnamed := filepath.Join(path, aliveName+".new")
+	alive, err := os.OpenFile(unnamed, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err == nil && !lockFD(alive.Fd()) {
 		err = errors.New("the file cannot be locked")
+	}
+	if err == nil {
+		err = os.Rename(unnamed, filepath.Join(path, aliveName))
 	}
 	if err != nil {
 		_ = os.RemoveAll(path)

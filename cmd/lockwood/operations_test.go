@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	agelib "filippo.io/age"
+
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
 // runbooks are the chapters of docs/operations.md that have commands, as one script
@@ -66,6 +69,7 @@ func TestRunbooks(t *testing.T) {
 	t.Parallel()
 	books := runbooks(t)
 	situations := map[string]func(t *testing.T) situation{
+		"The order of a rolling deployment": rollingSituation,
 		"Change the env key": func(t *testing.T) situation {
 			return situation{env: filledSQLite(t).env, after: wants("Nothing was written", independent, "ok         10")}
 		},
@@ -94,12 +98,15 @@ func TestRunbooks(t *testing.T) {
 		},
 		"The KMS key is scheduled for deletion": func(t *testing.T) situation {
 			v := newKMSVault(t)
+			if r := do(t, v.env, "key", "prune"); r.code != exitOK {
+				t.Fatalf("%s%s", r.stdout, r.stderr)
+			}
 			v.key.ScheduleDeletion(time.Now().Add(7 * 24 * time.Hour))
 			if r := do(t, v.env, "key", "status"); !strings.Contains(r.stdout, "deletion") {
 				t.Errorf("key status says nothing of the deletion:\n%s", r.stdout)
 			}
 			v.key.SetState("Enabled") // what the operator's commands in AWS do
-			return situation{env: v.env, after: wants("ok    records")}
+			return situation{env: v.env, after: wants("ok    records", independent)}
 		},
 		"The KMS key is lost": lostSituation,
 		"Restore a backup":    backupSituation,
@@ -119,6 +126,7 @@ func TestRunbooks(t *testing.T) {
 				if s := d.status(t, d.env); s.LegacyRecords != 10 {
 					t.Errorf("%d legacy records", s.LegacyRecords)
 				}
+				serve(t, d.with("FOREST_EXECUTOR_WRITE_FORMAT=legacy")).ready(t).seals(t)
 			}}
 		},
 		"A record does not open": func(t *testing.T) situation {
@@ -155,6 +163,41 @@ func TestRunbooks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rollingSituation is a fleet of two that people use, of which each was restarted with
+// the new key, the old one as a previous one.
+func rollingSituation(t *testing.T) situation {
+	d := postgresDatabase(t, pgtest.Shared(t))
+	first, second := serve(t, d.env).ready(t), serve(t, d.env).ready(t)
+	env := d.changedKey()
+	for i, s := range []**server{&first, &second} {
+		if a := (*s).deposit(t, int64(i+1), "before", "token"); a.status >= 300 {
+			t.Fatal(a)
+		}
+		(*s).stop(t)
+		*s = serve(t, env).ready(t)
+		for j, each := range []*server{first, second} { // whichever of them is which
+			if a := each.deposit(t, int64(i+1), fmt.Sprintf("during-%d", j), "token"); a.status >= 300 {
+				t.Fatal(a)
+			}
+		}
+	}
+	pgtest.Eventually(t, "both have the new key", func() bool {
+		s := d.status(t, env)
+		return len(s.Instances) == 2 && len(s.drift()) == 0
+	})
+	return situation{env: env, after: func(t *testing.T, out string) {
+		wants("LAST SEEN", independent)(t, out)
+		alone := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=" + otherKey)
+		for _, s := range []*server{first, second} {
+			s.stop(t)
+			serve(t, alone).ready(t).seals(t)
+		}
+		if report := verify(t, alone, exitOK); report.OK < 6 || report.Stale != 0 {
+			t.Errorf("under the new key alone: %+v", report)
+		}
+	}}
 }
 
 func awsSituation(t *testing.T) situation {
