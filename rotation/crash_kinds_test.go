@@ -25,18 +25,18 @@ func asMoving() crashSetup { return crashSetup{keys: []string{keyB, keyA}} }
 // crashKinds are the steps, by name.
 func crashKinds() map[string]crashKind {
 	return map[string]crashKind{
-		"rewrap": rotating(6, rotation.RotateOptions{}, false),
-		"reseal": rotating(28, rotation.RotateOptions{Reseal: true}, false),
+		"rewrap": rotating(8, rotation.RotateOptions{}, false),
+		"reseal": rotating(38, rotation.RotateOptions{Reseal: true}, false),
 		// The key that is left for the broken record cannot lose its wraps.
-		"compromised-and-broken": rotating(40, rotation.RotateOptions{Compromised: true}, false),
+		"compromised-and-broken": rotating(52, rotation.RotateOptions{Compromised: true}, false),
 		"compromised":            compromised(),
 		"roll": {every: 3, as: asBefore(), halfway: readable, judge: judgeRoll,
 			run: func(ctx context.Context, i *instance) error { return i.ring.Roll(ctx) }},
-		"destroy":          {every: 3, as: asBefore(), prepare: rollTwice, run: runDestroy, halfway: readable, judge: judgeDestroy},
-		"prune":            {every: 3, as: asMoving(), prepare: rewrapToB, run: runPrune, halfway: readable, judge: judgePrune},
+		"destroy":          {every: 4, as: asBefore(), prepare: rollTwice, run: runDestroy, halfway: readable, judge: judgeDestroy},
+		"prune":            {every: 4, as: asMoving(), prepare: rewrapToB, run: runPrune, halfway: readable, judge: judgePrune},
 		"legacy-close":     {every: 3, as: asBefore(), prepare: sealLegacy, run: runClose, halfway: oneWord, judge: judgeClosed},
 		"legacy-open":      {every: 3, as: asBefore(), prepare: closeLegacy, run: runOpen, halfway: oneWord, judge: judgeOpened},
-		"reseal-to-legacy": {every: 11, as: crashSetup{keys: []string{keyA}, writesLegacy: true}, run: runToLegacy, halfway: readable, judge: judgeToLegacy},
+		"reseal-to-legacy": {every: 15, as: crashSetup{keys: []string{keyA}, writesLegacy: true}, run: runToLegacy, halfway: readable, judge: judgeToLegacy},
 		// Key A is lost, and what upstream wrote under it with it.
 		"recover": {every: 7, as: crashSetup{keys: []string{keyB}, recovery: keyR}, prepare: loseLegacy, run: runRecover, halfway: onlyOpens, judge: judgeRecover},
 	}
@@ -79,7 +79,7 @@ func rotating(every int, opts rotation.RotateOptions, whole bool) crashKind {
 
 // compromised is a rotation away from key A, which somebody knows.
 func compromised() crashKind {
-	kind := rotating(34, rotation.RotateOptions{Compromised: true}, true)
+	kind := rotating(45, rotation.RotateOptions{Compromised: true}, true)
 	kind.prepare = mustYield
 	return kind
 }
@@ -225,7 +225,7 @@ func rewrapToB(t *testing.T, v *crashVault, s store.Store) {
 }
 
 func runPrune(ctx context.Context, i *instance) error {
-	_, err := i.rotator.Prune(ctx)
+	_, err := i.rotator.Prune(ctx, false)
 	return err
 }
 
