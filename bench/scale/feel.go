@@ -173,7 +173,7 @@ func (v *vault) background(ctx context.Context) (run rotation.Run, end func() er
 // endRun ends a run, which the instance that serves would else go on with, and
 // returns once nothing more of it is written.
 func (v *vault) endRun(ctx context.Context, id string) error {
-	if err := v.store.EndRun(ctx, id); err != nil {
+	if err := v.store.EndRun(ctx, id, 0); err != nil {
 		return err
 	}
 	before := int64(-1)
