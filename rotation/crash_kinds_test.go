@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -25,18 +26,18 @@ func asMoving() crashSetup { return crashSetup{keys: []string{keyB, keyA}} }
 // crashKinds are the steps, by name.
 func crashKinds() map[string]crashKind {
 	return map[string]crashKind{
-		"rewrap": rotating(6, rotation.RotateOptions{}, false),
-		"reseal": rotating(28, rotation.RotateOptions{Reseal: true}, false),
+		"rewrap": rotating(8, rotation.RotateOptions{}, false),
+		"reseal": rotating(38, rotation.RotateOptions{Reseal: true}, false),
 		// The key that is left for the broken record cannot lose its wraps.
-		"compromised-and-broken": rotating(40, rotation.RotateOptions{Compromised: true}, false),
+		"compromised-and-broken": rotating(52, rotation.RotateOptions{Compromised: true}, false),
 		"compromised":            compromised(),
 		"roll": {every: 3, as: asBefore(), halfway: readable, judge: judgeRoll,
 			run: func(ctx context.Context, i *instance) error { return i.ring.Roll(ctx) }},
-		"destroy":          {every: 3, as: asBefore(), prepare: rollTwice, run: runDestroy, halfway: readable, judge: judgeDestroy},
-		"prune":            {every: 3, as: asMoving(), prepare: rewrapToB, run: runPrune, halfway: readable, judge: judgePrune},
+		"destroy":          {every: 4, as: asBefore(), prepare: rollTwice, run: runDestroy, halfway: readable, judge: judgeDestroy},
+		"prune":            {every: 4, as: asMoving(), prepare: rewrapToB, run: runPrune, halfway: readable, judge: judgePrune},
 		"legacy-close":     {every: 3, as: asBefore(), prepare: sealLegacy, run: runClose, halfway: oneWord, judge: judgeClosed},
 		"legacy-open":      {every: 3, as: asBefore(), prepare: closeLegacy, run: runOpen, halfway: oneWord, judge: judgeOpened},
-		"reseal-to-legacy": {every: 11, as: crashSetup{keys: []string{keyA}, writesLegacy: true}, run: runToLegacy, halfway: readable, judge: judgeToLegacy},
+		"reseal-to-legacy": {every: 15, as: crashSetup{keys: []string{keyA}, writesLegacy: true}, run: runToLegacy, halfway: readable, judge: judgeToLegacy},
 		// Key A is lost, and what upstream wrote under it with it.
 		"recover": {every: 7, as: crashSetup{keys: []string{keyB}, recovery: keyR}, prepare: loseLegacy, run: runRecover, halfway: onlyOpens, judge: judgeRecover},
 	}
@@ -79,7 +80,7 @@ func rotating(every int, opts rotation.RotateOptions, whole bool) crashKind {
 
 // compromised is a rotation away from key A, which somebody knows.
 func compromised() crashKind {
-	kind := rotating(34, rotation.RotateOptions{Compromised: true}, true)
+	kind := rotating(45, rotation.RotateOptions{Compromised: true}, true)
 	kind.prepare = mustYield
 	return kind
 }
@@ -94,6 +95,25 @@ func judgeReport(t *testing.T, v *crashVault, i *instance, independent bool) {
 	}
 	if report.State != "done" || report.Independent != independent || report.KEKID != kekID(t, keyB) {
 		t.Errorf("%s: the report is %+v", v.where, report)
+	}
+	judgeDestroyed(t, v, i, report)
+}
+
+// judgeDestroyed asserts that the report tells of every data key that was destroyed
+// since it was begun, also by an attempt that was stopped.
+func judgeDestroyed(t *testing.T, v *crashVault, i *instance, report *rotation.Report) {
+	t.Helper()
+	state, err := i.store.LoadRing(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range state.DataKeys {
+		id := k.ID.String()
+		before := slices.ContainsFunc(report.Before.DataKeys, func(b rotation.DataKey) bool { return b.KeyID == id })
+		destroyed, told := k.State == keyring.Destroyed, slices.Contains(report.Destroyed, id)
+		if told && !destroyed || destroyed && before && !told {
+			t.Errorf("%s: data key %s is %s, there before: %t, and the report says that it was destroyed: %t", v.where, id, k.State, before, told)
+		}
 	}
 }
 
@@ -235,102 +255,6 @@ func judgePrune(t *testing.T, v *crashVault, i *instance) {
 	v.wantWraps(t, keys, keyB)
 	if len(keys) != 2 {
 		t.Errorf("%s: %d data keys are enabled, want both", v.where, len(keys))
-	}
-}
-
-// sealLegacy seals the legacy record, so that legacy can be closed.
-func sealLegacy(t *testing.T, _ *crashVault, s store.Store) {
-	t.Helper()
-	i := asBefore().start(t, s)
-	defer i.ring.Close()
-	if _, err := i.rotator.Reseal(t.Context(), i.ring.Status().Primary, rotation.RotateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// closeLegacy is sealLegacy, and closes.
-func closeLegacy(t *testing.T, v *crashVault, s store.Store) {
-	t.Helper()
-	sealLegacy(t, v, s)
-	if _, err := s.CloseLegacy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func runClose(ctx context.Context, i *instance) error {
-	_, err := i.store.CloseLegacy(ctx)
-	return err
-}
-
-func runOpen(ctx context.Context, i *instance) error { return i.store.OpenLegacy(ctx) }
-
-// refusesLegacy writes a legacy record, and takes it away again.
-func (v *crashVault) refusesLegacy(t *testing.T, i *instance) bool {
-	t.Helper()
-	err := i.store.Upsert(t.Context(), legacyRow(t, scratchUser), envelope.KeyID{})
-	if err != nil && !errors.Is(err, store.ErrLegacyClosed) {
-		t.Fatalf("%s: writing a legacy record: %v", v.where, err)
-	}
-	if _, err := i.store.Delete(t.Context(), scratchUser, "server"); err != nil {
-		t.Fatal(err)
-	}
-	return err != nil
-}
-
-// oneWord holds a store that says it is closed to refusing legacy records. One that
-// refuses them and does not say so yet is on its way.
-func oneWord(t *testing.T, v *crashVault, i *instance) {
-	t.Helper()
-	readable(t, v, i)
-	state, err := i.store.LoadRing(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if state.LegacyClosed && !v.refusesLegacy(t, i) {
-		t.Errorf("%s: the store says that it is closed, and takes a legacy record", v.where)
-	}
-}
-
-func judgeClosed(t *testing.T, v *crashVault, i *instance) { judgeLegacy(t, v, i, true) }
-func judgeOpened(t *testing.T, v *crashVault, i *instance) { judgeLegacy(t, v, i, false) }
-
-// judgeLegacy: the store is closed, or open, in word and deed; format 1 it takes
-// either way.
-func judgeLegacy(t *testing.T, v *crashVault, i *instance, closed bool) {
-	t.Helper()
-	state, err := i.store.LoadRing(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if refuses := v.refusesLegacy(t, i); state.LegacyClosed != closed || refuses != closed {
-		t.Errorf("%s: the store says that it is closed: %t, and refuses a legacy record: %t; want %t", v.where, state.LegacyClosed, refuses, closed)
-	}
-	i.deposit(t, scratchUser, "server", "token")
-	if _, err := i.store.Delete(t.Context(), scratchUser, "server"); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func runToLegacy(ctx context.Context, i *instance) error {
-	_, err := i.rotator.Reseal(ctx, rotation.Target{}, rotation.RotateOptions{})
-	return err
-}
-
-// judgeToLegacy: upstream, which has its env key and nothing else, opens every
-// token.
-func judgeToLegacy(t *testing.T, v *crashVault, i *instance) {
-	t.Helper()
-	v.enabled(t, i)
-	v.wantUnder(t, i, envelope.KeyID{})
-	upstream := envKeys(t, keyA).LegacyKey()
-	for u := range v.rows {
-		row, err := i.store.Get(t.Context(), u, "server")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if token, err := upstream.Open(nil, row.RefreshTokenEnc); !v.broken[u] && (err != nil || string(token) != crashToken(u)) {
-			t.Errorf("%s: upstream does not open the token of user %d: %v", v.where, u, err)
-		}
 	}
 }
 

@@ -86,6 +86,9 @@ func newChaos(t *testing.T, d *testDatabase, instances int) *chaos {
 // choices returns the generator of one goroutine.
 func (c *chaos) choices(stream int) *rand.Rand { return rand.New(rand.NewPCG(c.seed, uint64(stream))) }
 
+// mostRotations is how often a step rotates at the most.
+const mostRotations = 20
+
 // killStream is the stream of the first step's killer; below it are the users'.
 const killStream = 1000
 
@@ -131,9 +134,9 @@ func (c *chaos) move(t *testing.T, step chaosStep, choices *rand.Rand) {
 	})
 	before := c.kills.Load()
 	report := c.rotate(t, env)
-	for n := 0; c.kills.Load() < before+2 || !troubled && !inTrouble.Load(); n++ { // it was quick: once more, and not undisturbed
-		if n == 50 {
-			t.Errorf("%s: %d rotations were not disturbed as they should", step.name, n)
+	for n := 1; c.kills.Load() < before+2 || !troubled && !inTrouble.Load(); n++ { // it was quick: once more, and not undisturbed
+		if n == mostRotations || t.Failed() {
+			t.Errorf("%s: %d rotations saw %d kills, and what else was to go wrong: %t", step.name, n, c.kills.Load()-before, inTrouble.Load())
 			break
 		}
 		report = c.rotate(t, env)
@@ -196,10 +199,13 @@ func after(d time.Duration) func() bool {
 	return func() bool { return time.Now().After(until) }
 }
 
-// kill kills the command or an instance every second or two.
+// kill kills the command or an instance every second or two, and less often the
+// longer it takes, so that a machine on which everything is slow gets there too.
 func (c *chaos) kill(ctx context.Context, t *testing.T, choices *rand.Rand) {
+	const patience = 8
 	for n := 0; ; n++ {
 		pause, i := time.Duration(800+choices.IntN(1200))*time.Millisecond, choices.IntN(len(c.slots))
+		pause *= time.Duration(1 + n/patience)
 		select {
 		case <-ctx.Done():
 			return
@@ -209,13 +215,17 @@ func (c *chaos) kill(ctx context.Context, t *testing.T, choices *rand.Rand) {
 			c.killCommand()
 			continue
 		}
-		s := c.slots[i]
-		s.mu.Lock()
-		s.s.Load().kill()
-		s.s.Store(c.start(t, s.env))
-		s.mu.Unlock()
-		c.kills.Add(1)
+		c.killInstance(t, c.slots[i])
 	}
+}
+
+// killInstance kills an instance, and starts it again.
+func (c *chaos) killInstance(t *testing.T, s *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.s.Load().kill()
+	s.s.Store(c.start(t, s.env))
+	c.kills.Add(1)
 }
 
 func (c *chaos) killCommand() {
