@@ -15,8 +15,8 @@ const (
 	// behindLimit is how long an instance may take to learn of the data key that a
 	// re-seal is to reach. One that has another for longer is past it.
 	behindLimit = 20 * time.Second
-	// askInterval is how often the queue is asked, while rows are left by the run's own
-	// count, whether ranges wait: those of a lost worker do not.
+	// askInterval is how often the queue is asked whether ranges wait, while rows are
+	// seen to be sealed anew.
 	askInterval = 5 * time.Second
 )
 
@@ -107,15 +107,15 @@ func (v *vigil) read(ctx context.Context, progress func(Run)) (done bool, err er
 	case !ok || now.ID != v.run.ID:
 		return true, ErrSuperseded
 	}
-	if now != v.seen {
+	moved := now != v.seen
+	if moved {
 		v.seen, v.movedAt = now, time.Now()
 	}
 	progress(now)
 	if now.Ended {
 		return true, nil
 	}
-	left := now.Total - now.Done - now.Skipped - now.Failed
-	if !now.Planned || left > 0 && time.Since(v.askedAt) < askInterval {
+	if !now.Planned || moved && time.Since(v.askedAt) < askInterval {
 		return false, nil
 	}
 	v.askedAt = time.Now()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -15,7 +14,7 @@ import (
 )
 
 const (
-	// rangeRows is how many stale rows make a range: a second or two of work, so that
+	// rangeRows is about how many rows make a range: a second or two of work, so that
 	// what lies between two is little of it, and a worker that is lost loses little.
 	rangeRows = 100_000
 	// batchRows is how many rows are written in a transaction. More is no faster, and
@@ -23,9 +22,6 @@ const (
 	batchRows = 2000
 	// batchBytes bounds the records of a batch, which is in memory several times over.
 	batchBytes = 8 << 20
-	// planPause is how many times as long as the last range took to find a limited
-	// run waits before the next.
-	planPause = 4
 	// followInterval is how often an instance looks whether a re-seal is under way, and
 	// how far it is.
 	followInterval = 2 * time.Second
@@ -56,7 +52,7 @@ type ResealOptions struct {
 	// 2,000. A limited rate makes batches of a quarter of a second, and large records
 	// make smaller ones.
 	BatchRows int
-	// RangeRows is how many stale rows make a range; zero is 100,000.
+	// RangeRows is about how many rows make a range; zero is 100,000.
 	RangeRows int
 	// Logger receives what a person should know. Nil is slog.Default.
 	Logger *slog.Logger
@@ -119,48 +115,6 @@ func (r *Resealer) Begin(ctx context.Context, target Target, maxRate int64) (Run
 		return run, err
 	}
 	return run, r.store.BeginRun(ctx, run)
-}
-
-// Plan cuts the rows that are stale into ranges and puts each into the queue, where
-// others begin to work on it at once. A run with a limit is planned slowly: that
-// reads the whole table, which deposits would feel. It returns the last ID of the
-// last range.
-func (r *Resealer) Plan(ctx context.Context, run Run) (last int64, err error) {
-	wellAt := time.Now()
-	for after := firstID; ; {
-		begun := time.Now()
-		last, n, err := r.planRange(ctx, run, after)
-		pause := time.Duration(0)
-		switch {
-		case err == nil && n == 0:
-			return after, nil
-		case err == nil:
-			after, wellAt = last, time.Now()
-			if run.MaxRate > 0 {
-				pause = planPause * time.Since(begun)
-			}
-		case errors.Is(err, ErrSuperseded) || ctx.Err() != nil || time.Since(wellAt) > outage:
-			return after, err
-		default:
-			pause = time.Second
-		}
-		if !sleep(ctx, pause) {
-			return after, fmt.Errorf("planning the re-seal: %w", context.Cause(ctx))
-		}
-	}
-}
-
-// planRange puts the first range above after into the queue, and returns its last
-// ID and how many rows it has. Where there are none, all is planned.
-func (r *Resealer) planRange(ctx context.Context, run Run, after int64) (last int64, n int, err error) {
-	last, n, err = r.store.CutStale(ctx, run.Target, after, r.opts.RangeRows)
-	if err == nil && n > 0 {
-		err = r.queue.Add(ctx, []Range{{RunID: run.ID, After: after, Last: last}})
-	}
-	if err == nil {
-		err = r.store.GrowRun(ctx, run.ID, int64(n), n == 0)
-	}
-	return last, n, err
 }
 
 // Follow works on whatever re-seal is under way, on its instances' behalf, until

@@ -253,11 +253,11 @@ type outages struct {
 	calls atomic.Int64
 }
 
-func (o *outages) CutStale(ctx context.Context, target rotation.Target, after int64, n int) (int64, int, error) {
+func (o *outages) SampleStale(ctx context.Context, target rotation.Target, after int64, n int) (int, int, int64, error) {
 	if o.calls.Add(1) < 3 {
-		return 0, 0, core.ErrStoreUnavailable
+		return 0, 0, 0, core.ErrStoreUnavailable
 	}
-	return o.Store.CutStale(ctx, target, after, n)
+	return o.Store.SampleStale(ctx, target, after, n)
 }
 
 // A database that is away while the rows are being found is waited for, as it is

@@ -28,9 +28,9 @@ type Run struct {
 	ID        string    // random
 	Target    Target    //
 	MaxRate   int64     // rows a second over all instances; zero: any
-	Planned   bool      // every range is in the queue, so Total is final
+	Planned   bool      // every range is in the queue, so Total is final until the end
 	Ended     bool      //
-	Total     int64     // rows that were stale when they were planned
+	Total     int64     // about how many rows are stale, by a sample; how many there were, once it has ended
 	Done      int64     // rows sealed anew
 	Skipped   int64     // rows that changed or went while they were sealed anew
 	Failed    int64     // rows left as they are, since a record does not open
@@ -60,10 +60,14 @@ type Batch struct {
 // instances. Every method returns core.ErrStoreUnavailable while the database
 // does not answer.
 type Store interface {
-	// CutStale returns, of the rows with an ID above after that hold a record
-	// stale to target, how many there are up to n, and the ID of the last of
-	// these. It reads IDs and headers only.
-	CutStale(ctx context.Context, target Target, after int64, n int) (last int64, rows int, err error)
+	// Span returns the least and the greatest ID of a row, and false where there are
+	// none.
+	Span(ctx context.Context) (first, last int64, ok bool, err error)
+
+	// SampleStale looks at the first n rows with an ID above after, and returns how many
+	// there are, how many of them hold a record stale to target, and the ID of the last.
+	// It reads IDs and headers only.
+	SampleStale(ctx context.Context, target Target, after int64, n int) (rows, stale int, last int64, err error)
 
 	// HasStale reports whether any row holds a record stale to target. It reads the
 	// table in whatever order is the fastest.

@@ -13,10 +13,20 @@ import (
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
 
-// CutStale implements rotation.Store.
-func (s *Store) CutStale(ctx context.Context, target rotation.Target, after int64, n int) (last int64, rows int, err error) {
-	err = s.pool.QueryRow(ctx, s.staleQuery("cut_stale", target), after, int64(n)).Scan(&last, &rows)
-	return last, rows, failure("looking for stale records", err)
+// Span implements rotation.Store.
+func (s *Store) Span(ctx context.Context) (first, last int64, ok bool, err error) {
+	var least, greatest *int64
+	err = s.pool.QueryRow(ctx, s.queries.Get("span")).Scan(&least, &greatest)
+	if err != nil || least == nil {
+		return 0, 0, false, failure("looking for the first and the last row", err)
+	}
+	return *least, *greatest, true, nil
+}
+
+// SampleStale implements rotation.Store.
+func (s *Store) SampleStale(ctx context.Context, target rotation.Target, after int64, n int) (rows, stale int, last int64, err error) {
+	err = s.pool.QueryRow(ctx, s.staleQuery("sample_stale", target), after, int64(n)).Scan(&rows, &stale, &last)
+	return rows, stale, last, failure("looking for stale records", err)
 }
 
 // HasStale implements rotation.Store.

@@ -64,27 +64,35 @@ func sameStale(t *testing.T, s store.Store, target rotation.Target, want []int64
 	if found, err := s.HasStale(t.Context(), target); found != (len(want) > 0) || err != nil {
 		t.Errorf("HasStale = %v, %v, want %v", found, err, len(want) > 0)
 	}
-	const size = 3
 	var got []int64
+	total := 0
 	for after := int64(0); ; {
-		last, n, err := s.CutStale(t.Context(), target, after, size)
+		const size = 4
+		n, stale, last, err := s.SampleStale(t.Context(), target, after, size)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n == 0 {
+		if total += n; n == 0 {
 			break
 		}
 		rows := scanStale(t, s, target, after, last, 100)
-		if len(rows) != n || n > size || rows[n-1].ID != last {
-			t.Fatalf("a range of %d rows up to %d holds %d", n, last, len(rows))
+		if len(rows) != stale || n > size {
+			t.Fatalf("of %d rows up to %d, %d are said to be stale, and %d are", n, last, stale, len(rows))
 		}
-		if page := scanStale(t, s, target, after, last, 2); len(page) != min(2, n) || page[0].ID != rows[0].ID {
+		if page := scanStale(t, s, target, after, last, 2); len(page) != min(2, stale) || len(page) > 0 && page[0].ID != rows[0].ID {
 			t.Errorf("a page of 2 holds %d rows", len(page))
 		}
 		got, after = append(got, users(rows)...), last
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("cut into ranges they are those of users %v, want %v", got, want)
+		t.Errorf("by samples they are those of users %v, want %v", got, want)
+	}
+	first, last, ok, err := s.Span(t.Context())
+	if err != nil || ok != (total > 0) {
+		t.Errorf("Span = %v, %v; there are %d rows", ok, err, total)
+	}
+	if all, err := s.Scan(t.Context(), 0, 100); err != nil || len(all) != total || ok && (all[0].ID != first || all[total-1].ID != last) {
+		t.Errorf("Span is %d to %d of %d rows, %v", first, last, len(all), err)
 	}
 }
 
@@ -351,15 +359,15 @@ func testLargeBatch(t *testing.T, h Harness) {
 	}
 	second := insertKey(t, s, 2, first)
 	begin(t, s, "run", second)
-	last, cut, err := s.CutStale(t.Context(), second, 0, n)
-	if err != nil || cut != n {
-		t.Fatalf("cut %d rows, %v", cut, err)
+	rows, stale, last, err := s.SampleStale(t.Context(), second, 0, n)
+	if err != nil || rows != n || stale != n {
+		t.Fatalf("%d of %d rows are stale, %v", stale, rows, err)
 	}
-	rows := scanStale(t, s, second, 0, last, n)
-	if _, err := s.Delete(t.Context(), rows[n/2].UserID, "server"); err != nil {
+	all := scanStale(t, s, second, 0, last, n)
+	if _, err := s.Delete(t.Context(), all[n/2].UserID, "server"); err != nil {
 		t.Fatal(err)
 	}
-	reseal(t, s, batch("run", second, rows...), n-1)
+	reseal(t, s, batch("run", second, all...), n-1)
 	if c := counts(t, s); c.ByKey[second] != n-1 || c.Records != n-1 {
 		t.Errorf("counts are %+v, want all %d under the second key", c, n-1)
 	}
@@ -391,7 +399,7 @@ func testRun(t *testing.T, h Harness) {
 				t.Fatal(err)
 			}
 		}
-		sameRun(t, current(t, s), rotation.Run{ID: "a", Target: key, MaxRate: 7, Total: 30, Planned: true, Ended: true, Failed: 4})
+		sameRun(t, current(t, s), rotation.Run{ID: "a", Target: key, MaxRate: 7, Total: 4, Planned: true, Ended: true, Failed: 4})
 		if err := s.GrowRun(ctx, "a", 1, false); !errors.Is(err, rotation.ErrSuperseded) {
 			t.Errorf("growing an ended run: %v, want rotation.ErrSuperseded", err)
 		}
