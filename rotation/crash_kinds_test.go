@@ -96,12 +96,12 @@ func judgeReport(t *testing.T, v *crashVault, i *instance, independent bool) {
 	if report.State != "done" || report.Independent != independent || report.KEKID != kekID(t, keyB) {
 		t.Errorf("%s: the report is %+v", v.where, report)
 	}
-	judgeDestroyed(t, v, i, report)
+	judgeRemoved(t, v, i, report)
 }
 
-// judgeDestroyed asserts that the report tells of every data key that was destroyed
+// judgeRemoved asserts that the report tells of every data key that was destroyed
 // since it was begun, also by an attempt that was stopped.
-func judgeDestroyed(t *testing.T, v *crashVault, i *instance, report *rotation.Report) {
+func judgeRemoved(t *testing.T, v *crashVault, i *instance, report *rotation.Report) {
 	t.Helper()
 	state, err := i.store.LoadRing(t.Context())
 	if err != nil {
@@ -113,6 +113,24 @@ func judgeDestroyed(t *testing.T, v *crashVault, i *instance, report *rotation.R
 		destroyed, told := k.State == keyring.Destroyed, slices.Contains(report.Destroyed, id)
 		if told && !destroyed || destroyed && before && !told {
 			t.Errorf("%s: data key %s is %s, there before: %t, and the report says that it was destroyed: %t", v.where, id, k.State, before, told)
+		}
+		if !destroyed {
+			judgePruned(t, v, report, &k)
+		}
+	}
+}
+
+// judgePruned asserts that the report names the wraps of a data key that are gone since
+// it was begun, and no other.
+func judgePruned(t *testing.T, v *crashVault, report *rotation.Report, k *keyring.DataKeyState) {
+	t.Helper()
+	for _, before := range report.Before.DataKeys {
+		for _, id := range before.KEKIDs {
+			gone := !slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return w.KEKID == id })
+			told := slices.Contains(report.Pruned, rotation.Wrap{KeyID: before.KeyID, KEKID: id})
+			if before.KeyID == k.ID.String() && told != gone {
+				t.Errorf("%s: the wrap of %s under %s is gone: %t, and the report says so: %t", v.where, before.KeyID, id, gone, told)
+			}
 		}
 	}
 }

@@ -143,26 +143,31 @@ func (r *Rotator) planKeys(ctx context.Context, p *Plan, state *keyring.State, o
 	return err
 }
 
-// calls returns how many crypto calls to the current provider are expected: a wrap
-// and the unwrap that verifies it for each that is added, an unwrap for each data key
-// that is used or looked at, and two for a new one.
+// calls returns how many crypto calls to the current provider are expected.
 func (p *Plan) calls() (n int) {
 	pruned := make(map[string]bool)
 	for _, w := range p.Prune {
 		pruned[w.KeyID] = true
 	}
 	for _, k := range p.Now.DataKeys {
+		ours := slices.ContainsFunc(k.KEKIDs, func(id core.KEKID) bool { return id.Key() == p.KEKID.Key() })
+		lacking := slices.Contains(p.Lacking, Wrap{k.KeyID, p.KEKID})
+		if ours && k.Primary {
+			n++ // to unlock it at the start
+		}
 		switch {
-		case slices.Contains(p.Lacking, Wrap{k.KeyID, p.KEKID}):
+		case lacking && ours:
+			n += 3 // to unwrap it, to wrap it, to verify that
+		case lacking:
 			n += 2
-		case slices.Contains(k.KEKIDs, p.KEKID) && (k.Primary || p.Reseal && k.Records > 0):
-			n++
+		case ours && !k.Primary && p.Reseal && k.Records > 0:
+			n++ // to open records
 		}
 	}
 	if p.Reseal {
-		n += 2
+		n += 2 // to make a data key, to verify it
 	}
-	return n + len(pruned)
+	return n + len(pruned) // to see each unwrap before
 }
 
 func wrapsOf(ids []keyring.WrapID) []Wrap {

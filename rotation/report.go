@@ -161,12 +161,7 @@ func (s *Snapshot) needs(former []Wrap, except func(core.KEKID) bool) []BackupNe
 func (r *Report) conclude(wanted func(core.KEKID) bool) {
 	r.Backups = r.Before.needs(r.Former, wanted)
 	r.Remains = nil
-	for _, k := range r.Before.DataKeys {
-		gone := !slices.ContainsFunc(r.After.DataKeys, func(a DataKey) bool { return a.KeyID == k.KeyID })
-		if gone && !slices.Contains(r.Destroyed, k.KeyID) { // by an attempt that was interrupted
-			r.Destroyed = append(r.Destroyed, k.KeyID)
-		}
-	}
+	r.complete()
 	if r.Reseal && r.After.primary() == r.Before.primary() {
 		r.Remains = append(r.Remains, "the primary data key is the one from before: "+r.After.primary())
 	}
@@ -190,6 +185,25 @@ func (r *Report) conclude(wanted func(core.KEKID) bool) {
 		r.Remains = append(r.Remains, fmt.Sprintf("%d records do not open under any key that is configured", len(r.Verified.Failed)))
 	}
 	r.Independent = r.Reseal && len(r.Remains) == 0 && len(r.Kept) == 0
+}
+
+// complete adds what an attempt did that was interrupted before it could say so.
+func (r *Report) complete() {
+	for _, k := range r.Before.DataKeys {
+		i := slices.IndexFunc(r.After.DataKeys, func(a DataKey) bool { return a.KeyID == k.KeyID })
+		if i < 0 {
+			if !slices.Contains(r.Destroyed, k.KeyID) {
+				r.Destroyed = append(r.Destroyed, k.KeyID)
+			}
+			continue
+		}
+		for _, id := range k.KEKIDs {
+			w := Wrap{k.KeyID, id}
+			if !slices.Contains(r.After.DataKeys[i].KEKIDs, id) && !slices.Contains(r.Pruned, w) {
+				r.Pruned = append(r.Pruned, w)
+			}
+		}
+	}
 }
 
 // oldKEKs returns the KEKs, other than the one that everything was moved to and its

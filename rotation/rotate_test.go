@@ -273,3 +273,23 @@ func TestPlanningWaitsForTheDatabase(t *testing.T) {
 		t.Error("the store was never away")
 	}
 }
+
+// An instance that leaves wraps to a command (FOREST_EXECUTOR_AUTO_REWRAP=false) seals
+// again once the command has made them.
+func TestAnInstanceFollowsARewrap(t *testing.T) {
+	path, _ := filled(t, 3)
+	waiting := startOn(t, openSQLite(t, path), keyB, keyA)
+	if s := waiting.ring.Status(); s.State != "mismatch" {
+		t.Errorf("before the rewrap: %s, %v", s.State, s.Err)
+	}
+	if _, err := startOn(t, openSQLite(t, path), keyB, keyA).ring.Rewrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := waiting.ring.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s := waiting.ring.Status(); s.State != "ready" {
+		t.Errorf("after the rewrap: %s, %v", s.State, s.Err)
+	}
+	waiting.deposit(t, 1, "server", "token")
+}

@@ -214,10 +214,7 @@ func (r *Ring) addCurrent(ctx context.Context, k *DataKeyState, plaintext []byte
 	if err != nil {
 		return "", err
 	}
-	r.mu.Lock()
-	delete(r.unlocked, k.ID)
-	r.mu.Unlock()
-	r.admit(&unlockedKey{key: key, viaCurrent: true, recovered: b.recovered, budget: new(budget)}, k.Version)
+	r.admitAnew(&unlockedKey{key: key, viaCurrent: true, recovered: b.recovered, budget: new(budget)}, k.Version)
 	return wrap.KEKID, nil
 }
 

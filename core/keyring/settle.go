@@ -196,6 +196,13 @@ func (r *Ring) fitPrimary(ctx context.Context, state *State, p *DataKeyState) er
 	due := r.attempts[envelope.KeyID{}].due(time.Now())
 	r.mu.Unlock()
 	exposed := state.Exposed(p)
+	if !how.viaCurrent && !how.recovered && r.opts.NoAutoRewrap && p.wrappedUnder(r.current.kekID()) {
+		// Somebody added the wrap since the data key was unlocked.
+		if err := r.unlockAnew(ctx, state.StoreID, p); err != nil {
+			return err
+		}
+		how.viaCurrent = true
+	}
 	switch {
 	case how.recovered, exposed && !how.viaCurrent:
 		return r.makePrimary(ctx, state, p.ID)
@@ -210,6 +217,20 @@ func (r *Ring) fitPrimary(ctx context.Context, state *State, p *DataKeyState) er
 	if exposed && due {
 		r.replace(ctx, state, p)
 	}
+	return nil
+}
+
+// unlockAnew unwraps p, which is unlocked through a previous provider, through the
+// current one.
+func (r *Ring) unlockAnew(ctx context.Context, storeID string, p *DataKeyState) error {
+	u, err := r.unwrap(ctx, storeID, p)
+	if err != nil {
+		return fmt.Errorf("unlocking the primary data key %s (version %d): %w", p.ID, p.Version, err)
+	}
+	if !u.viaCurrent {
+		return fmt.Errorf("%w: the wrap of the primary data key %s under the current KEK %s does not unwrap; run lockwood key rewrap", core.ErrKeyMismatch, p.ID, r.current.kekID())
+	}
+	r.admitAnew(u, p.Version)
 	return nil
 }
 

@@ -139,6 +139,14 @@ func (r *Ring) admit(u *unlockedKey, version int64) {
 	r.publish()
 }
 
+// admitAnew is admit for a data key that may be unlocked another way already.
+func (r *Ring) admitAnew(u *unlockedKey, version int64) {
+	r.mu.Lock()
+	delete(r.unlocked, u.key.ID())
+	r.mu.Unlock()
+	r.admit(u, version)
+}
+
 // remember keeps err, and when to try again, for the data key named id (zero: for
 // making one), and returns err. A nil err forgets.
 func (r *Ring) remember(id envelope.KeyID, err error) error {

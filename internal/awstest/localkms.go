@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/lockwood-kms/lockwood/internal/buildonce"
+	"github.com/lockwood-kms/lockwood/internal/buildtest"
 )
 
 // RequireEnv is the variable that turns a skip for want of a server into a failure,
@@ -29,8 +29,8 @@ const localModule = "test/localkms"
 // with this process as well, however that ends. Without build it returns
 // ErrNotBuilt where the server is not there yet.
 func StartLocalKMS(ctx context.Context, root string, build bool) (url string, stop func(), err error) {
-	program, err := buildonce.Program(ctx, "localkms", filepath.Join(root, localModule), []string{"main.go", "go.mod", "go.sum"}, build)
-	if errors.Is(err, buildonce.ErrNotBuilt) {
+	program, err := buildtest.Program(ctx, "localkms", filepath.Join(root, localModule), []string{"main.go", "go.mod", "go.sum"}, build)
+	if errors.Is(err, buildtest.ErrNotBuilt) {
 		err = ErrNotBuilt
 	}
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/lockwood-kms/lockwood/internal/buildonce"
+	"github.com/lockwood-kms/lockwood/internal/buildtest"
 )
 
 // RequireEnv is the variable that turns a skip for want of the server into a
@@ -31,8 +31,8 @@ const module = "test/openbao"
 // as well. Without build it returns ErrNotBuilt where the program is not there yet.
 // root is the root of the repository.
 func Start(ctx context.Context, root string, build bool) (s *Server, stop func(), err error) {
-	program, err := buildonce.Program(ctx, "openbao", filepath.Join(root, module), []string{"main.go", "registry.go", "go.mod", "go.sum"}, build)
-	if errors.Is(err, buildonce.ErrNotBuilt) {
+	program, err := buildtest.Program(ctx, "openbao", filepath.Join(root, module), []string{"main.go", "registry.go", "go.mod", "go.sum"}, build)
+	if errors.Is(err, buildtest.ErrNotBuilt) {
 		err = ErrNotBuilt
 	}
 	if err != nil {

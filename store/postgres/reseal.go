@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -69,52 +70,45 @@ func (s *Store) resealRows(ctx context.Context, tx pgx.Tx, b rotation.Batch) (wr
 			return 0, err
 		}
 	}
-	tag, err := tx.Exec(ctx, s.resealUpdate, resealArgs(records.Credentials().Columns, b.Rows)...)
+	buf := resealBuffers.Get().(*[]byte)
+	defer resealBuffers.Put(buf)
+	var args []any
+	args, *buf = resealArgs(*buf, records.Credentials().Columns, b.Rows)
+	tag, err := tx.Exec(ctx, s.resealUpdate, args...)
 	return tag.RowsAffected(), err
 }
 
-// span is where the records of one column lie in the value that holds all of them,
-// by row: the first byte, counted from 1, and how many. Both are nil for a row that
-// has none.
-type span struct{ first, length []*int32 }
+// noRecord stands for the length of a record that is not there.
+const noRecord = -1
 
-// resealArgs returns the parameters of resealSQL's statement.
-func resealArgs(columns []string, rows []rotation.Replacement) []any {
+// resealBuffers holds what the records of a batch are put together in.
+var resealBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// resealArgs returns the parameters of resealSQL's statement, and the value of all
+// records in buf, which grows as it has to: of the records of each column it says
+// where the first byte lies, counted from 1, and how many there are.
+func resealArgs(buf []byte, columns []string, rows []rotation.Replacement) (args []any, all []byte) {
 	ids, places, writers := make([]int64, len(rows)), make([]pgtype.TID, len(rows)), make([]uint32, len(rows))
-	spans := make([]span, len(columns))
-	numbers := make([]int32, 0, 2*len(rows)*len(columns)) // what the pointers point into
-	number := func(n int) *int32 {
-		numbers = append(numbers, int32(n))
-		return &numbers[len(numbers)-1]
-	}
-	all := make([]byte, 0, recordBytes(columns, rows))
 	for i, r := range rows {
 		place, writer := r.Old.Revision[0], r.Old.Revision[1]
 		ids[i], writers[i] = r.Old.ID, uint32(writer)
 		places[i] = pgtype.TID{BlockNumber: uint32(place >> 16), OffsetNumber: uint16(place), Valid: true}
-		for j, c := range columns {
-			var first, length *int32
-			if record := r.New.Record(c); record != nil {
-				first, length = number(len(all)+1), number(len(record))
-				all = append(all, record...)
+	}
+	args = []any{ids, places, writers, nil}
+	all = buf[:0]
+	for _, c := range columns {
+		first, length := make([]int32, len(rows)), make([]int32, len(rows))
+		for i, r := range rows {
+			record := r.New.Record(c)
+			if first[i], length[i] = int32(len(all)+1), int32(len(record)); record == nil {
+				length[i] = noRecord
 			}
-			spans[j].first, spans[j].length = append(spans[j].first, first), append(spans[j].length, length)
+			all = append(all, record...)
 		}
+		args = append(args, first, length)
 	}
-	args := []any{ids, places, writers, all}
-	for _, s := range spans {
-		args = append(args, s.first, s.length)
-	}
-	return args
-}
-
-func recordBytes(columns []string, rows []rotation.Replacement) (n int) {
-	for _, r := range rows {
-		for _, c := range columns {
-			n += len(r.New.Record(c))
-		}
-	}
-	return n
+	args[3] = all
+	return args, all
 }
 
 // resealSQL returns the statement that writes the new records of a batch, for all
@@ -126,7 +120,7 @@ func resealSQL(d records.Dialect, t records.Table) string {
 		first, length := fmt.Sprintf("first_%d", i), fmt.Sprintf("length_%d", i)
 		arrays = append(arrays, fmt.Sprintf("$%d::int[]", 5+2*i), fmt.Sprintf("$%d::int[]", 6+2*i))
 		names = append(names, first, length)
-		set = append(set, fmt.Sprintf("%s = substr($4::bytea, r.%s, r.%s)", c, first, length))
+		set = append(set, fmt.Sprintf("%s = substr($4::bytea, r.%s, nullif(r.%s, %d))", c, first, length, noRecord))
 	}
 	return "UPDATE " + d.Schema + t.Name + " AS c SET " + strings.Join(set, ", ") +
 		" FROM unnest(" + strings.Join(arrays, ", ") + ") AS r(" + strings.Join(names, ", ") + ")" +

@@ -1,8 +1,8 @@
-// Package buildonce builds the servers for tests that are modules of their own,
+// Package buildtest builds the servers for tests that are modules of their own,
 // and keeps them in the user's cache directory. Such a build takes all of the
 // machine for minutes, and several tests, of several processes, ask for it at once
 // where the cache is cold: one builds, and the others wait for it.
-package buildonce
+package buildtest
 
 import (
 	"context"

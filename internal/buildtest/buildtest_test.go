@@ -1,4 +1,4 @@
-package buildonce
+package buildtest
 
 import (
 	"errors"
