@@ -43,7 +43,7 @@ const (
 
 const (
 	tokenSize = 1 << 10 // bytes of a refresh token
-	batchRows = 5000
+	batchRows = 2000    // as a re-seal's
 	table     = "forest.ai_mcp_oauth_credentials"
 )
 
@@ -230,7 +230,7 @@ func (v *vault) env() []string {
 
 // reseal compares sealing all records anew with rewriting as many rows unchanged.
 func (v *vault) reseal(ctx context.Context, plan Plan) (*measure.Table, error) {
-	t := resealTable("PostgreSQL", plan.Rounds, "UPDATE … SET c = c in batches of 5,000 by one worker on a fresh table of the same rows")
+	t := resealTable("PostgreSQL", plan.Rounds, "UPDATE … SET c = c in batches of 2,000 by one worker on a fresh table of the same rows")
 	conn, err := pgx.Connect(ctx, v.url)
 	if err != nil {
 		return nil, err

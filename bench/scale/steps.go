@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -197,13 +198,14 @@ func (v *vault) rewrite(ctx context.Context, db *sql.DB, from int) error {
 	if err != nil {
 		return err
 	}
-	statement, err := tx.PrepareContext(ctx, fmt.Sprintf("UPDATE ai_mcp_oauth_credentials SET refresh_token_enc = CAST(x'4c4b5731' || randomblob(%d) AS BLOB) WHERE id = ?", tokenSize+44))
+	statement, err := tx.PrepareContext(ctx, "UPDATE ai_mcp_oauth_credentials SET refresh_token_enc = ?2 WHERE id = ?1")
 	if err != nil {
 		return err
 	}
 	defer statement.Close()
+	other := append([]byte("LKW1"), bytes.Repeat([]byte{7}, tokenSize+44)...)
 	for id := from; id < from+batchRows && id <= v.records; id++ {
-		if _, err := statement.ExecContext(ctx, id); err != nil {
+		if _, err := statement.ExecContext(ctx, id, other); err != nil {
 			return err
 		}
 	}
