@@ -55,6 +55,9 @@ func makeRuntimeDir(base string) (*runtimeDir, error) {
 		err = os.Rename(unnamed, filepath.Join(path, aliveName))
 	}
 	if err != nil {
+		if alive != nil {
+			_ = alive.Close()
+		}
 		_ = os.RemoveAll(path)
 		return nil, fmt.Errorf("making the private directory for plugin sockets: %w", err)
 	}

@@ -43,14 +43,10 @@ func (o role) interval() time.Duration {
 func (r *Resealer) attend(ctx context.Context, run Run, as role, progress func(Run)) (lost int, err error) {
 	r.trouble.forget()
 	working, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- r.queue.Work(working, r.WorkRange) }()
-	defer func() {
-		stop()
-		if err := <-ended; err != nil {
-			r.opts.Logger.Warn("the work on a re-seal did not end well; another instance takes it up", "error", err)
-		}
-	}()
+	var work sync.WaitGroup
+	work.Go(func() { r.work(working) })
+	defer work.Wait()
+	defer stop()
 	v := vigil{r: r, run: run, as: as, movedAt: time.Now(), aheadAt: time.Now()}
 	for sleep(ctx, as.interval()) {
 		if done, err := v.look(ctx, progress); done {
@@ -58,6 +54,20 @@ func (r *Resealer) attend(ctx context.Context, run Run, as role, progress func(R
 		}
 	}
 	return 0, fmt.Errorf("waiting for the re-seal: %w", context.Cause(ctx))
+}
+
+// work works on the queue until ctx ends. It begins again where it could not begin, as
+// while the database does not answer.
+func (r *Resealer) work(ctx context.Context) {
+	for ok := true; ok; ok = sleep(ctx, time.Second) {
+		err := r.queue.Work(ctx, r.WorkRange)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			r.trouble.note(fmt.Errorf("working on ranges: %w: %w", core.ErrStoreUnavailable, err))
+		case err != nil:
+			r.opts.Logger.Warn("the work on a re-seal did not end well; another instance takes it up", "error", err)
+		}
+	}
 }
 
 // vigil looks after a run that is under way.
@@ -86,8 +96,10 @@ func (v *vigil) look(ctx context.Context, progress func(Run)) (done bool, err er
 	stuck := time.Since(v.movedAt) > outage
 	trouble := v.r.trouble.last()
 	switch {
-	case time.Since(v.aheadAt) > behindLimit:
+	case time.Since(v.aheadAt) > behindLimit && v.as == coordinator:
 		return true, fmt.Errorf("%w: the ring has another primary data key by now; run it again", ErrSuperseded)
+	case time.Since(v.aheadAt) > behindLimit:
+		return true, errBehind
 	case trouble != nil && (stuck || !passes(trouble)):
 		return true, trouble
 	case err != nil && stuck:

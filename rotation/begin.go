@@ -23,7 +23,7 @@ func (r *Rotator) blockers(ctx context.Context, opts RotateOptions) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	found := r.unknownKEKs(ctx, &state)
+	found := r.unknownKEKs(ctx, &state, opts.Compromised)
 	kekID := r.ring.Status().KEKID
 	for _, i := range instances {
 		switch {
@@ -51,8 +51,9 @@ func (r *Rotator) blockers(ctx context.Context, opts RotateOptions) ([]string, e
 
 // unknownKEKs says which KEKs wrap the primary data key and are not configured here.
 // To go on without knowing them could remove a recovery wrap, or make a data key that
-// lacks one.
-func (r *Rotator) unknownKEKs(ctx context.Context, state *keyring.State) (found []string) {
+// lacks one. After a leak, a previous key that was disabled already does not say which
+// it is: then those that are not known are taken for it, as previousKeys does.
+func (r *Rotator) unknownKEKs(ctx context.Context, state *keyring.State, compromised bool) (found []string) {
 	p := state.Primary()
 	if p == nil {
 		return nil
@@ -61,8 +62,12 @@ func (r *Rotator) unknownKEKs(ctx context.Context, state *keyring.State) (found 
 	status := r.ring.Status()
 	known := append([]core.KEKID{status.KEKID}, status.RecoveryKEKIDs...)
 	for _, p := range r.previous {
-		if s, err := p.Status(ctx); err == nil {
+		s, err := p.Status(ctx)
+		switch {
+		case err == nil:
 			known = append(known, s.KEKID)
+		case compromised && errors.Is(err, core.ErrKeyDenied):
+			return nil
 		}
 	}
 	for _, w := range p.Wraps {

@@ -93,7 +93,7 @@ func (c *cutter) end(seen int64, n int) (end int64, share float64) {
 	rows := float64(c.r.opts.RangeRows)
 	all, left, sampled := distance(c.first, c.last), distance(c.after, c.last), distance(c.after, seen)
 	width := max(rows, min(sampled*rows/float64(n), all/leastRanges))
-	if width >= left {
+	if uint64(c.last)-uint64(c.after) <= uint64(width) { // exactly, which the rounded numbers are not
 		return c.last, left / sampled
 	}
 	return c.after + int64(width), width / sampled

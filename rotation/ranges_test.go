@@ -43,6 +43,15 @@ func (s *table) Add(_ context.Context, ranges []Range) error {
 	return nil
 }
 
+// lastIDs are the greatest IDs that there can be, of which a number between is not exact
+// as floating point.
+func lastIDs() (ids []int64) {
+	for i := range int64(100_001) {
+		ids = append(ids, math.MaxInt64-100_000+i)
+	}
+	return ids
+}
+
 // Whatever IDs there are, the ranges hold all of them once, are not too many, and where
 // IDs are even they are of the wanted size and the total is near.
 func TestRanges(t *testing.T) {
@@ -64,6 +73,7 @@ func TestRanges(t *testing.T) {
 		"with even gaps":     {even(100_000, 99), 95, 105, 0.02, true},
 		"sparse, then dense": {append(even(1000, 5), even(100_000, 1)[5000:]...), 60, 200, 0.2, false},
 		"dense, then far":    {append(even(50_000, 1), 1<<62), 40, 120, 0, true},
+		"at the last":        {lastIDs(), 1, 130, 0, true},
 		"at the ends":        {[]int64{math.MinInt64 + 1, 5, math.MaxInt64}, 1, 65, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {

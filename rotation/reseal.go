@@ -131,7 +131,10 @@ func (r *Resealer) Follow(ctx context.Context) {
 			if told == "" {
 				r.opts.Logger.Info("working on a re-seal", "run", run.ID, "rows", run.Total)
 			}
-			_, err = r.attend(ctx, run, follower, func(Run) {})
+			var lost int
+			if lost, err = r.attend(ctx, run, follower, func(Run) {}); err == nil && lost > 0 {
+				continue // whose workers may only have been slow
+			}
 		}
 		switch {
 		case err == nil, errors.Is(err, ErrSuperseded), errors.Is(err, errAbandoned):

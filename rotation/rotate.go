@@ -324,7 +324,7 @@ func (r *Rotator) destroy(ctx context.Context, id envelope.KeyID, opts RotateOpt
 		if err != nil {
 			return false, err
 		}
-		if again.Rows == 0 {
+		if again.Rows == 0 && len(again.Failed) > 0 {
 			return false, nil // what is left does not open
 		}
 	}
@@ -344,7 +344,7 @@ func (r *Rotator) prune(ctx context.Context, report *Report) error {
 func (r *Rotator) Prune(ctx context.Context, force bool) ([]Wrap, error) {
 	if state, err := r.store.LoadRing(ctx); err != nil {
 		return nil, err
-	} else if found := r.unknownKEKs(ctx, &state); len(found) > 0 && !force {
+	} else if found := r.unknownKEKs(ctx, &state, false); len(found) > 0 && !force {
 		return nil, blocked(found)
 	}
 	wraps, err := r.removeWraps(ctx)
@@ -409,21 +409,31 @@ func (r *Rotator) finish(ctx context.Context, report *Report) error {
 		return err
 	}
 	report.State, report.EndedAt = "done", time.Now().UTC()
-	report.Kept = r.keptKEKs(ctx)
 	report.conclude(r.wanted())
+	if err := r.noteKept(ctx, report); err != nil {
+		report.Remains = append(report.Remains, fmt.Sprintf("a previous key may be a recovery key as well, and does not say which it is: %v", err))
+	}
+	report.Independent = report.Independent && len(report.Kept) == 0 && len(report.Remains) == 0
 	return r.save(ctx, report)
 }
 
-// keptKEKs returns the KEKs of previous providers that are recovery KEKs as well.
-func (r *Rotator) keptKEKs(ctx context.Context) (kept []core.KEKID) {
+// noteKept notes the KEKs of previous providers that are recovery KEKs as well. It
+// returns an error where that cannot be told.
+func (r *Rotator) noteKept(ctx context.Context, report *Report) (err error) {
 	recovery := r.ring.Status().RecoveryKEKIDs
+	if len(recovery) == 0 {
+		return nil
+	}
 	for _, p := range r.previous {
-		s, err := p.Status(ctx)
-		if err == nil && slices.ContainsFunc(recovery, func(id core.KEKID) bool { return id.Key() == s.KEKID.Key() }) {
-			kept = append(kept, s.KEKID)
+		s, statusErr := p.Status(ctx)
+		switch {
+		case statusErr == nil && slices.ContainsFunc(recovery, func(id core.KEKID) bool { return id.Key() == s.KEKID.Key() }):
+			report.Kept = append(report.Kept, s.KEKID)
+		case statusErr != nil && !errors.Is(statusErr, core.ErrKeyDenied): // which opens nothing
+			err = errors.Join(err, statusErr)
 		}
 	}
-	return kept
+	return err
 }
 
 func (r *Rotator) save(ctx context.Context, report *Report) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -292,4 +293,32 @@ func TestAnInstanceFollowsARewrap(t *testing.T) {
 		t.Errorf("after the rewrap: %s, %v", s.State, s.Err)
 	}
 	waiting.deposit(t, 1, "server", "token")
+}
+
+// deniedKEK is a KEK that was disabled.
+type deniedKEK struct{ core.KeyProvider }
+
+func (deniedKEK) Status(context.Context) (core.Status, error) {
+	return core.Status{}, core.ErrKeyDenied
+}
+
+func (deniedKEK) UnwrapDataKey(context.Context, core.WrappedKey, core.AAD) ([]byte, error) {
+	return nil, core.ErrKeyDenied
+}
+
+// A key that leaked, and was disabled at once, is named compromised although it does not
+// say any more which it is.
+func TestAKeyThatWasDisabledIsNamedCompromised(t *testing.T) {
+	path, _ := filled(t, 5)
+	s := openSQLite(t, path)
+	between := startOn(t, s, keyB, keyA)
+	if _, err := between.ring.Rewrap(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	disabled := []core.KeyProvider{deniedKEK{envKeys(t, keyA).Provider()}}
+	rotator := rotation.NewRotator(between.ring, s, between.credentials, between.resealer, disabled, false)
+	report, err := rotator.Rotate(t.Context(), rotation.RotateOptions{Compromised: true})
+	if err != nil || !report.Independent || !slices.Equal(report.Compromised, []string{kekID(t, keyA).Key()}) {
+		t.Errorf("%+v, %v", report, err)
+	}
 }

@@ -28,7 +28,7 @@ type Run struct {
 	ID        string    // random
 	Target    Target    //
 	MaxRate   int64     // rows a second over all instances; zero: any
-	Planned   bool      // every range is in the queue, so Total is final until the end
+	Planned   bool      // every range is in the queue
 	Ended     bool      //
 	Total     int64     // about how many rows are stale, by a sample; how many there were, once it has ended
 	Done      int64     // rows sealed anew

@@ -40,8 +40,8 @@ func (r *Resealer) WorkRange(ctx context.Context, rng Range) error {
 	if err == nil {
 		err = r.workRange(ctx, &run, rng, &behind)
 	}
-	if err != nil && ctx.Err() != nil && behind.last > rng.After {
-		err = r.handBack(ctx, Range{RunID: rng.RunID, After: behind.last, Last: rng.Last})
+	if err != nil && ctx.Err() != nil && behind.last > rng.After && r.handBack(ctx, Range{RunID: rng.RunID, After: behind.last, Last: rng.Last}) == nil {
+		err = nil
 	}
 	if !errors.Is(err, ErrSuperseded) {
 		r.trouble.note(err)

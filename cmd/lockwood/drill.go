@@ -177,6 +177,7 @@ const (
 // sampleRows calls look with n of the credentials in s, of which there are about
 // total, or with all if there are no more.
 func sampleRows(ctx context.Context, s credential.Store, total int64, n int, look func(*credential.Row)) error {
+	n = int(min(int64(n), max(total, 1)))
 	pages := min(n, max(drillPages, ceil(n, drillPageRows)))
 	starts := make([]int64, pages)
 	for i := range starts {

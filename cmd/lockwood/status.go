@@ -15,6 +15,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/rotation"
 )
 
 // keyStatus is what "key status" tells, and the shape of its JSON.
@@ -44,6 +45,8 @@ type resealStatus struct {
 	StartedAt time.Time `json:"started_at"`
 	MaxRate   int64     `json:"max_rate"`
 	Planned   bool      `json:"planned"`
+	// Sealed says that all that was found is sealed anew, and that it is to be finished.
+	Sealed bool `json:"sealed"`
 	// UpdatedAt is when it went on last; the rest is as of then.
 	UpdatedAt time.Time `json:"updated_at"`
 	// Command is what goes on with it, and finishes it.
@@ -163,14 +166,16 @@ func (v *vault) resealStatus(ctx context.Context) (*resealStatus, error) {
 	case last != nil && last.State != "done" && last.Reseal:
 		command = rotateAgain(last)
 	}
+	// Without an answer it is taken to be under way: that is what the database says.
+	_, stage, _ := v.resealer().Stage(ctx, run.Target)
 	return &resealStatus{
-		Running: !run.Ended, StartedAt: run.StartedAt, MaxRate: run.MaxRate, Planned: run.Planned, UpdatedAt: run.UpdatedAt,
+		Running: !run.Ended, Sealed: !run.Ended && stage == rotation.Sealed, StartedAt: run.StartedAt, MaxRate: run.MaxRate, Planned: run.Planned, UpdatedAt: run.UpdatedAt,
 		Command: command, progressLine: progressOf(run, run.UpdatedAt),
 	}, nil
 }
 
 // stalledAfter is how long a re-seal that is worked on goes without any progress at
-// the most: even a slow one writes several times a second.
+// the most: the slowest writes once a second.
 const stalledAfter = time.Minute
 
 // words says how far the re-seal is, and what to do where nobody goes on with it.
@@ -179,7 +184,7 @@ func (r *resealStatus) words(now time.Time) string {
 	switch {
 	case !r.Running:
 		return "ended"
-	case r.Planned && r.Done+r.Skipped+r.Failed >= r.Total:
+	case r.Sealed:
 		return "all that was found is sealed anew; finish with " + r.Command
 	case idle > stalledAfter:
 		return fmt.Sprintf("no progress for %s; run %s again", age(idle), r.Command)

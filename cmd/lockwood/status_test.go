@@ -24,12 +24,11 @@ func TestResealWords(t *testing.T) {
 		"being planned":       {func(r *resealStatus) { r.Planned, r.Left = false, 0 }, "under way, 20 a second, more is being found"},
 		"planned, no rate":    {func(r *resealStatus) { r.Done, r.Rate, r.Left = 0, 0, 0 }, "under way, 0 a second, how long is not known yet"},
 		"ended":               {func(r *resealStatus) { r.Running = false }, "ended"},
-		"all sealed":          {func(r *resealStatus) { r.Done = 100 }, "all that was found is sealed anew; finish with " + command},
-		"all looked at":       {func(r *resealStatus) { r.Done, r.Skipped, r.Failed = 97, 2, 1 }, "all that was found is sealed anew; finish with " + command},
-		"more than was found": {func(r *resealStatus) { r.Done = 120 }, "all that was found is sealed anew; finish with " + command},
+		"all sealed":          {func(r *resealStatus) { r.Sealed, r.Done = true, 97 }, "all that was found is sealed anew; finish with " + command},
+		"more than expected":  {func(r *resealStatus) { r.Done, r.Left = 120, 0 }, "under way, 20 a second, how long is not known yet"},
 		"all so far":          {func(r *resealStatus) { r.Planned, r.Done, r.Left = false, 100, 0 }, "under way, 20 a second, more is being found"},
 		"stopped":             {func(r *resealStatus) { r.UpdatedAt = now.Add(-3 * time.Minute) }, "no progress for 3 minutes; run " + command + " again"},
-		"all sealed long ago": {func(r *resealStatus) { r.Done, r.UpdatedAt = 100, now.Add(-time.Hour) }, "all that was found is sealed anew; finish with " + command},
+		"all sealed long ago": {func(r *resealStatus) { r.Sealed, r.UpdatedAt = true, now.Add(-time.Hour) }, "all that was found is sealed anew; finish with " + command},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := base

@@ -166,6 +166,9 @@ func (q *queue[TTx]) Waiting(ctx context.Context, runID string) (waiting, lost i
 			lost++
 		}
 	}
+	if waiting == 0 && len(list.Jobs) == maxWaiting {
+		waiting = 1 // there may be one beyond those of earlier runs
+	}
 	return waiting, lost, nil
 }
 
