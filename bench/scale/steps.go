@@ -140,7 +140,7 @@ func (v *vault) fillSQLite(ctx context.Context, n int, columns []string, next fu
 // resealSQLite is reseal for SQLite, which leaves a cell alone whose content does
 // not change: the limit writes other bytes of the same length.
 func (v *vault) resealSQLite(ctx context.Context, plan Plan, path string) (*measure.Table, error) {
-	t := resealTable("SQLite", plan.Rounds, "UPDATE … SET c = other bytes of the same length, in transactions of 5,000 rows, a statement for each row, on a fresh copy of the file")
+	t := resealTable("SQLite", plan.Rounds, "UPDATE … SET c = other bytes of the same length, in transactions of 2,000 rows, a statement for each row, on a fresh copy of the file")
 	var limit, ours measure.Sample
 	var memory int64
 	for range plan.Rounds {

@@ -1,0 +1,77 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/fleet"
+)
+
+// prune removes the wraps that nobody needs.
+func (r *Rotator) prune(ctx context.Context, report *Report) error {
+	pruned, err := r.removeWraps(ctx)
+	report.Pruned = append(report.Pruned, pruned...)
+	return err
+}
+
+// Prune removes the wraps that neither the configuration nor a live instance
+// needs, and returns them. It returns ErrBlocked where that could remove a recovery
+// wrap which is not configured here, unless force is true; the other errors are
+// those of keyring.Ring.Prune.
+func (r *Rotator) Prune(ctx context.Context, force bool) ([]Wrap, error) {
+	if state, err := r.store.LoadRing(ctx); err != nil {
+		return nil, err
+	} else if found := r.unknownKEKs(ctx, &state, false); len(found) > 0 && !force {
+		return nil, blocked(found)
+	}
+	wraps, err := r.removeWraps(ctx)
+	if len(wraps) > 0 {
+		err = errors.Join(err, r.rememberFormer(ctx, wraps))
+	}
+	return wraps, err
+}
+
+func (r *Rotator) removeWraps(ctx context.Context) ([]Wrap, error) {
+	keep, err := r.stillNeeded(ctx)
+	if err != nil {
+		return nil, err
+	}
+	removed, err := r.ring.Prune(ctx, keep)
+	var wraps []Wrap
+	for _, w := range removed {
+		wraps = append(wraps, Wrap{w.DataKey.String(), w.KEKID})
+	}
+	return wraps, err
+}
+
+// rememberFormer notes wraps that were removed outside of a rotation, for the report
+// of the next.
+func (r *Rotator) rememberFormer(ctx context.Context, wraps []Wrap) error {
+	last, err := r.LastReport(ctx)
+	if err != nil {
+		return err
+	}
+	if last == nil {
+		last = new(Report)
+	}
+	last.Former = append(last.Former, wraps...)
+	return r.save(ctx, last)
+}
+
+// stillNeeded returns a function that reports whether a live instance can use a
+// KEK, and cannot use the current one.
+func (r *Rotator) stillNeeded(ctx context.Context) (func(core.KEKID) bool, error) {
+	instances, err := r.store.Instances(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking which instances are live: %w", err)
+	}
+	current := r.ring.Status().KEKID
+	return func(id core.KEKID) bool {
+		return slices.ContainsFunc(instances, func(i fleet.Instance) bool {
+			return i.Live && !i.CanUse(current) && i.CanUse(id)
+		})
+	}, nil
+}
