@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 )
@@ -103,6 +104,17 @@ func snapshot(state *keyring.State, counts *credential.Counts) Snapshot {
 		s.DataKeys = append(s.DataKeys, d)
 	}
 	return s
+}
+
+// counts returns what the snapshot counted.
+func (s *Snapshot) counts() *credential.Counts {
+	c := &credential.Counts{Credentials: s.Credentials, Records: s.Records, Legacy: s.Legacy, ByKey: make(map[envelope.KeyID]int64)}
+	for _, k := range s.DataKeys {
+		if id, err := envelope.ParseKeyID(k.KeyID); err == nil {
+			c.ByKey[id] = k.Records
+		}
+	}
+	return c
 }
 
 func (s *Snapshot) primary() string {

@@ -338,8 +338,7 @@ func (r *Rotator) wanted() func(core.KEKID) bool {
 
 // finish looks at the outcome and closes the report.
 func (r *Rotator) finish(ctx context.Context, report *Report) error {
-	var err error
-	if _, report.After, err = r.look(ctx); err != nil {
+	if err := r.lookAfter(ctx, report); err != nil {
 		return err
 	}
 	report.State, report.EndedAt = "done", time.Now().UTC()
@@ -349,6 +348,20 @@ func (r *Rotator) finish(ctx context.Context, report *Report) error {
 	}
 	report.Independent = report.Independent && len(report.Kept) == 0 && len(report.Remains) == 0
 	return r.save(ctx, report)
+}
+
+// lookAfter reads the store as it is at the end. Where no record was sealed anew, they
+// need not be counted once more.
+func (r *Rotator) lookAfter(ctx context.Context, report *Report) (err error) {
+	if report.Reseal {
+		_, report.After, err = r.look(ctx)
+		return err
+	}
+	state, err := r.store.LoadRing(ctx)
+	if err == nil {
+		report.After = snapshot(&state, report.Before.counts())
+	}
+	return err
 }
 
 // noteKept notes the KEKs of previous providers that are recovery KEKs as well. It
