@@ -71,6 +71,7 @@ func TestDoctorOnAKMS(t *testing.T) {
 // Legacy records that are refused are told with what refuses them: what the
 // database closed, no variable opens.
 func TestLegacyRemedies(t *testing.T) {
+	t.Parallel()
 	d, _ := upstreamDatabase(t)
 	serve(t, d.env).ready(t).stop(t)
 	closedHere := append(d.env, "FOREST_EXECUTOR_LEGACY=closed")

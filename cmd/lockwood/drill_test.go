@@ -94,6 +94,7 @@ func TestDrillTriesEveryRecoveryKEK(t *testing.T) {
 
 // What no recovery KEK opens is not counted as recovered.
 func TestDrillCountsLegacyRecordsApart(t *testing.T) {
+	t.Parallel()
 	d, _ := upstreamDatabase(t)
 	file, variable := ageIdentity(t)
 	env := append(d.env, variable)

@@ -210,6 +210,7 @@ func (s *server) children(t *testing.T) (pids []int) {
 // A KMS is asked twice for a new data key, once for one that is loaded, and never for
 // a record.
 func TestRecordsCostTheKMSNothing(t *testing.T) {
+	t.Parallel()
 	kms, _, uri, aws := awsKey(t)
 	env := sqliteDatabase(t).with("FOREST_EXECUTOR_ENCRYPTION_KEY")
 	env = append(append(env, pluginsEnv(t)...), append(aws, "FOREST_EXECUTOR_KEY_PROVIDER="+uri)...)

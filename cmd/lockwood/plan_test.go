@@ -16,6 +16,7 @@ func cryptoCalls(s *awstest.Server) int {
 // The plan tells how many crypto calls the KMS gets, and which wraps come and go; the
 // rotation then does just that.
 func TestThePlanIsWhatHappens(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 4)
 	for range 2 { // three data keys, of which two have records

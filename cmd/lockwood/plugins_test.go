@@ -181,6 +181,7 @@ func TestAPluginThatIsNotPinnedEndsTheStart(t *testing.T) {
 }
 
 func TestPluginConformanceTellsAGoodPluginFromOneThatIsNone(t *testing.T) {
+	t.Parallel()
 	server, _, uri, aws := awsKey(t)
 	server.CreateKey("other").Alias("other")
 	env := append(pluginsEnv(t), aws...)

@@ -103,6 +103,7 @@ func TestRotateTheEnvKey(t *testing.T) {
 
 // A live instance that could not follow stops the rotation, by name.
 func TestRotateRefusesWhileAnInstanceCouldNotFollow(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	s := serve(t, d.env).ready(t)
 	if a := s.deposit(t, 1, "a", "token"); a.status >= 300 {
@@ -216,6 +217,7 @@ func TestRotateAfterALeak(t *testing.T) {
 // A data key that is made while half of the instances still run with the old key is
 // one that both kinds use: nobody's deposits fail, and nobody fails to open.
 func TestRollInTheMiddleOfARollingDeployment(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	older := serve(t, d.env).ready(t)
 	env := d.changedKey()

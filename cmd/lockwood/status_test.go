@@ -81,6 +81,7 @@ func TestStatusShowsAResealUnderWay(t *testing.T) {
 // What the instances sealed anew by themselves is to be finished by a command, and
 // the status says by which.
 func TestStatusSaysHowToFinish(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 5)
 	env := d.changedKey()

@@ -32,6 +32,7 @@ type secrets struct {
 // The rows of upstream become format 1 while the service runs; then legacy can be
 // closed, by the database itself, and opened and gone back through.
 func TestUpgradeLegacyAndBack(t *testing.T) {
+	t.Parallel()
 	d, e := upstreamDatabase(t)
 	want := make(map[owner]secrets)
 	for _, r := range e.Rows {
