@@ -128,7 +128,7 @@ func (r *Rotator) planKeys(ctx context.Context, p *Plan, state *keyring.State, o
 		}
 		p.Compromised, p.Blockers = keys, append(p.Blockers, found...)
 	} else {
-		p.Lacking = wrapsOf(r.ring.Lacking())
+		p.Lacking = WrapsOf(r.ring.Lacking())
 	}
 	if opts.Reseal {
 		for _, k := range p.Now.DataKeys {
@@ -138,7 +138,7 @@ func (r *Rotator) planKeys(ctx context.Context, p *Plan, state *keyring.State, o
 	}
 	keep, err := r.stillNeeded(ctx)
 	if err == nil {
-		p.Prune = wrapsOf(r.ring.Prunable(keep, true))
+		p.Prune = WrapsOf(r.ring.Prunable(keep, true))
 	}
 	return err
 }
@@ -170,7 +170,8 @@ func (p *Plan) calls() (n int) {
 	return n + len(pruned) // to see each unwrap before
 }
 
-func wrapsOf(ids []keyring.WrapID) []Wrap {
+// WrapsOf names wraps as a plan and a report do.
+func WrapsOf(ids []keyring.WrapID) []Wrap {
 	wraps := []Wrap{}
 	for _, w := range ids {
 		wraps = append(wraps, Wrap{w.DataKey.String(), w.KEKID})

@@ -40,11 +40,7 @@ func (r *Rotator) removeWraps(ctx context.Context) ([]Wrap, error) {
 		return nil, err
 	}
 	removed, err := r.ring.Prune(ctx, keep)
-	var wraps []Wrap
-	for _, w := range removed {
-		wraps = append(wraps, Wrap{w.DataKey.String(), w.KEKID})
-	}
-	return wraps, err
+	return WrapsOf(removed), err
 }
 
 // rememberFormer notes wraps that were removed outside of a rotation, for the report

@@ -70,7 +70,7 @@ type RotateOptions struct {
 	// Progress is called from time to time while records are sealed anew.
 	Progress func(Run)
 	// Verifying is called from time to time while records are opened to verify, with
-	// how many credentials of how many were.
+	// how many credentials of about how many were.
 	Verifying func(done, of int64)
 	// Removing is called before anything that opens records is removed, with what
 	// copies of the database from before still need.
@@ -163,7 +163,7 @@ func (r *Rotator) renew(ctx context.Context, report *Report, opts RotateOptions)
 	if err := r.save(ctx, report); err != nil {
 		return false, err
 	}
-	if report.Verified, err = r.verify(ctx, opts); err != nil {
+	if report.Verified, err = r.verify(ctx, report.Before.Credentials, opts); err != nil {
 		return false, err
 	}
 	return true, r.destroyOld(ctx, report, opts)
@@ -186,15 +186,13 @@ func (r *Rotator) mustRoll(ctx context.Context, report *Report, opts RotateOptio
 	return p == nil || slices.ContainsFunc(p.Wraps, func(w core.WrappedKey) bool { return !wanted(w.KEKID) }), nil
 }
 
-func (r *Rotator) verify(ctx context.Context, opts RotateOptions) (*credential.Report, error) {
-	counts, err := r.store.Counts(ctx)
-	if err != nil {
-		return nil, err
-	}
+// verify opens every record. About so many credentials there are, by the count from
+// before: for a progress bar the table need not be read once more.
+func (r *Rotator) verify(ctx context.Context, about int64, opts RotateOptions) (*credential.Report, error) {
 	var done int64
 	return r.credentials.Verify(ctx, &credential.VerifyOptions{Progress: func(rows int) {
 		done += int64(rows)
-		opts.Verifying(done, counts.Credentials)
+		opts.Verifying(done, about)
 	}})
 }
 

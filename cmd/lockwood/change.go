@@ -97,9 +97,7 @@ func (c *cli) rewrap(ctx context.Context, v *vault, dryRun bool) error {
 	result := rewrapped{KEKID: v.ring.Status().KEKID, Added: []core.KEKID{}, DryRun: dryRun, Older: []core.KEKID{}}
 	var rewrapErr error
 	if dryRun {
-		for _, w := range v.ring.Lacking() {
-			result.Lacking = append(result.Lacking, rotation.Wrap{KeyID: w.DataKey.String(), KEKID: w.KEKID})
-		}
+		result.Lacking = rotation.WrapsOf(v.ring.Lacking())
 	} else {
 		var added []core.KEKID
 		added, rewrapErr = v.ring.Rewrap(ctx)
