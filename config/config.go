@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -30,8 +31,14 @@ type Config struct {
 	DrainGrace time.Duration
 	// RateLimit is how many requests a user may make in a second; zero: any.
 	RateLimit float64
-	LogLevel  slog.Level
-	LogFormat string // "json" or "text"
+	// HTTPMaxConnections is how many connections may be open at the same time.
+	HTTPMaxConnections int
+	// HTTPMaxMemory is how many bytes all requests together may hold.
+	HTTPMaxMemory int64
+	// TrustedProxies are the addresses whose X-Forwarded-For and X-Request-Id count.
+	TrustedProxies []netip.Prefix
+	LogLevel       slog.Level
+	LogFormat      string // "json" or "text"
 	// AllowLocalTokenEndpoints admits token endpoints on this machine and
 	// without TLS, for development.
 	AllowLocalTokenEndpoints bool

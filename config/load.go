@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -146,6 +147,9 @@ func (l *loader) service(v *variables) {
 	} else {
 		c.RateLimit = n
 	}
+	c.HTTPMaxConnections = l.count("HTTP_MAX_CONNECTIONS", v.MaxConns, 10, 1_000_000)
+	c.HTTPMaxMemory = int64(l.count("HTTP_MAX_MEMORY", v.MaxMemory, 16, 1<<20)) << 20
+	c.TrustedProxies = l.prefixes("TRUSTED_PROXIES", v.Proxies)
 	if err := c.LogLevel.UnmarshalText([]byte(v.LogLevel)); err != nil {
 		c.LogLevel = slog.LevelInfo
 		l.wrong("LOG_LEVEL: want debug, info, warn or error")
@@ -195,6 +199,34 @@ func (l *loader) port(name, value string) int {
 		l.wrong("%s: want a port number, 0 to 65535", name)
 	}
 	return int(n)
+}
+
+// count reads a whole number within bounds.
+func (l *loader) count(name, value string, least, most int) int {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		l.wrong("%s: want a whole number from %d to %d", name, least, most)
+	}
+	return n
+}
+
+// prefixes reads networks, or single addresses.
+func (l *loader) prefixes(name, value string) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, text := range list(value) {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			var addr netip.Addr
+			addr, err = netip.ParseAddr(text)
+			prefix = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())
+		}
+		if err != nil {
+			l.wrong("%s: want addresses or networks separated by commas, such as 10.0.0.0/8", name)
+			return nil
+		}
+		prefixes = append(prefixes, prefix.Masked())
+	}
+	return prefixes
 }
 
 func (l *loader) duration(name, value string) time.Duration {

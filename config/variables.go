@@ -24,6 +24,9 @@ type variables struct {
 	AdminAddr  string `env:"ADMIN_ADDR"  envDefault:"127.0.0.1:3401"`
 	DrainGrace string `env:"DRAIN_GRACE" envDefault:"3s"`
 	RateLimit  string `env:"RATE_LIMIT"  envDefault:"0"`
+	MaxConns   string `env:"HTTP_MAX_CONNECTIONS" envDefault:"1000"`
+	MaxMemory  string `env:"HTTP_MAX_MEMORY" envDefault:"64"`
+	Proxies    string `env:"TRUSTED_PROXIES"`
 	LogLevel   string `env:"LOG_LEVEL"   envDefault:"info"`
 	LogFormat  string `env:"LOG_FORMAT"  envDefault:"json"`
 

@@ -46,10 +46,10 @@ func (s *Server) Admin(opts AdminOptions) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
 		live := jsonResponse(http.StatusOK, `{"status":"live"}`)
-		live.write(w)
+		_ = live.write(w)
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		s.readyz(r.Context(), opts.Ready).write(w)
+		_ = s.readyz(r.Context(), opts.Ready).write(w)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(opts.Gatherer, promhttp.HandlerOpts{}))
 	return mux

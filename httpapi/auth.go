@@ -15,12 +15,54 @@ import (
 
 const sessionCookie = "forest_session_token"
 
-var errToken = errors.New("the token is not valid")
-
 // caller is who sent a request.
 type caller struct {
 	userID   int64
 	byCookie bool // a browser may have added the token on its own
+}
+
+// denial is why a request is answered with 401. The client is not told; the log
+// and the metrics are, and so there is a closed list.
+type denial string
+
+const (
+	denialNone      denial = ""
+	denialNoToken   denial = "no_token"
+	denialMalformed denial = "malformed"
+	denialSignature denial = "signature"
+	denialCritical  denial = "critical_header"
+	denialExpired   denial = "expired"
+	denialEarly     denial = "not_yet_valid"
+	denialNoExpiry  denial = "no_expiry"
+	denialAudience  denial = "audience"
+	denialUser      denial = "user_id"
+	denialTwoUsers  denial = "two_users"
+)
+
+var errCritical = errors.New("the token's header holds a critical parameter")
+
+// denials maps what is wrong with a token to the denial; the first entry that
+// matches decides, anything else is denialMalformed.
+var denials = []struct {
+	is     error
+	denial denial
+}{
+	{errCritical, denialCritical},
+	{errAudience, denialAudience},
+	{errUser, denialUser},
+	{jwt.ErrTokenSignatureInvalid, denialSignature},
+	{jwt.ErrTokenRequiredClaimMissing, denialNoExpiry},
+	{jwt.ErrTokenExpired, denialExpired},
+	{jwt.ErrTokenNotValidYet, denialEarly},
+}
+
+func denialOf(err error) denial {
+	for _, d := range denials {
+		if errors.Is(err, d.is) {
+			return d.denial
+		}
+	}
+	return denialMalformed
 }
 
 // verifiedTokens is how many tokens are remembered as verified: some 200 bytes
@@ -53,80 +95,85 @@ func newAuthenticator(secret core.Secret, now func() time.Time) *authenticator {
 	}
 }
 
-// authenticate finds out who sent r. Of two tokens neither beats the other: a
-// request whose cookie and header name different users is refused, since
-// somebody may have planted one of them.
-func (a *authenticator) authenticate(r *http.Request) (caller, error) {
-	header, cookie := bearerToken(r.Header), cookieToken(r.Header)
-	if cookie == "" {
-		id, err := a.userID(header)
-		return caller{userID: id}, err
+// authenticate finds out who sent a request. No token beats another: each one in
+// the request has to be valid, and all have to name one user, since somebody may
+// have planted one of them.
+func (a *authenticator) authenticate(h http.Header) (caller, denial) {
+	bearers := appendBearers(make([]string, 0, 2), h)
+	tokens := appendCookies(bearers, h)
+	if len(tokens) == 0 {
+		return caller{}, denialNoToken
 	}
-	id, err := a.userID(cookie)
-	if err != nil || header == "" || header == cookie {
-		return caller{userID: id, byCookie: header == ""}, err
+	c := caller{byCookie: len(bearers) == 0}
+	for i, token := range tokens {
+		id, why := a.userID(token)
+		if why != denialNone {
+			return caller{}, why
+		}
+		if i > 0 && id != c.userID {
+			return caller{}, denialTwoUsers
+		}
+		c.userID = id
 	}
-	other, err := a.userID(header)
-	if err != nil || other != id {
-		return caller{}, errToken
-	}
-	return caller{userID: id}, nil
+	return c, denialNone
 }
 
 // userID verifies a token and returns its user.
-func (a *authenticator) userID(token string) (int64, error) {
-	if token == "" {
-		return 0, errToken
-	}
+func (a *authenticator) userID(token string) (int64, denial) {
 	hash := sha256.Sum256([]byte(token))
 	if c, ok := a.verified.Get(hash); ok {
 		if err := a.validator.Validate(&c); err != nil {
-			return 0, errToken
+			return 0, denialOf(err)
 		}
-		return c.userID, nil
+		return c.userID, denialNone
 	}
 	var c claims
 	if _, err := a.parser.ParseWithClaims(token, &c, a.key); err != nil {
-		return 0, errToken // the cause may quote the token
+		return 0, denialOf(err) // the error itself may quote the token
 	}
 	a.verified.Add(hash, c)
-	return c.userID, nil
+	return c.userID, denialNone
 }
 
 // key returns the secret, unless the header holds what this package does not
 // understand although it is marked as critical (RFC 7515, section 4.1.11).
 func (a *authenticator) key(token *jwt.Token) (any, error) {
 	if _, critical := token.Header["crit"]; critical {
-		return nil, errToken
+		return nil, errCritical
 	}
 	return a.secret, nil
 }
 
-// bearerToken returns the token of the Authorization header, or "". Exactly one
-// space stands between scheme and token.
-func bearerToken(h http.Header) string {
-	scheme, token, ok := strings.Cut(strings.TrimSpace(h.Get("Authorization")), " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || strings.Contains(token, " ") {
-		return ""
+// appendBearers appends the token of each Authorization header whose scheme is
+// Bearer. Exactly one space stands between scheme and token: what does not keep to
+// that is a token that is not valid.
+func appendBearers(tokens []string, h http.Header) []string {
+	for _, value := range h["Authorization"] {
+		scheme, token, _ := strings.Cut(strings.TrimSpace(value), " ")
+		if strings.EqualFold(scheme, "Bearer") && token != "" {
+			tokens = append(tokens, token)
+		}
 	}
-	return token
+	return tokens
 }
 
-// cookieToken returns the value of the first session cookie, or "". It does not
-// go by net/http, which drops a cookie that it finds malformed: such a cookie
-// has to fail, and not to leave the decision to the header.
-func cookieToken(h http.Header) string {
+// appendCookies appends the value of each session cookie that is not empty. It does
+// not go by net/http, which drops a cookie that it finds malformed: such a cookie
+// has to fail, and not to leave the decision to another token.
+func appendCookies(tokens []string, h http.Header) []string {
 	for _, line := range h["Cookie"] {
 		for pair := range strings.SplitSeq(line, ";") {
-			value, ok := strings.CutPrefix(strings.TrimLeft(pair, " "), sessionCookie+"=")
-			if !ok {
+			name, value, _ := strings.Cut(pair, "=")
+			if strings.TrimSpace(name) != sessionCookie {
 				continue
 			}
 			if unquoted, ok := strings.CutPrefix(value, `"`); ok {
 				value = strings.TrimSuffix(unquoted, `"`)
 			}
-			return value
+			if value != "" {
+				tokens = append(tokens, value)
+			}
 		}
 	}
-	return ""
+	return tokens
 }

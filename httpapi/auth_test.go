@@ -1,13 +1,19 @@
 package httpapi_test
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/json"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/httpapi"
@@ -43,6 +49,18 @@ func TestTokens(t *testing.T) {
 		"hexadecimal":             {jwt.MapClaims{"id": "0x10", "exp": later}, 401},
 		"infinite":                {jwt.MapClaims{"id": "Infinity", "exp": later}, 401},
 		"words":                   {jwt.MapClaims{"id": "7 or 8", "exp": later}, 401},
+		"leading zeros":           {jwt.MapClaims{"id": "007", "exp": later}, 204},
+		"a space in front":        {jwt.MapClaims{"id": " 1", "exp": later}, 401},
+		"a mark in front":         {jwt.MapClaims{"id": "\ufeff1", "exp": later}, 401},
+		"other digits":            {jwt.MapClaims{"id": "\uff11", "exp": later}, 401},
+		"a sign":                  {jwt.MapClaims{"id": "+1", "exp": later}, 401},
+		"a string with a point":   {jwt.MapClaims{"id": "1.0", "exp": later}, 401},
+		"a string with exponent":  {jwt.MapClaims{"id": "1e0", "exp": later}, 401},
+		"an underscore":           {jwt.MapClaims{"id": "1_0", "exp": later}, 401},
+		"a number with a point":   {jwt.MapClaims{"id": json.RawMessage("1.0"), "exp": later}, 401},
+		"a number with exponent":  {jwt.MapClaims{"id": json.RawMessage("1e0"), "exp": later}, 401},
+		"a number below zero":     {jwt.MapClaims{"id": json.RawMessage("-0"), "exp": later}, 401},
+		"a very long string":      {jwt.MapClaims{"id": strings.Repeat("0", 5000) + "1", "exp": later}, 204},
 		"empty string":            {jwt.MapClaims{"id": "", "exp": later}, 401},
 		"ID in another case":      {jwt.MapClaims{"ID": 7, "exp": later}, 401},
 		"expired":                 {jwt.MapClaims{"id": 7, "exp": earlier}, 401},
@@ -115,6 +133,7 @@ func TestForgedTokens(t *testing.T) {
 func TestTokenPlaces(t *testing.T) {
 	server, fake := newServer(t, nil)
 	five, six := tokenOf(t, 5), tokenOf(t, 6)
+	fiveToo := sign(t, jwt.MapClaims{"id": "005", "exp": time.Now().Add(time.Minute).Unix()})
 	const cookie = "forest_session_token="
 	for name, test := range map[string]struct {
 		headers []string
@@ -129,7 +148,20 @@ func TestTokenPlaces(t *testing.T) {
 		"quoted cookie":             {[]string{"Cookie", cookie + `"` + five + `"`}, 5},
 		"cookie among others":       {[]string{"Cookie", "a=b; " + cookie + five + "; c=d"}, 5},
 		"cookie in a second header": {[]string{"Cookie", "a=b", "Cookie", cookie + five}, 5},
-		"first of two cookies":      {[]string{"Cookie", cookie + six + "; " + cookie + five}, 6},
+		"cookies of two users":      {[]string{"Cookie", cookie + six + "; " + cookie + five}, 0},
+		"in two headers":            {[]string{"Cookie", cookie + six, "Cookie", cookie + five}, 0},
+		"twice the same cookie":     {[]string{"Cookie", cookie + five + "; " + cookie + five}, 5},
+		"two tokens of one user":    {[]string{"Cookie", cookie + five, "Authorization", "Bearer " + fiveToo}, 5},
+		"a good and a bad cookie":   {[]string{"Cookie", cookie + five + "; " + cookie + "x"}, 0},
+		"cookies, one empty":        {[]string{"Cookie", cookie + "; " + cookie + five + `; ` + cookie + `""`}, 5},
+		"cookie behind a tab":       {[]string{"Cookie", "a=b;\t" + cookie + six + "; " + cookie + five}, 0},
+		"space behind its name":     {[]string{"Cookie", strings.Replace(cookie, "=", " =", 1) + six + "; " + cookie + five}, 0},
+		"headers of two users":      {[]string{"Authorization", "Bearer " + five, "Authorization", "Bearer " + six}, 0},
+		"twice the same header":     {[]string{"Authorization", "Bearer " + five, "Authorization", "Bearer " + five}, 5},
+		"Basic and then Bearer":     {[]string{"Authorization", "Basic YTpi", "Authorization", "Bearer " + five}, 5},
+		"two in one header":         {[]string{"Authorization", "Bearer " + five + ", Bearer " + six}, 0},
+		"cookie and a bad Bearer":   {[]string{"Cookie", cookie + five, "Authorization", "Bearer  " + five}, 0},
+		"cookie and an empty one":   {[]string{"Cookie", cookie + five, "Authorization", "Bearer "}, 5},
 		"cookie of another name":    {[]string{"Cookie", "x" + cookie + five}, 0},
 		"cookie in capitals":        {[]string{"Cookie", strings.ToUpper(cookie) + five}, 0},
 		"empty cookie":              {[]string{"Cookie", cookie, "Authorization", "Bearer " + six}, 6},
@@ -226,4 +258,68 @@ func TestATokenSeenBeforeVouchesForNoOther(t *testing.T) {
 	if got := do(server, "DELETE", route+"/x", "", bearer(forged)...).Code; got != 401 {
 		t.Errorf("another payload under the same signature: %d, want 401", got)
 	}
+}
+
+// TestDenials holds that the log and the metrics tell why a token was refused, in
+// one of a few words, and never a part of it.
+func TestDenials(t *testing.T) {
+	now := time.Unix(2_000_000_000, 0)
+	later := now.Unix() + 60
+	valid := sign(t, jwt.MapClaims{"id": 7, "exp": later})
+	other := sign(t, jwt.MapClaims{"id": 8, "exp": later})
+	critical := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"id": 7, "exp": later})
+	critical.Header["crit"] = []string{"exp"}
+	marked, err := critical.SignedString([]byte(authSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, headers := range map[string][]string{
+		"no_token":        {"Cookie", "forest_session_token="},
+		"malformed":       {"Authorization", "Bearer FAKE.token.x"},
+		"signature":       {"Authorization", "Bearer " + valid[:len(valid)-8] + "FAKEFAKE"},
+		"critical_header": {"Authorization", "Bearer " + marked},
+		"expired":         {"Authorization", "Bearer " + sign(t, jwt.MapClaims{"id": 7, "exp": now.Unix() - 1})},
+		"not_yet_valid":   {"Authorization", "Bearer " + sign(t, jwt.MapClaims{"id": 7, "exp": later, "nbf": later})},
+		"no_expiry":       {"Authorization", "Bearer " + sign(t, jwt.MapClaims{"id": 7})},
+		"audience":        {"Authorization", "Bearer " + sign(t, jwt.MapClaims{"id": 7, "exp": later, "aud": "FAKE"})},
+		"user_id":         {"Authorization", "Bearer " + sign(t, jwt.MapClaims{"id": "FAKE", "exp": later})},
+		"two_users":       {"Authorization", "Bearer " + valid, "Cookie", "forest_session_token=" + other},
+	} {
+		var log bytes.Buffer
+		registry := prometheus.NewRegistry()
+		server, _ := newServer(t, &httpapi.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Registerer: registry,
+			Now: func() time.Time { return now }})
+		got := do(server, "DELETE", route+"/x", "", headers...)
+		if got.Code != 401 || got.Body.String() != `{"error":"Unauthorized"}` {
+			t.Errorf("%s: %d %s", want, got.Code, got.Body)
+		}
+		if !strings.Contains(log.String(), " reason="+want+" ") || strings.Contains(log.String(), "FAKE") ||
+			strings.Contains(log.String(), headers[1][len(headers[1])-9:]) {
+			t.Errorf("%s: %s", want, log.String())
+		}
+		if n, err := testutil.GatherAndCount(registry, "lockwood_http_denied_total"); n != 1 || err != nil {
+			t.Errorf("%s: %d denials, %v", want, n, err)
+		}
+	}
+}
+
+// TestDenialsDoNotFillTheLog holds that without a token nobody writes more than a few
+// lines a second, and that what was left out is counted.
+func TestDenialsDoNotFillTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		server, _ := newServer(t, &httpapi.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for range 10_000 {
+			do(server, "GET", "/", "")
+		}
+		if lines := strings.Count(log.String(), "\n"); lines > 100 {
+			t.Errorf("%d lines", lines)
+		}
+		log.Reset()
+		time.Sleep(time.Minute) // the bubble's clock
+		do(server, "GET", "/", "")
+		if !strings.Contains(log.String(), "reason=no_token not_logged=99") {
+			t.Errorf("what was left out is not counted: %s", log.String())
+		}
+	})
 }

@@ -1,16 +1,10 @@
 package httpapi
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
-	"compress/zlib"
 	"io"
 	"net/http"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/andybalholm/brotli"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 )
@@ -19,9 +13,13 @@ const (
 	maxJSON = 1 << 20  // bytes of a JSON body, after decompression
 	maxForm = 56 << 10 // bytes of a form body, after decompression
 
-	// maxDrain is how much of an oversized body is read and thrown away, so that
-	// a client that writes before it reads gets to see the 413.
+	// maxDrain is how much of a caller's oversized body is read and thrown away, so
+	// that a client that writes before it reads gets to see the 413.
 	maxDrain = 8 << 20
+
+	// firstRead is how many bytes of a body are made room for before any has
+	// come. A body that is longer gets more room as it comes.
+	firstRead = 16 << 10
 )
 
 // bodyKind is what a Content-Type makes of a body.
@@ -54,11 +52,10 @@ func kindOf(contentType string) bodyKind {
 
 // parseBody reads the body of a deposit. It returns the response to a body that
 // cannot be read, and does not judge what the fields hold.
-func parseBody(r *http.Request) (*fields, *response) {
-	kind := kindOf(r.Header.Get("Content-Type"))
+func parseBody(r *http.Request, kind bodyKind, c *claim) (*fields, *response) {
 	switch kind {
 	case bodyJSON:
-		text, refused := readBody(r, maxJSON)
+		text, refused := readBody(r, c, maxJSON)
 		if refused != nil {
 			return nil, refused
 		}
@@ -68,7 +65,7 @@ func parseBody(r *http.Request) (*fields, *response) {
 		}
 		return f, nil
 	case bodyForm:
-		text, refused := readBody(r, maxForm)
+		text, refused := readBody(r, c, maxForm)
 		if refused != nil {
 			return nil, refused
 		}
@@ -78,67 +75,75 @@ func parseBody(r *http.Request) (*fields, *response) {
 	}
 }
 
-// readBody returns the decompressed body as UTF-8 without a byte order mark.
-func readBody(r *http.Request, limit int64) ([]byte, *response) {
-	body, refused := decoded(r, limit)
+// readBody returns the decompressed body as UTF-8 without a byte order mark. It
+// judges encoding and length, as far as the head tells them, before it reads.
+func readBody(r *http.Request, c *claim, limit int64) ([]byte, *response) {
+	encoding := strings.Join(r.Header["Content-Encoding"], ", ")
+	switch {
+	case !knownEncoding(encoding):
+		return nil, &unknownCode
+	case r.ContentLength > limit:
+		// A compressed body may be long and yield nothing, so both sides are bounded.
+		drain(r)
+		return nil, &tooLarge
+	}
+	room := min(firstRead, limit)
+	if r.ContentLength >= 0 {
+		room = min(room, r.ContentLength)
+	}
+	if c.wait(r.Context(), bodyCost*(room+1)) != nil {
+		return nil, &busy
+	}
+	body, refused := decoded(r.Body, encoding, c, limit)
 	if refused != nil {
 		return nil, refused
 	}
-	var buf bytes.Buffer
-	buf.Grow(int(max(0, min(r.ContentLength, 64<<10))) + bytes.MinRead)
-	n, err := buf.ReadFrom(io.LimitReader(body, limit+1))
-	switch {
-	case n > limit:
+	text, refused := readAll(body, c, room, limit)
+	if refused == &tooLarge {
 		drain(r)
-		return nil, &tooLarge
-	case err != nil:
-		return nil, &unreadable
 	}
-	text := buf.Bytes()
+	if refused != nil {
+		return nil, refused
+	}
 	if !utf8.Valid(text) {
 		text = envelope.DecodeUTF8(text)
 	}
-	return bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), nil
+	return withoutMark(text), nil
 }
 
-// decoded returns a reader that undoes the content encoding. Encodings are named
-// in lower case and not combined, as upstream has it.
-func decoded(r *http.Request, limit int64) (io.Reader, *response) {
-	encoding := strings.Join(r.Header["Content-Encoding"], ", ")
-	if encoding == "" || encoding == "identity" {
-		if r.ContentLength > limit {
-			drain(r)
-			return nil, &tooLarge
+// readAll reads body into a buffer with room for a number of bytes, which are
+// claimed. It claims more as the buffer grows, and reads at most limit bytes.
+func readAll(body io.Reader, c *claim, room, limit int64) ([]byte, *response) {
+	buf := make([]byte, 0, room+1) // the end is seen where there is room for one byte more
+	for {
+		if len(buf) == cap(buf) {
+			if int64(len(buf)) > limit {
+				return nil, &tooLarge
+			}
+			size := min(2*int64(cap(buf)), limit+1)
+			if !c.grow(bodyCost * (size - int64(cap(buf)))) {
+				return nil, &busy
+			}
+			buf = append(make([]byte, 0, size), buf...)
 		}
-		return r.Body, nil
+		n, err := body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		switch {
+		case int64(len(buf)) > limit:
+			return nil, &tooLarge
+		case err == io.EOF: //nolint:errorlint // as io.ReadAll: a wrapped EOF is no end
+			return buf, nil
+		case err != nil:
+			return nil, &unreadable
+		}
 	}
-	// A compressed body may be long and yield nothing, so both sides are bounded.
-	compressed := bufio.NewReader(io.LimitReader(r.Body, limit))
-	switch encoding {
-	case "gzip", "deflate":
-		return inflate(compressed)
-	case "br":
-		return brotli.NewReader(compressed), nil
-	}
-	return nil, &unknownCode
 }
 
-// inflate tells gzip and zlib apart by their first bytes, whatever the encoding
-// was called.
-func inflate(compressed *bufio.Reader) (io.Reader, *response) {
-	var (
-		r   io.Reader
-		err error
-	)
-	if magic, _ := compressed.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		r, err = gzip.NewReader(compressed)
-	} else {
-		r, err = zlib.NewReader(compressed)
+func withoutMark(text []byte) []byte {
+	if len(text) >= 3 && string(text[:3]) == "\xef\xbb\xbf" {
+		return text[3:]
 	}
-	if err != nil {
-		return nil, &unreadable
-	}
-	return r, nil
+	return text
 }
 
 // drain reads on behind the limit, unless the client waits for leave to send.

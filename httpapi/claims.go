@@ -3,7 +3,6 @@ package httpapi
 import (
 	"bytes"
 	"errors"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -15,8 +14,9 @@ import (
 )
 
 var (
-	errClaims = errors.New("the claims are not valid")
-	errUser   = errors.New("the token names no user")
+	errClaims   = errors.New("the claims are not valid")
+	errUser     = errors.New("the token names no user")
+	errAudience = errors.New("the token is for somebody else")
 )
 
 // maxNumericDate is the last second of the year 9999; a later one counts as that.
@@ -63,7 +63,7 @@ func (c *claims) read(name string, dec *jsontext.Decoder) (err error) {
 	case "aud":
 		// RFC 7519, section 4.1.3: who does not identify itself with the
 		// audience must reject the token. Lockwood has no such name.
-		err = errClaims
+		err = errAudience
 	default:
 		err = dec.SkipValue()
 	}
@@ -87,9 +87,10 @@ func readNumericDate(dec *jsontext.Decoder) (*jwt.NumericDate, error) {
 	return jwt.NewNumericDate(time.Unix(int64(seconds), 0)), nil
 }
 
-// readUserID reads the id claim: a positive integer, as a number or as a string
-// of decimal digits the way JavaScript reads one, with white space around it, a
-// fraction of zero or an exponent.
+// readUserID reads the id claim: an integer from 1 to credential.MaxUserID, as a
+// number without fraction and exponent, or as a string of decimal digits. There is
+// one way to write each number but for zeros in front, so that two programs that
+// read the same token see the same user.
 func readUserID(dec *jsontext.Decoder) (int64, error) {
 	kind := dec.PeekKind()
 	if kind != jsontext.KindNumber && kind != jsontext.KindString {
@@ -103,21 +104,14 @@ func readUserID(dec *jsontext.Decoder) (int64, error) {
 }
 
 func parseUserID(s string) (int64, error) {
-	s = trimJS(s)
-	if strings.Trim(s, "+-.0123456789eE") != "" {
-		return 0, errUser // ParseFloat would read infinities and hexadecimals
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, errUser // ParseInt would read a sign
 	}
-	id, err := strconv.ParseFloat(s, 64)
-	if err != nil || id != math.Trunc(id) || id < 1 || id > credential.MaxUserID {
+	id, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || id < 1 || id > credential.MaxUserID {
 		return 0, errUser
 	}
-	return int64(id), nil
-}
-
-// trimJS trims what JavaScript's String.prototype.trim does.
-func trimJS(s string) string {
-	return strings.Trim(s, "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"+
-		"\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff")
+	return id, nil
 }
 
 // GetExpirationTime implements jwt.Claims.

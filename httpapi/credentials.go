@@ -11,11 +11,16 @@ import (
 )
 
 // deposit answers POST /mcp-oauth-credentials.
-func (s *Server) deposit(x *exchange, body *fields) response {
+func (s *Server) deposit(x *exchange) response {
+	kind := kindOf(x.Header.Get("Content-Type"))
 	// A browser sends a form to any origin without asking, and adds the cookie.
 	// JSON it sends elsewhere only after a preflight, which is never granted.
-	if body.isForm && x.caller.byCookie && new(http.CrossOriginProtection).Check(x.Request) != nil {
+	if kind == bodyForm && x.caller.byCookie && new(http.CrossOriginProtection).Check(x.Request) != nil {
 		return crossOrigin
+	}
+	body, refused := parseBody(x.Request, kind, x.claim)
+	if refused != nil {
+		return *refused
 	}
 	d, issues := body.deposit(s.endpoints)
 	if len(issues) > 0 {

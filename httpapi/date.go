@@ -191,3 +191,9 @@ func isoMillis(t time.Time) string {
 	}
 	return t.Format("2006" + afterYear)
 }
+
+// trimJS trims what JavaScript's String.prototype.trim does.
+func trimJS(s string) string {
+	return strings.Trim(s, "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"+
+		"\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000\ufeff")
+}

@@ -124,14 +124,26 @@ func TestShutdownFinishesRequests(t *testing.T) {
 func TestLargeBodyAnswer(t *testing.T) {
 	server, _ := newServer(t, nil)
 	addr := serve(t, server)
-	for _, size := range []int{1<<20 + 1, 4 << 20} {
-		resp, err := http.Post("http://"+addr+route, "application/json", strings.NewReader(strings.Repeat(" ", size)))
-		if err != nil {
-			t.Fatalf("%d bytes: %v", size, err)
-		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusRequestEntityTooLarge {
-			t.Errorf("%d bytes: %d", size, resp.StatusCode)
+	for size, want := range map[int]map[string]int{
+		1<<20 + 1: {tokenOf(t, 7): http.StatusRequestEntityTooLarge},
+		4 << 20:   {tokenOf(t, 7): http.StatusRequestEntityTooLarge},
+		256 << 10: {"no token": http.StatusUnauthorized},
+	} {
+		for token, status := range want {
+			r, err := http.NewRequest(http.MethodPost, "http://"+addr+route, strings.NewReader(strings.Repeat(" ", size)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Authorization", "Bearer "+token)
+			r.Header.Set("Content-Type", "application/json")
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatalf("%d bytes: %v", size, err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != status {
+				t.Errorf("%d bytes: %d, want %d", size, resp.StatusCode, status)
+			}
 		}
 	}
 }

@@ -38,8 +38,7 @@ type value struct {
 // fields is a body as it was sent: parsed, not judged.
 type fields struct {
 	top     kind // object or array
-	isForm  bool
-	unknown []string // names of fields that a deposit does not have
+	unknown int  // how many fields a deposit does not have
 
 	mcpServerID, refreshToken              value
 	clientID, clientSecret                 value
@@ -115,7 +114,7 @@ func (f *fields) readObject(dec *jsontext.Decoder) error {
 		}
 		known := f.field(name.String())
 		if known == nil {
-			f.unknown = append(f.unknown, name.String())
+			f.unknown++
 			known = new(value)
 		}
 		if err := known.read(dec); err != nil {

@@ -5,7 +5,7 @@ import "strings"
 // parseForm parses an urlencoded body. A name that comes twice, or with brackets,
 // is not a string and so no valid field.
 func parseForm(text string) *fields {
-	f := &fields{top: kindObject, isForm: true}
+	f := &fields{top: kindObject}
 	for pair := range strings.SplitSeq(text, "&") {
 		name, text, _ := strings.Cut(pair, "=")
 		name = decodeFormComponent(name)
@@ -15,7 +15,7 @@ func parseForm(text string) *fields {
 		v := f.field(name)
 		switch {
 		case v == nil:
-			f.unknown = append(f.unknown, name)
+			f.unknown++
 		case v.kind == kindUndefined:
 			*v = value{kindString, decodeFormComponent(text)}
 		default:

@@ -1,113 +1,174 @@
-package httpapi
+package httpapi_test
 
 import (
 	"bytes"
 	"errors"
 	"io"
-	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/iotest"
+
+	"github.com/andybalholm/brotli"
+
+	"github.com/lockwood-kms/lockwood/httpapi"
 )
 
-// readerConn is a connection of which only reading works.
-type readerConn struct {
-	net.Conn
-	io.Reader
+// unread is a body that nobody may read.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, io.EOF
 }
 
-func (c readerConn) Read(p []byte) (int, error) { return c.Reader.Read(p) }
-
-// heads are what a connection may begin with, and what net/http gets to see.
-var heads = map[string]string{
-	"":                       "",
-	"GET / HTTP/1.1\r\n\r\n": "GET / HTTP/1.1\r\n\r\n",
-	"GET /%41 HTTP/1.1\r\nHost: x\r\n\r\n%zz\n":            "GET /%41 HTTP/1.1\r\nHost: x\r\n\r\n%zz\n",
-	"GET /a%zz HTTP/1.1\r\nA: %zz\r\n\r\n%":                "GET /a%25zz HTTP/1.1\r\nA: %zz\r\n\r\n%",
-	"GET /%41%z HTTP/1.1\r\n\r\n":                          "GET /%2541%25z HTTP/1.1\r\n\r\n",
-	"GET /?a=%zz HTTP/1.1\r\n\r\n":                         "GET /?a=%zz HTTP/1.1\r\n\r\n",
-	"GET /%#%zz HTTP/1.1\r\n\r\n":                          "GET /%25#%zz HTTP/1.1\r\n\r\n",
-	"GET /%zz":                                             "GET /%zz",
-	"GET /%zz HTTP/1.1\r\nHost: x":                         "GET /%zz HTTP/1.1\r\nHost: x",
-	"P / HTTP/1.0\r\nContent-Length: 1\r\n\r\n\n":          "P / HTTP/1.0\r\nContent-Length: 1\r\n\r\n\n",
-	"P / HTTP/1.0\r\ntransfer-encoding:\tChunked \r\n\r\n": "P / HTTP/1.0\r\ntransfer-encoding:\tChunked \r\n\r\n",
-
-	"GET /health\r\n\r\n":                                                         malformedHead,
-	"GET / HTTP/2.0\r\n\r\n":                                                      malformedHead,
-	"\r\nGET / HTTP/1.1\r\n\r\n":                                                  malformedHead,
-	"GET / HTTP/1.1\nHost: x\n\n":                                                 malformedHead,
-	"GET / HTTP/1.1\r\nHost: x\r\n\n":                                             malformedHead,
-	"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n":                                malformedHead,
-	"P / HTTP/1.0\r\nContent-Length: 1\r\ncontent-length: 1\r\n\r\nx":             malformedHead,
-	"P / HTTP/1.0\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx":    malformedHead,
-	"P / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\nx":    malformedHead,
-	"P / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\nx": malformedHead,
-	"P / HTTP/1.0\r\nTransfer-Encoding: gzip, chunked\r\n\r\nx":                   malformedHead,
-	"P / HTTP/1.0\r\nTransfer-Encoding: identity\r\n\r\nx":                        malformedHead,
-
-	"GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 2*maxHead): "GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 2*maxHead),
+// TestHeadDecides holds that what the head of a request tells is judged before a
+// byte of its body is read.
+func TestHeadDecides(t *testing.T) {
+	limited, _ := newServer(t, &httpapi.Options{RatePerUser: 0.001, RateBurst: 1})
+	server, fake := newServer(t, nil)
+	token := bearer(tokenOf(t, 7))
+	if got := do(limited, "GET", route, "", token...); got.Code != 200 {
+		t.Fatalf("the first request: %d", got.Code)
+	}
+	const form = "application/x-www-form-urlencoded"
+	for name, test := range map[string]struct {
+		server  *httpapi.Server
+		method  string
+		path    string
+		headers []string
+		want    int
+	}{
+		"no token":           {server, "POST", route, []string{"Content-Type", "application/json"}, 401},
+		"a bad token":        {server, "POST", route, bearer("x"), 401},
+		"no token, brotli":   {server, "POST", route, []string{"Content-Type", "application/json", "Content-Encoding", "br"}, 401},
+		"no token, encoding": {server, "POST", route, []string{"Content-Type", "application/json", "Content-Encoding", "x"}, 401},
+		"no token, no route": {server, "POST", "/nope", nil, 401},
+		"over the limit":     {limited, "POST", route, token, 429},
+		"no such path":       {server, "POST", "/nope", token, 404},
+		"no such method":     {server, "PUT", route, token, 405},
+		"unknown encoding":   {server, "POST", route, append(token, "Content-Encoding", "zstd"), 415},
+		"a foreign form": {server, "POST", route, []string{"Content-Type", form,
+			"Cookie", "forest_session_token=" + tokenOf(t, 7), "Origin", "https://evil.example"}, 403},
+		"a list":          {server, "GET", route, token, 200},
+		"a disconnection": {server, "DELETE", route + "/x", token, 204},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(test.method, test.path, unread{t})
+			r.ContentLength = 100
+			for i := 0; i < len(test.headers); i += 2 {
+				r.Header.Add(test.headers[i], test.headers[i+1])
+			}
+			w := httptest.NewRecorder()
+			test.server.ServeHTTP(w, r)
+			if w.Code != test.want {
+				t.Errorf("%d, want %d", w.Code, test.want)
+			}
+		})
+	}
+	if fake.callCount() > 2 {
+		t.Errorf("%d calls", fake.callCount())
+	}
 }
 
-func TestHeadConn(t *testing.T) {
-	for sent, want := range heads {
-		for name, r := range map[string]io.Reader{
-			"at once":      strings.NewReader(sent),
-			"byte by byte": iotest.OneByteReader(strings.NewReader(sent)),
-			"with the end": iotest.DataErrReader(strings.NewReader(sent)),
-		} {
-			got, err := io.ReadAll(newHeadConn(readerConn{Reader: r}))
-			if rest := strings.TrimPrefix(string(got), want); want == malformedHead && len(rest) < len(sent) {
-				got = []byte(want) // net/http reads no further
-			}
-			if err != nil || string(got) != want {
-				t.Errorf("%s: %.80q became %.80q, %v", name, sent, got, err)
-			}
+// withBrotli compresses text in a window of the given size.
+func withBrotli(t *testing.T, text string, bits int) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := brotli.NewWriterOptions(&b, brotli.WriterOptions{Quality: 5, LGWin: bits})
+	if _, err := io.WriteString(w, text); errors.Join(err, w.Close()) != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestCompressedBodies holds the limits on what a compressed body may ask for.
+func TestCompressedBodies(t *testing.T) {
+	server, _ := newServer(t, nil)
+	bomb := strings.Repeat(" ", 2<<20)
+	for name, test := range map[string]struct {
+		body, encoding string
+		want           int
+	}{
+		"the largest window":     {withBrotli(t, validBody, 22), "br", 200},
+		"the smallest window":    {withBrotli(t, validBody, 10), "br", 200},
+		"a larger window":        {withBrotli(t, validBody, 23), "br", 413},
+		"the largest of brotli":  {withBrotli(t, validBody, 24), "br", 413},
+		"a large window brotli":  {"\x11\x1e\x00", "br", 413},
+		"four bytes, no more":    {"\x5f\xff\xff\xff", "br", 413},
+		"an empty brotli body":   {"", "br", 400},
+		"a brotli bomb":          {withBrotli(t, bomb, 22), "br", 413},
+		"a gzip bomb":            {compressed(t, bomb), "gzip", 413},
+		"many empty gzip bodies": {strings.Repeat(compressed(t, ""), 2000) + compressed(t, validBody), "gzip", 200},
+		"brotli behind its end":  {withBrotli(t, validBody, 22) + "more", "br", 400},
+	} {
+		got := do(server, "POST", route, test.body, append(bearer(tokenOf(t, 7)), "Content-Encoding", test.encoding)...)
+		if got.Code != test.want {
+			t.Errorf("%s: %d %s, want %d", name, got.Code, got.Body, test.want)
 		}
 	}
 }
 
-func TestHeadConnError(t *testing.T) {
-	r := io.MultiReader(strings.NewReader("GET /%zz"), iotest.ErrReader(iotest.ErrTimeout))
-	got, err := io.ReadAll(newHeadConn(readerConn{Reader: r}))
-	if string(got) != "GET /%zz" || !errors.Is(err, iotest.ErrTimeout) {
-		t.Errorf("read %q, %v", got, err)
-	}
-}
-
-// FuzzHeadConn holds that only the request line can change, that no percent sign
-// of its path is left that net/http would refuse, and that it means the same.
-func FuzzHeadConn(f *testing.F) {
-	if len(heads) == 0 {
-		f.Fatal("no seeds")
-	}
-	for sent := range heads {
-		f.Add([]byte(sent))
-	}
-	f.Fuzz(func(t *testing.T, sent []byte) {
-		got, err := io.ReadAll(newHeadConn(readerConn{Reader: bytes.NewReader(sent)}))
+// TestBusy holds that a caller whose bodies fill its share of memory is told to come
+// back, that others are served meanwhile, and that the share is free again afterwards.
+func TestBusy(t *testing.T) {
+	server, _ := newServer(t, nil)
+	addr := serve(t, server)
+	request := func(user int, body io.Reader) *http.Request {
+		r, err := http.NewRequest(http.MethodPost, "http://"+addr+route, body)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if headEnd(sent) == 0 {
-			if !bytes.Equal(got, sent) {
-				t.Fatalf("%q became %q, though it is not whole", sent, got)
+		r.Header.Set("Authorization", "Bearer "+tokenOf(t, user))
+		r.Header.Set("Content-Type", "application/json")
+		return r
+	}
+	const bodies = 40
+	padding := strings.Repeat(" ", 200<<10)
+	var pipes []*io.PipeWriter
+	answers := make(chan *http.Response, bodies)
+	for range bodies {
+		r, w := io.Pipe()
+		pipes = append(pipes, w)
+		go func() {
+			resp, err := http.DefaultClient.Do(request(7, r))
+			if err != nil {
+				resp = &http.Response{Body: http.NoBody} // closed after the answer
 			}
-			return
+			_ = resp.Body.Close()
+			answers <- resp
+		}()
+		go func() { _, _ = io.WriteString(w, padding) }()
+	}
+	refused := <-answers
+	if refused.StatusCode != 503 || refused.Header.Get("Retry-After") == "" {
+		t.Errorf("a body too many: %d", refused.StatusCode)
+	}
+	other, err := http.DefaultClient.Do(request(8, strings.NewReader(validBody+padding)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = other.Body.Close()
+	if other.StatusCode != 200 {
+		t.Errorf("another user meanwhile: %d", other.StatusCode)
+	}
+	for _, w := range pipes {
+		_ = w.CloseWithError(errors.New("gone"))
+	}
+	for range bodies - 1 {
+		<-answers
+	}
+	for {
+		resp, err := http.DefaultClient.Do(request(7, strings.NewReader(validBody+padding)))
+		if err != nil {
+			t.Fatal(err)
 		}
-		if bytes.HasPrefix(got, []byte(malformedHead)) {
-			return
+		_ = resp.Body.Close()
+		if resp.StatusCode == 200 {
+			return // the share is free
 		}
-		line, rest, _ := bytes.Cut(sent, []byte("\n"))
-		gotLine, gotRest, _ := bytes.Cut(got, []byte("\n"))
-		if !bytes.Equal(gotRest, rest) {
-			t.Fatalf("%q became %q: changed behind the first line", sent, got)
+		if resp.StatusCode != 503 {
+			t.Fatalf("afterwards: %d", resp.StatusCode)
 		}
-		path, gotPath := targetPath("/"+string(line)), targetPath("/"+string(gotLine))
-		if hasBadEscape([]byte(gotPath)) {
-			t.Fatalf("%q became %q", line, gotLine)
-		}
-		if a, b := decodeComponent(fromLatin1(path)), decodeComponent(fromLatin1(gotPath)); a != b {
-			t.Fatalf("%q meant %q, and means %q", line, a, b)
-		}
-	})
+	}
 }

@@ -4,15 +4,21 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lockwood-kms/lockwood/httpapi/internal/wire"
 )
 
 // metrics counts requests. No label has a value that a client can choose.
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	denials  *prometheus.CounterVec
+	// connections is the listener, once the server serves one.
+	connections atomic.Pointer[wire.Listener]
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -26,8 +32,28 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help:    "Time from the end of the request's header to the response.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"route"}),
+		denials: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lockwood_http_denied_total",
+			Help: "Requests answered 401, by the reason, which the client is not told.",
+		}, []string{"reason"}),
 	}
-	return m, errors.Join(reg.Register(m.requests), reg.Register(m.seconds))
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "lockwood_http_connections",
+		Help: "Open HTTP connections.",
+	}, func() float64 { n, _ := m.counts(); return float64(n) })
+	evicted := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "lockwood_http_connections_evicted_total",
+		Help: "HTTP connections closed because as many were open as may be.",
+	}, func() float64 { _, n := m.counts(); return float64(n) })
+	return m, errors.Join(reg.Register(m.requests), reg.Register(m.seconds), reg.Register(m.denials),
+		reg.Register(open), reg.Register(evicted))
+}
+
+func (m *metrics) counts() (open int, evicted uint64) {
+	if l := m.connections.Load(); l != nil {
+		return l.Counts()
+	}
+	return 0, 0
 }
 
 func (m *metrics) observe(route, method string, status int, took time.Duration) {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,22 @@ type Options struct {
 	// is two seconds' worth, at least 1.
 	RatePerUser float64
 	RateBurst   int
+
+	// MaxConnections is how many connections may be open at the same time. When
+	// all places are taken, a new connection takes that of the oldest one without
+	// a valid token. A user may have a quarter as many requests served at the
+	// same time. 0 is 1000.
+	MaxConnections int
+
+	// MaxMemory is how many bytes all requests together may hold, as an estimate
+	// that counts each byte of a body eight times, for its copies. A request that
+	// finds no memory is answered 503. A user may hold a quarter of it, but at
+	// least 16 MiB, and MaxMemory is not less than that. 0 is 64 MiB.
+	MaxMemory int64
+
+	// TrustedProxies are the addresses of proxies whose X-Forwarded-For and
+	// X-Request-Id are taken for true.
+	TrustedProxies []netip.Prefix
 
 	// ReadHeaderTimeout, ReadTimeout, WriteTimeout and IdleTimeout are those of
 	// http.Server. 0 is 10, 30, 60 and 75 seconds.
@@ -62,6 +79,12 @@ func (o *Options) withDefaults() Options {
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
+	}
+	if opts.MaxConnections <= 0 {
+		opts.MaxConnections = 1000
+	}
+	if opts.MaxMemory <= 0 {
+		opts.MaxMemory = 64 << 20
 	}
 	setDefault(&opts.ReadHeaderTimeout, 10*time.Second)
 	setDefault(&opts.ReadTimeout, 30*time.Second)

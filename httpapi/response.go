@@ -25,20 +25,24 @@ type response struct {
 	body        string
 	allow       string        // the Allow header, if not empty
 	retryAfter  time.Duration // the Retry-After header, if not zero
+	// stream writes a body whose length is not known, instead of body.
+	stream func(io.Writer) error
 }
 
 var (
-	stored       = jsonResponse(http.StatusOK, `{"stored":true}`)
-	noContent    = response{status: http.StatusNoContent}
-	unauthorized = errorResponse(http.StatusUnauthorized, "Unauthorized")
-	crossOrigin  = errorResponse(http.StatusForbidden, "Cross-origin form refused")
-	tooLarge     = errorResponse(http.StatusRequestEntityTooLarge, "Request body too large")
-	unknownCode  = errorResponse(http.StatusUnsupportedMediaType, "Unsupported content encoding")
-	unreadable   = errorResponse(http.StatusBadRequest, "Request body could not be read")
-	malformed    = errorResponse(http.StatusBadRequest, "Invalid request body — body: malformed JSON")
-	tooMany      = errorResponse(http.StatusTooManyRequests, "Too many requests")
-	internal     = errorResponse(http.StatusInternalServerError, "Internal server error")
-	notFound     = textResponse(http.StatusNotFound)
+	stored         = jsonResponse(http.StatusOK, `{"stored":true}`)
+	noContent      = response{status: http.StatusNoContent}
+	unauthorized   = errorResponse(http.StatusUnauthorized, "Unauthorized")
+	crossOrigin    = errorResponse(http.StatusForbidden, "Cross-origin form refused")
+	tooLarge       = errorResponse(http.StatusRequestEntityTooLarge, "Request body too large")
+	windowTooLarge = errorResponse(http.StatusRequestEntityTooLarge, "Compression window too large")
+	unknownCode    = errorResponse(http.StatusUnsupportedMediaType, "Unsupported content encoding")
+	unreadable     = errorResponse(http.StatusBadRequest, "Request body could not be read")
+	malformed      = errorResponse(http.StatusBadRequest, "Invalid request body — body: malformed JSON")
+	tooMany        = errorResponse(http.StatusTooManyRequests, "Too many requests")
+	busy           = response{status: http.StatusServiceUnavailable, contentType: typeJSON, body: `{"code":"server_busy"}`, retryAfter: time.Second}
+	internal       = errorResponse(http.StatusInternalServerError, "Internal server error")
+	notFound       = textResponse(http.StatusNotFound)
 )
 
 func jsonResponse(status int, body string) response {
@@ -84,8 +88,9 @@ func failure(err error) response {
 	return internal
 }
 
-// write sends the response; body and headers are left out where HTTP says so.
-func (resp *response) write(w http.ResponseWriter) {
+// write sends the response; body and headers are left out where HTTP says so. Its
+// error is that of the stream, after which the answer is not complete.
+func (resp *response) write(w http.ResponseWriter) error {
 	h := w.Header()
 	if resp.contentType != "" {
 		h["Content-Type"] = []string{resp.contentType}
@@ -97,9 +102,14 @@ func (resp *response) write(w http.ResponseWriter) {
 		seconds := math.Ceil(resp.retryAfter.Seconds())
 		h["Retry-After"] = []string{strconv.FormatFloat(seconds, 'f', 0, 64)}
 	}
+	if resp.stream != nil {
+		w.WriteHeader(resp.status)
+		return resp.stream(w)
+	}
 	if resp.status != http.StatusNoContent {
 		h["Content-Length"] = []string{strconv.Itoa(len(resp.body))}
 	}
 	w.WriteHeader(resp.status)
 	_, _ = io.WriteString(w, resp.body) // the client may be gone
+	return nil
 }

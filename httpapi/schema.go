@@ -4,7 +4,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
@@ -17,12 +16,6 @@ const (
 	maxID       = 255
 	maxEndpoint = 2048
 	maxScopes   = 2048
-)
-
-// maxIssues and maxName bound what a response repeats of a body's field names.
-const (
-	maxIssues = 8
-	maxName   = 64
 )
 
 // issues collects what is wrong with a body, in the words of upstream.
@@ -150,20 +143,15 @@ func (is *issues) authMethod(field string, v value) *string {
 }
 
 // unrecognized refuses fields that a deposit does not have: above all a user ID,
-// which comes from the token only.
-func (is *issues) unrecognized(names []string) {
-	if len(names) == 0 {
-		return
+// which comes from the token only. It does not repeat their names: a body that is
+// sent under the wrong content type is one long name, token and all.
+func (is *issues) unrecognized(count int) {
+	switch {
+	case count == 1:
+		is.add("body", "Unrecognized key")
+	case count > 1:
+		is.add("body", "Unrecognized keys: "+strconv.Itoa(count))
 	}
-	message := "Unrecognized key: "
-	if len(names) > 1 {
-		message = "Unrecognized keys: "
-	}
-	var quoted []string
-	for _, name := range names[:min(len(names), maxIssues)] {
-		quoted = append(quoted, quote(truncate(name, maxName)))
-	}
-	is.add("body", message+strings.Join(quoted, ", "))
 }
 
 // longer reports whether s has more than most UTF-16 units.
@@ -179,15 +167,4 @@ func longer(s string, most int) bool {
 		}
 	}
 	return units > most
-}
-
-// truncate cuts s to at most n bytes, between characters.
-func truncate(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n] + "…"
 }

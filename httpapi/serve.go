@@ -8,37 +8,54 @@ import (
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"github.com/lockwood-kms/lockwood/httpapi/internal/wire"
 )
+
+// refusedBodyTime is how long the rest of a body is read, and thrown away, whose
+// request was refused, so that the client gets to see the answer.
+const refusedBodyTime = 5 * time.Second
 
 // exchange is one request while it is served.
 type exchange struct {
-	*http.Request // its context has the request ID and the deadline
+	*http.Request // its context has the request ID, the client and the deadline
 	route         string
 	server        string // the MCP server ID in the path
 	caller        caller
+	denial        denial
+	claim         *claim // what the caller's request holds
 }
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	id := requestID(r.Header.Get("X-Request-Id"))
-	ctx, cancel := context.WithTimeout(withRequestID(r.Context(), id), s.opts.RequestTimeout)
+	info := &requestInfo{client: clientOf(r, s.opts.TrustedProxies)}
+	info.id = requestID(r.Header.Get("X-Request-Id"), info.client.trusted)
+	ctx, cancel := context.WithTimeout(withRequestInfo(r.Context(), info), s.opts.RequestTimeout)
 	defer cancel()
 
 	x := &exchange{Request: r.WithContext(ctx)}
 	x.route, x.server = matchRoute(targetPath(r.RequestURI))
+	defer func() { x.claim.leave() }()
 	resp := s.recovered(x)
 
 	h := w.Header()
 	h["X-Executor-Version"] = []string{s.opts.Version}
-	h["X-Request-Id"] = []string{id}
+	h["X-Request-Id"] = []string{info.id}
 	h["Cache-Control"] = []string{"no-store"}
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	if s.State() == StateDraining {
 		h["Connection"] = []string{"close"} // come back to another instance
 	}
-	resp.write(w)
+	if resp.status >= 400 && r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(start.Add(refusedBodyTime)) // not all writers can
+	}
+	err := resp.write(w)
 	s.record(x, resp.status, time.Since(start))
+	if err != nil {
+		s.failed(x, err)
+		panic(http.ErrAbortHandler) // the client shall not take the answer for complete
+	}
 }
 
 // recovered serves x and turns a panic into a 500. The log gets the type of the
@@ -56,29 +73,28 @@ func (s *Server) recovered(x *exchange) (resp response) {
 	return s.serve(x)
 }
 
-// serve answers x. The order of the checks is upstream's: body, token, route,
-// schema, and then key and database behind the Credentials seam.
+// serve answers x. What the head of the request tells decides first: token, rate,
+// route. Only then is a body read, and its encoding and length are judged before
+// that.
 func (s *Server) serve(x *exchange) response {
 	if x.route == routeHealth && x.Method == http.MethodGet {
 		return s.health()
 	}
-	var body *fields
-	if x.route == routeCredentials && x.Method == http.MethodPost {
-		var refused *response
-		if body, refused = parseBody(x.Request); refused != nil {
-			return *refused
-		}
-	}
-	var err error
-	if x.caller, err = s.auth.authenticate(x.Request); err != nil {
+	if x.caller, x.denial = s.auth.authenticate(x.Header); x.denial != denialNone {
 		return unauthorized
 	}
+	wire.Vouch(x.Context())
 	if wait := s.limiter.wait(x.caller.userID); wait > 0 {
 		limited := tooMany
 		limited.retryAfter = wait
 		return limited
 	}
-	return s.dispatch(x, body)
+	if x.claim = s.memory.enter(x.caller.userID); x.claim == nil {
+		limited := tooMany
+		limited.retryAfter = time.Second
+		return limited
+	}
+	return s.dispatch(x)
 }
 
 // allowed are the methods of each route, as the Allow header lists them.
@@ -88,10 +104,10 @@ var allowed = map[string]string{
 }
 
 // dispatch answers a request whose caller is known.
-func (s *Server) dispatch(x *exchange, body *fields) response {
+func (s *Server) dispatch(x *exchange) response {
 	switch {
 	case x.route == routeCredentials && x.Method == http.MethodPost:
-		return s.deposit(x, body)
+		return s.deposit(x)
 	case x.route == routeCredentials && x.Method == http.MethodGet:
 		return s.list(x)
 	case x.route == routeCredential && x.Method == http.MethodDelete:
@@ -144,6 +160,10 @@ func (s *Server) failed(x *exchange, err error) response {
 // path or the query, which may hold a token.
 func (s *Server) record(x *exchange, status int, took time.Duration) {
 	s.metrics.observe(x.route, x.Method, status, took)
+	if x.denial != denialNone {
+		s.recordDenial(x, status, took)
+		return
+	}
 	level := slog.LevelDebug
 	if status >= 400 {
 		level = slog.LevelInfo
@@ -154,4 +174,17 @@ func (s *Server) record(x *exchange, status int, took time.Duration) {
 	s.opts.Logger.LogAttrs(x.Context(), level, "request",
 		slog.String("method", methodLabel(x.Method)), slog.String("route", x.route), slog.Int("status", status),
 		slog.Duration("took", took), slog.Int64("user_id", x.caller.userID))
+}
+
+// recordDenial logs a request without a valid token, or leaves it out: nobody
+// without a token fills the log.
+func (s *Server) recordDenial(x *exchange, status int, took time.Duration) {
+	s.metrics.denials.WithLabelValues(string(x.denial)).Inc()
+	left, ok := s.denied.sample()
+	if !ok {
+		return
+	}
+	s.opts.Logger.LogAttrs(x.Context(), slog.LevelInfo, "request",
+		slog.String("method", methodLabel(x.Method)), slog.String("route", x.route), slog.Int("status", status),
+		slog.Duration("took", took), slog.String("reason", string(x.denial)), slog.Int64("not_logged", left))
 }

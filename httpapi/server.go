@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/credential/tokenendpoint"
+	"github.com/lockwood-kms/lockwood/httpapi/internal/wire"
 )
 
 // Credentials is what the routes work on; *credential.Service is one. The user ID
@@ -36,6 +37,8 @@ type Server struct {
 	opts        Options
 	metrics     *metrics
 	limiter     *userLimiter // nil without a limit
+	memory      *memory
+	denied      *sampler
 	state       atomic.Value // State
 	http        *http.Server
 }
@@ -51,6 +54,8 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 	s.auth = newAuthenticator(authSecret, s.opts.Now)
 	s.endpoints = tokenendpoint.NewGuard(tokenendpoint.Options{AllowLocal: s.opts.AllowLocalTokenEndpoints})
 	s.limiter = newUserLimiter(s.opts.RatePerUser, s.opts.RateBurst)
+	s.memory = newMemory(s.opts.MaxMemory, max(1, s.opts.MaxConnections/4))
+	s.denied = newSampler()
 	s.state.Store(StateIdle)
 	var err error
 	if s.metrics, err = newMetrics(s.opts.Registerer); err != nil {
@@ -62,9 +67,10 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 		ReadTimeout:       s.opts.ReadTimeout,
 		WriteTimeout:      s.opts.WriteTimeout,
 		IdleTimeout:       s.opts.IdleTimeout,
-		MaxHeaderBytes:    maxHead - 4<<10, // net/http adds as much
+		MaxHeaderBytes:    wire.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
-		ConnState:         connState,
+		ConnState:         wire.ConnState,
+		ConnContext:       wire.ConnContext,
 		// OPTIONS * needs a token too.
 		DisableGeneralOptionsHandler: true,
 	}
@@ -75,7 +81,9 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 // http.ErrServerClosed, at once: the caller waits for Shutdown to return.
 func (s *Server) Serve(l net.Listener) error {
 	s.state.CompareAndSwap(StateIdle, StateRunning)
-	return s.http.Serve(headListener{l})
+	listener := wire.NewListener(l, s.opts.MaxConnections)
+	s.metrics.connections.Store(listener)
+	return s.http.Serve(listener)
 }
 
 // Shutdown drains: it goes on serving for DrainDelay in StateDraining, then stops

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -256,7 +257,8 @@ func (panicking) Deposit(_ context.Context, _ int64, d *credential.Deposit) erro
 func TestLogs(t *testing.T) {
 	var log bytes.Buffer
 	logger := slog.New(httpapi.LogHandler(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	server, err := httpapi.New(panicking{newFake()}, authSecret, &httpapi.Options{Logger: logger, Version: "1.2.3"})
+	server, err := httpapi.New(panicking{newFake()}, authSecret, &httpapi.Options{
+		Logger: logger, Version: "1.2.3", TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,15 +282,20 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// TestRequestID holds that an ID is taken from a trusted proxy, and from nobody else.
 func TestRequestID(t *testing.T) {
-	server, _ := newServer(t, nil)
+	trusting, _ := newServer(t, &httpapi.Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}})
+	other, _ := newServer(t, &httpapi.Options{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")}})
 	for given, kept := range map[string]bool{
 		"a": true, "A-b_c.9": true, strings.Repeat("x", 64): true,
 		"": false, strings.Repeat("x", 65): false, "a b": false, "a\"b": false, "\u00e9": false,
 	} {
-		got := do(server, "GET", "/health", "", "X-Request-Id", given).Header().Get("X-Request-Id")
+		got := do(trusting, "GET", "/health", "", "X-Request-Id", given).Header().Get("X-Request-Id")
 		if (got == given) != kept || got == "" {
 			t.Errorf("request ID %q became %q", given, got)
+		}
+		if got := do(other, "GET", "/health", "", "X-Request-Id", given).Header().Get("X-Request-Id"); got == given || got == "" {
+			t.Errorf("request ID %q of a client became %q", given, got)
 		}
 	}
 }

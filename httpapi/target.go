@@ -3,6 +3,8 @@ package httpapi
 import (
 	"strings"
 	"unicode/utf8"
+
+	"github.com/lockwood-kms/lockwood/httpapi/internal/wire"
 )
 
 // The routes, by the names that they have in logs and metrics.
@@ -77,7 +79,7 @@ func decodeComponent(s string) string {
 			b = append(b, s[i])
 			continue
 		}
-		if !isEscape(s[i:]) {
+		if !wire.IsEscape(s[i:]) {
 			return s
 		}
 		b = append(b, unhex(s[i+1])<<4|unhex(s[i+2]))
@@ -87,15 +89,6 @@ func decodeComponent(s string) string {
 		return s
 	}
 	return string(b)
-}
-
-// isEscape reports whether s begins with '%' and two hexadecimal digits.
-func isEscape[S string | []byte](s S) bool {
-	return len(s) >= 3 && s[0] == '%' && isHex(s[1]) && isHex(s[2])
-}
-
-func isHex(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f'
 }
 
 // unhex returns the value of a hexadecimal digit.

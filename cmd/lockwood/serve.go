@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,10 +32,6 @@ import (
 // is closed.
 const shutdownTimeout = 10 * time.Second
 
-// gcPercent lets the heap of a few MiB grow to several times that between
-// collections, which at the default of 100 take a noticeable part of a deposit.
-const gcPercent = 400
-
 func newServe(c *cli) *cobra.Command {
 	var dev bool
 	cmd := &cobra.Command{
@@ -56,9 +51,6 @@ the curl lines to try it are printed.`,
 
 func (c *cli) serve(ctx context.Context, dev bool) error {
 	forbidCoreDumps()
-	if set := debug.SetGCPercent(gcPercent); set != 100 {
-		debug.SetGCPercent(set) // GOGC is the operator's word
-	}
 	environ := os.Environ()
 	if dev {
 		added, err := ensureDevSecrets(c.envFile, environ)
@@ -77,6 +69,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 		return err
 	}
 	defer v.close()
+	tuneMemory(v.log)
 	for _, w := range v.warnings {
 		v.log.Warn("the configuration works, and should be better", "warning", w)
 	}
@@ -119,6 +112,9 @@ func newService(v *vault) (*service, error) {
 		Logger:                   v.log,
 		Registerer:               registry,
 		RatePerUser:              v.cfg.RateLimit,
+		MaxConnections:           v.cfg.HTTPMaxConnections,
+		MaxMemory:                v.cfg.HTTPMaxMemory,
+		TrustedProxies:           v.cfg.TrustedProxies,
 		DrainDelay:               v.cfg.DrainGrace,
 	})
 	if err != nil {

@@ -1,0 +1,241 @@
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// readerConn is a connection of which only reading works.
+type readerConn struct {
+	net.Conn
+	io.Reader
+}
+
+func (c readerConn) Read(p []byte) (int, error) { return c.Reader.Read(p) }
+
+func newConn(r io.Reader) *conn { return &conn{Conn: readerConn{Reader: r}} }
+
+// streams are what a client may send, and what net/http gets to see: up to the
+// first head that is malformed.
+var streams = map[string]string{
+	"":                                     "",
+	"GET / HTTP/1.1\r\n\r\n":               "GET / HTTP/1.1\r\n\r\n",
+	"GET /a%zz HTTP/1.1\r\nA: %zz\r\n\r\n": "GET /a%25zz HTTP/1.1\r\nA: %zz\r\n\r\n",
+	"GET /%41%z HTTP/1.1\r\n\r\n":          "GET /%2541%25z HTTP/1.1\r\n\r\n",
+	"GET /%41 HTTP/1.1\r\n\r\n":            "GET /%41 HTTP/1.1\r\n\r\n",
+	"GET /?a=%zz HTTP/1.1\r\n\r\n":         "GET /?a=%zz HTTP/1.1\r\n\r\n",
+	"GET /%#%zz HTTP/1.1\r\n\r\n":          "GET /%25#%zz HTTP/1.1\r\n\r\n",
+	"GET /%zz":                             "GET /%zz",
+	"GET":                                  "GET",
+	"GET /%zz HTTP/1.1\r\nHost: x":         "GET /%zz HTTP/1.1\r\nHost: x",
+	"P / HTTP/1.0\r\nContent-Length: 1\r\n\r\n\n":           "P / HTTP/1.0\r\nContent-Length: 1\r\n\r\n\n",
+	"P / HTTP/1.1\r\nContent-Length: 007\r\n\r\n1234567":    "P / HTTP/1.1\r\nContent-Length: 007\r\n\r\n1234567",
+	"P / HTTP/1.1\r\ntransfer-encoding:\tChunked \r\n\r\nx": "P / HTTP/1.1\r\ntransfer-encoding:\tChunked \r\nConnection: close\r\n\r\nx",
+	// A pipelined head is looked at like any other, whatever the body before it holds.
+	"GET / HTTP/1.1\r\n\r\nGET /%zz HTTP/1.1\r\n\r\n":                           "GET / HTTP/1.1\r\n\r\nGET /%25zz HTTP/1.1\r\n\r\n",
+	"P / HTTP/1.1\r\nContent-Length: 4\r\n\r\n\r\n\r\nGET /%z HTTP/1.1\r\n\r\n": "P / HTTP/1.1\r\nContent-Length: 4\r\n\r\n\r\n\r\nGET /%25z HTTP/1.1\r\n\r\n",
+	"P / HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET /%zz":                         "P / HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET /%zz",
+	"P / HTTP/1.1\r\nContent-Length: 0\r\n\r\nA / HTTP/1.1\r\n\r\nB":            "P / HTTP/1.1\r\nContent-Length: 0\r\n\r\nA / HTTP/1.1\r\n\r\nB",
+
+	"GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 2*MaxHead): "GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 2*MaxHead),
+}
+
+// malformed are heads that answer 400, alone and behind another request.
+var malformed = []string{
+	"GET /health\r\n\r\n",
+	"GET / HTTP/2.0\r\n\r\n",
+	"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+	"\r\nGET / HTTP/1.1\r\n\r\n",
+	"\n\n\n\n\n",
+	"A /%z HTTP/1.1\r\n\r\n",
+	" % HTTP/1.0\r\n\r\n",
+	"GET / HTTP/1.1\nHost: x\n\n",
+	"GET / HTTP/1.1\r\nHost: x\r\n\n",
+	"GET / HTTP/1.1\r\nHost: x\n\r\n",
+	"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+	"GET / HTTP/1.1\r\n\tHost: x\r\n\r\n",
+	"P / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 1\r\n\r\nx",
+	"P / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx",
+	"P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\nx",
+	"P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\nx",
+	"P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\nx",
+	"P / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\nx",
+	"P / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\nx",
+	"P / HTTP/1.1\r\nTransfer-Encoding: \x0bchunked\r\n\r\nx",
+	"P / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"P / HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+	"P / HTTP/1.1\r\nContent-Length : 1\r\n\r\nx",
+	"P / HTTP/1.1\r\nContent-Length: +1\r\n\r\nx",
+	"P / HTTP/1.1\r\nContent-Length: -1\r\n\r\nx",
+	"P / HTTP/1.1\r\nContent-Length: 0x1\r\n\r\nx",
+	"P / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\nx",
+	"P / HTTP/1.1\r\nContent-Length: \r\n\r\nx",
+	"P / HTTP/1.1\r\nContent-Length: 4611686018427387904\r\n\r\nx",
+	"P / HTTP/1.1\r\nContent-Length: 9223372036854775808\r\n\r\nx",
+}
+
+// patterns are the ways in which a stream may arrive, and be read.
+var patterns = map[string]func(string) ([]byte, error){
+	"at once":       func(s string) ([]byte, error) { return io.ReadAll(newConn(strings.NewReader(s))) },
+	"byte by byte":  func(s string) ([]byte, error) { return io.ReadAll(newConn(iotest.OneByteReader(strings.NewReader(s)))) },
+	"with the end":  func(s string) ([]byte, error) { return io.ReadAll(newConn(iotest.DataErrReader(strings.NewReader(s)))) },
+	"in halves":     func(s string) ([]byte, error) { return io.ReadAll(newConn(iotest.HalfReader(strings.NewReader(s)))) },
+	"read by bytes": func(s string) ([]byte, error) { return io.ReadAll(iotest.OneByteReader(newConn(strings.NewReader(s)))) },
+	"large reads": func(s string) ([]byte, error) {
+		var b bytes.Buffer
+		_, err := io.CopyBuffer(struct{ io.Writer }{&b}, struct{ io.Reader }{newConn(strings.NewReader(s))}, make([]byte, 64<<10))
+		return b.Bytes(), err
+	},
+}
+
+func TestConn(t *testing.T) {
+	for sent, want := range streams {
+		for name, read := range patterns {
+			got, err := read(sent)
+			if err != nil || string(got) != want {
+				t.Errorf("%s: %.80q became %.80q, %v", name, sent, got, err)
+			}
+		}
+	}
+}
+
+func TestMalformedHeads(t *testing.T) {
+	const first = "P / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab"
+	for _, head := range malformed {
+		for name, read := range patterns {
+			for _, before := range []string{"", first} {
+				got, err := read(before + head)
+				rest, ok := strings.CutPrefix(string(got), before)
+				if !ok || err != nil || !isMalformed(rest, head) {
+					t.Errorf("%s: %q became %q, %v", name, before+head, got, err)
+				}
+			}
+		}
+	}
+}
+
+// isMalformed reports whether got is what net/http sees of a malformed head: at
+// most a few bytes of it, and then malformedHead.
+func isMalformed(got, head string) bool {
+	front, ok := strings.CutSuffix(got, malformedHead)
+	return ok && len(front) <= early && strings.HasPrefix(head, front)
+}
+
+// stutter is a reader that answers a timeout between its parts.
+type stutter struct{ parts []string }
+
+func (s *stutter) Read(p []byte) (int, error) {
+	if len(s.parts) == 0 {
+		return 0, io.EOF
+	}
+	part := s.parts[0]
+	if part == "" {
+		s.parts = s.parts[1:]
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := copy(p, part)
+	s.parts[0] = part[n:]
+	return n, nil
+}
+
+// TestTimeout holds that a head of which a part has come is not lost when net/http
+// stops a read in order to begin another.
+func TestTimeout(t *testing.T) {
+	c := newConn(&stutter{[]string{"GET /%z", "z HTTP/1.1\r\n", "\r\n"}})
+	var got []byte
+	timeouts := 0
+	for p := make([]byte, 1); ; {
+		n, err := c.Read(p)
+		got = append(got, p[:n]...)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			timeouts++
+		} else if err != nil {
+			break
+		}
+	}
+	if string(got) != "GET /%25zz HTTP/1.1\r\n\r\n" || timeouts != 3 {
+		t.Errorf("read %q, with %d timeouts", got, timeouts)
+	}
+}
+
+// FuzzConn holds that the way in which bytes arrive does not change what net/http
+// sees, that nothing is changed but request lines, and that net/http finds as many
+// requests, and the same bodies, as there are heads.
+func FuzzConn(f *testing.F) {
+	if len(streams) == 0 || len(malformed) == 0 {
+		f.Fatal("no seeds")
+	}
+	for sent := range streams {
+		f.Add([]byte(sent))
+	}
+	for _, head := range malformed {
+		f.Add([]byte(head))
+		f.Add([]byte("P / HTTP/1.1\r\nContent-Length: 1\r\n\r\na" + head))
+	}
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		want, err := patterns["at once"](string(sent))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, read := range patterns {
+			got, err := read(string(sent))
+			if err != nil || !sameStream(string(got), string(want)) {
+				t.Fatalf("%s: %q became %q, and %q at once (%v)", name, sent, got, want, err)
+			}
+		}
+		checkMessages(t, want)
+	})
+}
+
+// sameStream compares two streams; up to a few bytes may stand before
+// malformedHead.
+func sameStream(a, b string) bool {
+	a, badA := strings.CutSuffix(a, malformedHead)
+	b, badB := strings.CutSuffix(b, malformedHead)
+	if !badA && !badB {
+		return a == b
+	}
+	short, long := min(len(a), len(b)), max(len(a), len(b))
+	return badA == badB && a[:short] == b[:short] && long-short <= early
+}
+
+// checkMessages reads stream as net/http does, and compares how each message is
+// framed.
+func checkMessages(t *testing.T, stream []byte) {
+	t.Helper()
+	for len(stream) > 0 {
+		end, _ := headEnd(stream, 0)
+		if end == 0 {
+			return
+		}
+		length, ok := bodyLength(stream[:end])
+		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(stream)))
+		if err != nil {
+			return // net/http refuses what is left
+		}
+		if !ok {
+			t.Fatalf("net/http takes %q, which is malformed", stream[:end])
+		}
+		if length == endless {
+			if r.ContentLength != -1 || !r.Close {
+				t.Fatalf("%q is chunked, and not for net/http, or not the last", stream[:end])
+			}
+			return
+		}
+		if r.ContentLength != length {
+			t.Fatalf("%q has a body of %d bytes, and for net/http of %d", stream[:end], length, r.ContentLength)
+		}
+		if length > int64(len(stream)-end) {
+			return
+		}
+		stream = stream[int64(end)+length:]
+	}
+}

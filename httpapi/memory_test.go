@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestMemoryShares holds that one user's requests leave the others their share, and
+// that all of it comes back.
+func TestMemoryShares(t *testing.T) {
+	const most = 4 * leastShare
+	m := newMemory(most, 2)
+	a, b := m.enter(1), m.enter(1)
+	if m.enter(1) != nil {
+		t.Error("a third request of one user")
+	}
+	if !a.grow(leastShare-10) || b.grow(11) || !b.grow(10) {
+		t.Error("the share of a user is not a quarter")
+	}
+	for user := int64(2); user <= 4; user++ {
+		c := m.enter(user)
+		if c == nil || !c.grow(leastShare) {
+			t.Fatalf("user %d does not get a share", user)
+		}
+		defer c.leave()
+	}
+	last := m.enter(5)
+	if last.grow(1) {
+		t.Error("more than there is")
+	}
+	a.shrink(leastShare - 15)
+	if !last.grow(5) || last.grow(1) {
+		t.Error("what was given back is not to be had")
+	}
+	a.leave()
+	b.leave()
+	if c := m.enter(1); c == nil || !c.grow(leastShare-5) {
+		t.Error("a user who left does not get a share again")
+	}
+	if len(m.users) != 5 {
+		t.Errorf("%d users are known", len(m.users))
+	}
+	(*claim)(nil).leave()
+}
+
+// TestMemoryWait holds that a request waits for memory, for a while, and takes
+// nothing when it has waited in vain.
+func TestMemoryWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(0, 10)
+		first, second := m.enter(1), m.enter(2)
+		if err := first.wait(t.Context(), leastShare); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if err := second.wait(t.Context(), 1); !errors.Is(err, errBusy) || time.Since(start) != memoryWait {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		go func() {
+			time.Sleep(time.Second) // the bubble's clock
+			first.leave()
+		}()
+		if err := second.wait(t.Context(), leastShare); err != nil || second.bytes != leastShare {
+			t.Errorf("holds %d, %v", second.bytes, err)
+		}
+		third := m.enter(3)
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := third.wait(gone, 1); !errors.Is(err, errBusy) {
+			t.Errorf("for a client that is gone: %v", err)
+		}
+		second.leave()
+		if err := third.wait(t.Context(), leastShare); err != nil {
+			t.Error("a wait in vain took something")
+		}
+	})
+}
