@@ -30,6 +30,8 @@ type Config struct {
 	DrainGrace time.Duration
 	// RateLimit is how many requests a user may make in a second; zero: any.
 	RateLimit float64
+	// CredentialQuota is how many credentials a user may have; zero: any number.
+	CredentialQuota int
 	LogLevel  slog.Level
 	LogFormat string // "json" or "text"
 	// AllowLocalTokenEndpoints admits token endpoints on this machine and
@@ -110,7 +112,7 @@ func (c *Config) Hash() string {
 	h := sha256.New()
 	for _, v := range []any{
 		c.KeyProvider, c.PreviousKeyProviders, c.RecoveryKeyProviders, c.AutoRewrap, c.DataKeyMaxAge, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
-		c.AllowLocalTokenEndpoints, c.RateLimit, c.Database.Driver, c.Database.Schema,
+		c.AllowLocalTokenEndpoints, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))
 	}

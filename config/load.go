@@ -146,6 +146,11 @@ func (l *loader) service(v *variables) {
 	} else {
 		c.RateLimit = n
 	}
+	if n, err := strconv.ParseUint(v.Quota, 10, 31); err != nil {
+		l.wrong("FOREST_EXECUTOR_CREDENTIAL_QUOTA: want how many credentials a user may have, such as 1000, or 0 for no limit")
+	} else {
+		c.CredentialQuota = int(n)
+	}
 	if err := c.LogLevel.UnmarshalText([]byte(v.LogLevel)); err != nil {
 		c.LogLevel = slog.LevelInfo
 		l.wrong("LOG_LEVEL: want debug, info, warn or error")

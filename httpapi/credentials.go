@@ -73,15 +73,16 @@ func newCredentialJSON(m *credential.Metadata) credentialJSON {
 
 // list answers GET /mcp-oauth-credentials: the caller's own, and nothing secret.
 func (s *Server) list(x *exchange) response {
-	credentials, err := s.credentials.List(x.Context(), x.caller.userID)
-	if err != nil {
-		return s.failed(x, err)
-	}
 	var answer struct {
 		Credentials []credentialJSON `json:"credentials"`
 	}
-	for i := range credentials {
-		answer.Credentials = append(answer.Credentials, newCredentialJSON(&credentials[i]))
+	for page, err := range s.credentials.List(x.Context(), x.caller.userID) {
+		if err != nil {
+			return s.failed(x, err)
+		}
+		for i := range page {
+			answer.Credentials = append(answer.Credentials, newCredentialJSON(&page[i]))
+		}
 	}
 	// A row that another program wrote may hold what is not UTF-8.
 	text, err := json.Marshal(answer, jsontext.AllowInvalidUTF8(true))

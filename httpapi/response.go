@@ -10,6 +10,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/credential"
 )
 
 const (
@@ -68,6 +69,7 @@ var failures = []struct {
 	{core.ErrKeyMismatch, jsonResponse(503, `{"code":"executor_encryption_key_mismatch"}`), false},
 	{core.ErrKeyDenied, jsonResponse(503, `{"code":"key_provider_denied"}`), false},
 	{core.ErrUnavailable, jsonResponse(503, `{"code":"key_provider_unavailable"}`), true},
+	{credential.ErrQuotaExceeded, jsonResponse(409, `{"code":"credential_quota_exceeded"}`), false},
 	{envelope.ErrNUL, errorResponse(400, "Invalid request body — a value holds a NUL character"), false},
 }
 

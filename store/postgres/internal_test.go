@@ -72,7 +72,7 @@ func TestClosingFindsALateLegacyRecord(t *testing.T) {
 	s, _ := internalStore(t, store.MigrateOptions{WriteLegacy: true})
 	ctx := t.Context()
 	late := &credential.Row{UserID: 1, RefreshTokenEnc: []byte("legacy")}
-	if err := s.Upsert(ctx, late, envelope.KeyID{}); err != nil {
+	if err := s.Upsert(ctx, late, envelope.KeyID{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := s.closeLegacy(ctx); n != 1 || !errors.Is(err, rotation.ErrLegacyRemains) {
@@ -85,13 +85,13 @@ func TestClosingFindsALateLegacyRecord(t *testing.T) {
 	if err := s.addConstraints(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Upsert(ctx, late, envelope.KeyID{}); !errors.Is(err, store.ErrLegacyClosed) {
+	if err := s.Upsert(ctx, late, envelope.KeyID{}, 0); !errors.Is(err, store.ErrLegacyClosed) {
 		t.Errorf("a legacy deposit after a crash: %v, want store.ErrLegacyClosed", err)
 	}
 	if n, err := s.CloseLegacy(ctx); n != 1 || !errors.Is(err, rotation.ErrLegacyRemains) {
 		t.Errorf("got %d, %v; want 1 and rotation.ErrLegacyRemains", n, err)
 	}
-	if err := s.Upsert(ctx, late, envelope.KeyID{}); err != nil {
+	if err := s.Upsert(ctx, late, envelope.KeyID{}, 0); err != nil {
 		t.Errorf("a legacy deposit to the open store: %v", err)
 	}
 	if _, err := s.Delete(ctx, 1, ""); err != nil {

@@ -39,6 +39,17 @@ func failure(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
+// writeFailure is failure for one statement that writes, outside of a transaction.
+// SQLite takes back what it reports as failed, a call that was interrupted included.
+// It cannot vouch for that where the disk failed: a commit that could not be synced
+// may come back from the log when the file is opened again.
+func writeFailure(doing string, err error) error {
+	if errors.Is(err, sqlite3.IOERR) {
+		return fmt.Errorf("%s: %w: %w", doing, core.ErrOutcomeUnknown, err)
+	}
+	return failure(doing, err)
+}
+
 // isOutage reports whether err is about the database and not the statement. A
 // cancelled call is: whether its statement took effect is not known.
 func isOutage(err error) bool {
