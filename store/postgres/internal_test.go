@@ -51,7 +51,9 @@ func TestMigrationsGoDownAndUp(t *testing.T) {
 func TestAnOlderBinaryTakesTheNewerSchema(t *testing.T) {
 	s, m := internalStore(t, store.MigrateOptions{})
 	never := func(context.Context, *sql.Tx) error { return errors.New("applied again") }
-	older, err := migration.NewProvider(m.db, m.versions, []migration.Step{{Version: 1, Up: never, Down: never}, {Version: 2, Up: never, Down: never}})
+	older, err := migration.NewProvider(m.db, m.versions, []migration.Step{
+		{Version: 1, Up: never, Down: never}, {Version: 2, Up: never, Down: never}, {Version: 3, Up: never, Down: never},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +65,16 @@ func TestAnOlderBinaryTakesTheNewerSchema(t *testing.T) {
 	}
 	if _, ok, err := s.CurrentRun(t.Context()); ok || err != nil {
 		t.Errorf("the newer tables: %v, %v", ok, err)
+	}
+	// And deposits, in the words that it has.
+	var written bool
+	err = s.pool.QueryRow(t.Context(), "SELECT forest.lockwood_upsert_credential($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+		int64(1), "server", []byte("LKW1"), nil, nil, nil, "", nil, nil, nil).Scan(&written)
+	if err != nil || !written {
+		t.Errorf("its deposit: %v, %v", written, err)
+	}
+	if _, err := s.Get(t.Context(), 1, "server"); err != nil {
+		t.Errorf("its credential: %v", err)
 	}
 }
 

@@ -142,14 +142,17 @@ func TestBusyIsAnOutage(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := s.Upsert(ctx, row(key), key, 0); !errors.Is(err, core.ErrStoreUnavailable) {
-		t.Errorf("got %v, want core.ErrStoreUnavailable", err)
+	if err := s.Upsert(ctx, row(key), key, 0); !errors.Is(err, core.ErrStoreUnavailable) || errors.Is(err, core.ErrOutcomeUnknown) {
+		t.Errorf("got %v, want core.ErrStoreUnavailable, and no doubt about what is stored", err)
 	}
 	if _, err := s.List(t.Context(), 1, nil, 10); err != nil {
 		t.Errorf("reading meanwhile: %v", err)
 	}
 	if err := writer.Rollback(); err != nil {
 		t.Fatal(err)
+	}
+	if c, err := s.Counts(t.Context()); err != nil || c.Credentials != 0 {
+		t.Errorf("counts are %+v, %v; want no deposit", c, err)
 	}
 	deposit(t, s, key)
 }
