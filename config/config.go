@@ -32,8 +32,8 @@ type Config struct {
 	RateLimit float64
 	// CredentialQuota is how many credentials a user may have; zero: any number.
 	CredentialQuota int
-	LogLevel  slog.Level
-	LogFormat string // "json" or "text"
+	LogLevel        slog.Level
+	LogFormat       string // "json" or "text"
 	// AllowLocalTokenEndpoints admits token endpoints on this machine and
 	// without TLS, for development.
 	AllowLocalTokenEndpoints bool

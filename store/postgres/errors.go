@@ -38,7 +38,7 @@ func failure(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if lost, ok := errors.AsType[*lostAnswer](err); ok {
+	if lost, ok := errors.AsType[*lostAnswerError](err); ok {
 		return fmt.Errorf("%s: %w: %w", doing, core.ErrOutcomeUnknown, withoutValues(lost.err))
 	}
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
@@ -50,14 +50,14 @@ func failure(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// lostAnswer is the failure of a statement that may have taken effect.
-type lostAnswer struct{ err error }
+// lostAnswerError is the failure of a statement that may have taken effect.
+type lostAnswerError struct{ err error }
 
 // Error implements error.
-func (e *lostAnswer) Error() string { return e.err.Error() }
+func (e *lostAnswerError) Error() string { return e.err.Error() }
 
 // unlessDefinite returns err, the failure of one statement on a connection that was
-// there, as a *lostAnswer, unless it is certain that nothing was written: the
+// there, as a *lostAnswerError, unless it is certain that nothing was written: the
 // statement did not leave, or the server answered that it rolled back.
 func unlessDefinite(err error) error {
 	if err == nil || pgconn.SafeToRetry(err) {
@@ -66,7 +66,7 @@ func unlessDefinite(err error) error {
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok && isRollback(server) {
 		return err
 	}
-	return &lostAnswer{err}
+	return &lostAnswerError{err}
 }
 
 // isRollback reports whether the report says that the statement was rolled back, as

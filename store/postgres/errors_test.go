@@ -74,7 +74,7 @@ func TestOutcomesAreToldApart(t *testing.T) {
 	for name, err := range map[string]error{
 		"constraint": report("ERROR", "23505"), "rights": report("ERROR", "42501"), "statement_timeout": report("ERROR", "57014"),
 		"deadlock": report("ERROR", "40P01"), "serialization": report("ERROR", "40001"), "read-only": report("ERROR", "25006"),
-		"disk full": report("ERROR", "53100"), "quota": report("ERROR", "LW001"), "not sent": notSent{},
+		"disk full": report("ERROR", "53100"), "quota": report("ERROR", "LW001"), "not sent": notSentError{},
 	} {
 		if got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err))); got == nil || errors.Is(got, core.ErrOutcomeUnknown) {
 			t.Errorf("%s: %v, want no core.ErrOutcomeUnknown", name, got)
@@ -102,8 +102,8 @@ func TestOutcomesAreToldApart(t *testing.T) {
 	}
 }
 
-// notSent is as pgconn's errors of a statement that did not leave.
-type notSent struct{}
+// notSentError is as pgconn's errors of a statement that did not leave.
+type notSentError struct{}
 
-func (notSent) Error() string     { return "not sent" }
-func (notSent) SafeToRetry() bool { return true }
+func (notSentError) Error() string     { return "not sent" }
+func (notSentError) SafeToRetry() bool { return true }

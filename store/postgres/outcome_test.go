@@ -98,7 +98,7 @@ func TestAStatementOutlivesItsCaller(t *testing.T) {
 // answer did not come in time.
 func TestALostAnswerIsUnknown(t *testing.T) {
 	t.Run("terminated", func(t *testing.T) {
-		whileWaiting(t, credential.Options{}, func(t *testing.T, w waiting, s *postgres.Store, db *pgx.Conn) {
+		whileWaiting(t, credential.Options{}, func(t *testing.T, w waiting, _ *postgres.Store, db *pgx.Conn) {
 			untilWaiting(t, db, 1)
 			exec(t, w.held, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 			if err := <-w.result; !errors.Is(err, core.ErrOutcomeUnknown) || !errors.Is(err, core.ErrStoreUnavailable) {
