@@ -6,6 +6,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/credential"
@@ -75,6 +77,49 @@ func TestAnOlderBinaryTakesTheNewerSchema(t *testing.T) {
 	}
 	if _, err := s.Get(t.Context(), 1, "server"); err != nil {
 		t.Errorf("its credential: %v", err)
+	}
+}
+
+// What a transaction wrote is in doubt if its commit was sent and got no answer, and
+// in no case before.
+func TestALostCommitIsUnknown(t *testing.T) {
+	url := pgtest.Shared(t).NewDatabase(t)
+	s, err := Open(t.Context(), Config{URL: core.Secret(url)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	ctx := t.Context()
+	// A commit that waits for somebody else, at the check of a deferred constraint.
+	pgtest.Exec(t, url, `CREATE TABLE slow (id int);
+		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
+		CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()`)
+	other := pgtest.Connect(t, url)
+	if _, err := other.Exec(ctx, "SELECT pg_advisory_lock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	for last, unknown := range map[string]bool{"SELECT pg_terminate_backend(pg_backend_pid())": false, "INSERT INTO slow VALUES (1)": true} {
+		result := make(chan error, 1)
+		go func() {
+			result <- failure("destroying data key", s.inTx(ctx, func(tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, last)
+				return err
+			}))
+		}()
+		if unknown {
+			pgtest.Eventually(t, "the commit waits, and its session is ended", func() bool {
+				var ended bool
+				err := other.QueryRow(ctx, `SELECT coalesce(bool_or(pg_terminate_backend(pid)), false) FROM pg_stat_activity
+					WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ILIKE 'commit'`).Scan(&ended)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return ended
+			})
+		}
+		if err := <-result; !errors.Is(err, core.ErrStoreUnavailable) || errors.Is(err, core.ErrOutcomeUnknown) != unknown {
+			t.Errorf("%s: %v; want it to be unknown: %v", last, err, unknown)
+		}
 	}
 }
 

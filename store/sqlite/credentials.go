@@ -24,7 +24,7 @@ func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.
 	if err == nil && n == 0 {
 		return failure("writing credential", s.whyNothing(ctx, under))
 	}
-	return writeFailure("writing credential", err)
+	return failure("writing credential", unlessDefinite(err))
 }
 
 // whyNothing returns why an upsert under the key wrote nothing. If the key is enabled
@@ -75,7 +75,7 @@ func (s *Store) List(ctx context.Context, userID int64, after *string, limit int
 // Delete implements credential.Store.
 func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
 	n, err := exec(ctx, s.write, s.queries.Get("delete"), userID, mcpServerID)
-	return n > 0, writeFailure("deleting credential", err)
+	return n > 0, failure("deleting credential", unlessDefinite(err))
 }
 
 // Scan implements credential.Store.

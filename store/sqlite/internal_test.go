@@ -103,17 +103,17 @@ func TestOutcomesAreToldApart(t *testing.T) {
 		sqlite3.BUSY, sqlite3.FULL, sqlite3.INTERRUPT, sqlite3.READONLY, sqlite3.CONSTRAINT_UNIQUE, sql.ErrConnDone,
 		context.DeadlineExceeded, context.Canceled,
 	} {
-		if got := writeFailure("writing", fmt.Errorf("wrapped: %w", err)); got == nil || errors.Is(got, core.ErrOutcomeUnknown) {
+		if got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err))); got == nil || errors.Is(got, core.ErrOutcomeUnknown) {
 			t.Errorf("%v: %v, want no core.ErrOutcomeUnknown", err, got)
 		}
 	}
 	for _, err := range []error{sqlite3.IOERR, sqlite3.IOERR_FSYNC, sqlite3.IOERR_WRITE} {
-		got := writeFailure("writing", fmt.Errorf("wrapped: %w", err))
+		got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err)))
 		if !errors.Is(got, core.ErrOutcomeUnknown) || !errors.Is(got, core.ErrStoreUnavailable) {
 			t.Errorf("%v: %v, want core.ErrOutcomeUnknown", err, got)
 		}
 	}
-	if err := writeFailure("writing", nil); err != nil {
+	if err := failure("writing", unlessDefinite(nil)); err != nil {
 		t.Error(err)
 	}
 }
