@@ -37,8 +37,10 @@ type Config struct {
 	HTTPMaxMemory int64
 	// TrustedProxies are the addresses whose X-Forwarded-For and X-Request-Id count.
 	TrustedProxies []netip.Prefix
-	LogLevel       slog.Level
-	LogFormat      string // "json" or "text"
+	// CredentialQuota is how many credentials a user may have; zero: any number.
+	CredentialQuota int
+	LogLevel        slog.Level
+	LogFormat       string // "json" or "text"
 	// AllowLocalTokenEndpoints admits token endpoints on this machine and
 	// without TLS, for development.
 	AllowLocalTokenEndpoints bool
@@ -117,7 +119,7 @@ func (c *Config) Hash() string {
 	h := sha256.New()
 	for _, v := range []any{
 		c.KeyProvider, c.PreviousKeyProviders, c.RecoveryKeyProviders, c.AutoRewrap, c.DataKeyMaxAge, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
-		c.AllowLocalTokenEndpoints, c.RateLimit, c.Database.Driver, c.Database.Schema,
+		c.AllowLocalTokenEndpoints, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))
 	}

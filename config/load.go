@@ -150,6 +150,11 @@ func (l *loader) service(v *variables) {
 	c.HTTPMaxConnections = l.count("HTTP_MAX_CONNECTIONS", v.MaxConns, 10, 1_000_000)
 	c.HTTPMaxMemory = int64(l.count("HTTP_MAX_MEMORY", v.MaxMemory, 16, 1<<20)) << 20
 	c.TrustedProxies = l.prefixes("TRUSTED_PROXIES", v.Proxies)
+	if n, err := strconv.ParseUint(v.Quota, 10, 31); err != nil {
+		l.wrong("FOREST_EXECUTOR_CREDENTIAL_QUOTA: want how many credentials a user may have, such as 1000, or 0 for no limit")
+	} else {
+		c.CredentialQuota = int(n)
+	}
 	if err := c.LogLevel.UnmarshalText([]byte(v.LogLevel)); err != nil {
 		c.LogLevel = slog.LevelInfo
 		l.wrong("LOG_LEVEL: want debug, info, warn or error")

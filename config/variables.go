@@ -45,6 +45,7 @@ type variables struct {
 	OutageBudget string `env:"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET"           envDefault:"24h"`
 	WriteFormat  string `env:"FOREST_EXECUTOR_WRITE_FORMAT"                envDefault:"1"`
 	Legacy       string `env:"FOREST_EXECUTOR_LEGACY"`
+	Quota        string `env:"FOREST_EXECUTOR_CREDENTIAL_QUOTA"            envDefault:"1000"`
 	AllowLocal   string `env:"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS" envDefault:"false"`
 }
 

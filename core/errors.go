@@ -2,6 +2,7 @@ package core
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -35,6 +36,12 @@ var (
 	// ErrStoreUnavailable means that the database did not answer. No provider
 	// returns it; stores do, and the ring passes it on.
 	ErrStoreUnavailable = errors.New("the database is unavailable")
+
+	// ErrOutcomeUnknown is an ErrStoreUnavailable, and errors.Is says so: a write
+	// was sent to the database and its answer was lost. It may have taken effect.
+	// Where a store says which of its writes return it, any other error of theirs
+	// means that nothing was written.
+	ErrOutcomeUnknown = fmt.Errorf("%w: whether the write took effect is not known", ErrStoreUnavailable)
 )
 
 // RetryAfterError is an ErrUnavailable that knows when to ask again, for

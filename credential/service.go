@@ -1,11 +1,14 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
@@ -26,62 +29,109 @@ type Ring interface {
 // destroyed under it; once is rare already.
 const sealAttempts = 3
 
+// defaultStatementTimeout is Options.StatementTimeout where that is zero.
+const defaultStatementTimeout = 15 * time.Second
+
 // Service is the credentials of all users. It is safe for concurrent use.
 type Service struct {
 	ring  Ring
 	store Store
-	log   *slog.Logger
+	opts  Options // with its defaults
 }
 
 // Options are the optional settings of a Service.
 type Options struct {
 	// Logger receives one audit line for each deposit and disconnect: who, which
-	// server, which data key, never a value. Nil is slog.Default.
+	// server, which data key, what came of it, never a value. Nil is slog.Default.
 	Logger *slog.Logger
+
+	// Quota is how many credentials a user may have; zero is any number. It is
+	// asked about only where a deposit replaces nothing. Deposits at the same
+	// moment may exceed it together, and what is above it stays.
+	Quota int
+
+	// StatementTimeout is how long a deposit or a disconnect may take from the
+	// moment it turns to the database, whether its caller waits or not. Zero is
+	// 15 seconds.
+	StatementTimeout time.Duration
 }
 
 // NewService returns a service that seals with ring and keeps rows in store.
 func NewService(ring Ring, store Store, opts *Options) *Service {
-	if opts == nil {
-		opts = &Options{}
+	s := &Service{ring: ring, store: store}
+	if opts != nil {
+		s.opts = *opts
 	}
-	log := opts.Logger
-	if log == nil {
-		log = slog.Default()
+	if s.opts.Logger == nil {
+		s.opts.Logger = slog.Default()
 	}
-	return &Service{ring: ring, store: store, log: log}
+	s.opts.StatementTimeout = cmp.Or(s.opts.StatementTimeout, defaultStatementTimeout)
+	return s
 }
 
 // Deposit seals d and stores it as the user's credential for the server,
 // replacing whatever was there. When it returns nil the credential is durable.
+// Until it turns to the database the end of ctx stops it; from then on only
+// Options.StatementTimeout does. Whatever comes of it is one audit line.
 //
 // It returns the ring's sentinels (core.ErrKeyMissing, core.ErrKeyMismatch,
-// core.ErrKeyDenied, core.ErrUnavailable), core.ErrStoreUnavailable, and
-// envelope.ErrNUL if a value to be bound holds a NUL character. After an error
-// the credential that was there is unchanged, unless it is
-// core.ErrStoreUnavailable, when either may be there.
+// core.ErrKeyDenied, core.ErrUnavailable), core.ErrStoreUnavailable,
+// ErrQuotaExceeded, and envelope.ErrNUL if a value to be bound holds a NUL
+// character. After an error the credential that was there is unchanged, unless
+// it is core.ErrOutcomeUnknown, when either may be there.
 func (s *Service) Deposit(ctx context.Context, userID int64, d *Deposit) error {
+	a := attempt{event: "deposit", userID: userID, mcpServerID: d.MCPServerID}
 	row := &Row{UserID: userID, Metadata: d.metadata()}
-	for attempt := 1; ; attempt++ {
-		under, err := s.seal(ctx, row, d)
-		if err != nil {
-			return fmt.Errorf("sealing credential: %w", err)
-		}
-		err = s.store.Upsert(ctx, row, under)
-		if errors.Is(err, keyring.ErrNotEnabled) && attempt < sealAttempts {
-			if err = s.ring.Reload(ctx); err == nil {
-				continue
-			}
-		}
-		if errors.Is(err, keyring.ErrNotEnabled) {
-			return fmt.Errorf("storing credential: %w: %w", core.ErrUnavailable, err)
-		}
-		if err != nil {
-			return fmt.Errorf("storing credential: %w", err)
-		}
-		s.audit(ctx, "deposit", userID, d.MCPServerID, slog.String("key_id", keyName(under)))
-		return nil
+	under, err := s.seal(ctx, row, d)
+	if err != nil {
+		s.audit(ctx, a.refused(sealReason(ctx, err)))
+		return fmt.Errorf("sealing credential: %w", err)
 	}
+	statement, cancel, err := s.begin(ctx, a)
+	if err != nil {
+		return fmt.Errorf("storing credential: %w", err)
+	}
+	defer cancel()
+	if under, err = s.upsert(statement, row, d, under); err != nil {
+		err = fmt.Errorf("storing credential: %w", err)
+	}
+	s.audit(ctx, a.wrote("stored", err), slog.String("key_id", keyName(under)))
+	return err
+}
+
+// upsert writes row. Where its data key was destroyed meanwhile it seals d anew; it
+// returns the data key that sealed what it wrote, or tried to write last.
+func (s *Service) upsert(ctx context.Context, row *Row, d *Deposit, under envelope.KeyID) (envelope.KeyID, error) {
+	for attempt := 1; ; attempt++ {
+		err := s.store.Upsert(ctx, row, under, s.opts.Quota)
+		if !errors.Is(err, keyring.ErrNotEnabled) {
+			return under, err
+		}
+		if attempt == sealAttempts {
+			return under, fmt.Errorf("%w: %w", core.ErrUnavailable, err)
+		}
+		if err := s.ring.Reload(ctx); err != nil {
+			return under, err
+		}
+		again, err := s.seal(ctx, row, d)
+		if err != nil {
+			return under, fmt.Errorf("sealing anew: %w", err)
+		}
+		under = again
+	}
+}
+
+// begin returns the context of what is sent to the database now: a client that
+// hangs up must not cancel a statement that may have taken effect, for nobody could
+// say then what became of it. It has the values of ctx, the request ID among them.
+// Where ctx has ended before, begin accounts for the attempt and returns an error.
+func (s *Service) begin(ctx context.Context, a attempt) (context.Context, context.CancelFunc, error) {
+	if err := ctx.Err(); err != nil {
+		s.audit(ctx, a.refused(reasonCancelled))
+		return nil, nil, fmt.Errorf("%w: nothing was sent: %w", core.ErrStoreUnavailable, err)
+	}
+	statement, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.StatementTimeout)
+	return statement, cancel, nil
 }
 
 // seal seals both secrets of d into row, under one data key.
@@ -177,38 +227,70 @@ func (s *Service) OpenRecord(ctx context.Context, row *Row, column string) (plai
 	return plaintext, stale, nil
 }
 
-// List returns the metadata of the user's credentials, by server ID. It decrypts
-// nothing.
-func (s *Service) List(ctx context.Context, userID int64) ([]Metadata, error) {
-	list, err := s.store.List(ctx, userID)
-	if err != nil {
-		return nil, fmt.Errorf("listing credentials: %w", err)
+// ListPage is the most credentials of a page of List.
+const ListPage = 100
+
+// errNoProgress keeps List from going round for ever. SQLite has a row that another
+// program wrote with a server ID that is no text behind every text.
+var errNoProgress = errors.New("listing credentials: a page does not go on from the one before; is a server ID in the table no text?")
+
+// List returns the metadata of the user's credentials in the order of the bytes of
+// their server IDs, in pages of ListPage, of which the last may be shorter; none is
+// empty. It decrypts nothing. Pages are read as they are asked for, and none holds a connection to the
+// database: what is deposited or removed meanwhile may or may not be in a later
+// page, and everything else is in exactly one.
+//
+// An error is the last thing that it yields; it is core.ErrStoreUnavailable while the
+// database does not answer.
+func (s *Service) List(ctx context.Context, userID int64) iter.Seq2[[]Metadata, error] {
+	return func(yield func([]Metadata, error) bool) {
+		var after *string
+		for {
+			page, err := s.store.List(ctx, userID, after, ListPage)
+			if err != nil {
+				yield(nil, fmt.Errorf("listing credentials: %w", err))
+				return
+			}
+			if len(page) == 0 {
+				return
+			}
+			last := page[len(page)-1].MCPServerID // before page is the caller's
+			if after != nil && last == *after {
+				yield(nil, errNoProgress)
+				return
+			}
+			if !yield(page, nil) || len(page) < ListPage {
+				return
+			}
+			after = &last
+		}
 	}
-	return list, nil
 }
 
 // Disconnect removes the user's credential for the server, if there is one. It
-// decrypts nothing.
+// decrypts nothing. Once it has turned to the database only
+// Options.StatementTimeout ends it, and whatever comes of it is one audit line.
+//
+// It returns core.ErrStoreUnavailable while the database does not answer. Unless
+// that is core.ErrOutcomeUnknown, nothing was removed.
 func (s *Service) Disconnect(ctx context.Context, userID int64, mcpServerID string) error {
-	existed, err := s.store.Delete(ctx, userID, mcpServerID)
+	a := attempt{event: "disconnect", userID: userID, mcpServerID: mcpServerID}
+	statement, cancel, err := s.begin(ctx, a)
 	if err != nil {
 		return fmt.Errorf("deleting credential: %w", err)
 	}
-	s.audit(ctx, "disconnect", userID, mcpServerID, slog.Bool("existed", existed))
-	return nil
-}
-
-func (s *Service) audit(ctx context.Context, event string, userID int64, mcpServerID string, more slog.Attr) {
-	s.log.LogAttrs(ctx, slog.LevelInfo, "audit",
-		slog.String("event", event), slog.Int64("user_id", userID), slog.String("mcp_server_id", mcpServerID), more)
-}
-
-// keyName is a key ID for the audit log.
-func keyName(id envelope.KeyID) string {
-	if id.IsZero() {
-		return "legacy"
+	defer cancel()
+	existed, err := s.store.Delete(statement, userID, mcpServerID)
+	if err != nil {
+		s.audit(ctx, a.wrote("", err))
+		return fmt.Errorf("deleting credential: %w", err)
 	}
-	return id.String()
+	outcome := "absent"
+	if existed {
+		outcome = "removed"
+	}
+	s.audit(ctx, a.wrote(outcome, nil), slog.Bool("existed", existed))
+	return nil
 }
 
 // metadata returns the part of d that is stored as it is.

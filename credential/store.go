@@ -11,6 +11,10 @@ import (
 // ErrNotFound means that the user has no credential for the server.
 var ErrNotFound = errors.New("no such credential")
 
+// ErrQuotaExceeded means that a credential was not stored because the user has as
+// many as the quota allows.
+var ErrQuotaExceeded = errors.New("the user's quota of credentials is used up")
+
 // Column is a column of the database that holds records.
 type Column struct{ Table, Name string }
 
@@ -48,15 +52,26 @@ type Store interface {
 	// In the same transaction the data key is locked against destruction; if it
 	// is not enabled, nothing is written and keyring.ErrNotEnabled is returned:
 	// seal anew.
-	Upsert(ctx context.Context, row *Row, under envelope.KeyID) error
+	//
+	// quota, if above zero, is how many credentials the user may have. A row that
+	// would be new and beyond it is not written, and ErrQuotaExceeded is returned.
+	// A row that replaces another always is, however many there are. Rows that are
+	// written at the same moment may exceed the quota together.
+	//
+	// An error that is not core.ErrOutcomeUnknown means that nothing was written.
+	Upsert(ctx context.Context, row *Row, under envelope.KeyID, quota int) error
 
 	// Get returns the row of (user, server), or ErrNotFound.
 	Get(ctx context.Context, userID int64, mcpServerID string) (*Row, error)
 
-	// List returns the user's credentials by server ID. It reads no record.
-	List(ctx context.Context, userID int64) ([]Metadata, error)
+	// List returns up to limit of the user's credentials, in the order of the bytes
+	// of their server IDs. after is the last server ID of the page before, and nil
+	// for the first page, since a server ID may be empty. It reads no record, and
+	// keeps no connection when it returns.
+	List(ctx context.Context, userID int64, after *string, limit int) ([]Metadata, error)
 
 	// Delete removes the row of (user, server) and reports whether there was one.
+	// An error that is not core.ErrOutcomeUnknown means that nothing was removed.
 	Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error)
 
 	// Scan returns up to limit rows with an ID above after, by ascending ID.

@@ -3,11 +3,6 @@ package httpapi
 import (
 	"net/http"
 	"strings"
-
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
-
-	"github.com/lockwood-kms/lockwood/credential"
 )
 
 // deposit answers POST /mcp-oauth-credentials.
@@ -42,56 +37,4 @@ func (s *Server) disconnect(x *exchange) response {
 		return s.failed(x, err)
 	}
 	return noContent
-}
-
-// credentialJSON is a credential in the answer to GET /mcp-oauth-credentials.
-// Absent values are null.
-type credentialJSON struct {
-	MCPServerID             string  `json:"mcpServerId"`
-	ClientID                *string `json:"clientId"`
-	HasClientSecret         bool    `json:"hasClientSecret"`
-	ClientSecretExpiresAt   *string `json:"clientSecretExpiresAt"`
-	TokenEndpoint           string  `json:"tokenEndpoint"`
-	TokenEndpointAuthMethod *string `json:"tokenEndpointAuthMethod"`
-	Scopes                  *string `json:"scopes"`
-	CreatedAt               string  `json:"createdAt"`
-	UpdatedAt               string  `json:"updatedAt"`
-}
-
-func newCredentialJSON(m *credential.Metadata) credentialJSON {
-	c := credentialJSON{
-		MCPServerID:             m.MCPServerID,
-		ClientID:                m.ClientID,
-		HasClientSecret:         m.HasClientSecret,
-		TokenEndpoint:           m.TokenEndpoint,
-		TokenEndpointAuthMethod: m.TokenEndpointAuthMethod,
-		Scopes:                  m.Scopes,
-		CreatedAt:               isoMillis(m.CreatedAt),
-		UpdatedAt:               isoMillis(m.UpdatedAt),
-	}
-	if m.ClientSecretExpiresAt != nil {
-		expires := isoMillis(*m.ClientSecretExpiresAt)
-		c.ClientSecretExpiresAt = &expires
-	}
-	return c
-}
-
-// list answers GET /mcp-oauth-credentials: the caller's own, and nothing secret.
-func (s *Server) list(x *exchange) response {
-	credentials, err := s.credentials.List(x.Context(), x.caller.userID)
-	if err != nil {
-		return s.failed(x, err)
-	}
-	var answer struct {
-		Credentials []credentialJSON `json:"credentials"`
-	}
-	for i := range credentials {
-		answer.Credentials = append(answer.Credentials, newCredentialJSON(&credentials[i]))
-	}
-	// A row that another program wrote may hold what is not UTF-8.
-	text, err := json.Marshal(answer, jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		return s.failed(x, err)
-	}
-	return jsonResponse(http.StatusOK, string(text))
 }

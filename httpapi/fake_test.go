@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -37,7 +38,22 @@ func (f *fakeCredentials) Deposit(_ context.Context, userID int64, d *credential
 	return f.err
 }
 
-func (f *fakeCredentials) List(_ context.Context, userID int64) ([]credential.Metadata, error) {
+func (f *fakeCredentials) List(_ context.Context, userID int64) iter.Seq2[[]credential.Metadata, error] {
+	return func(yield func([]credential.Metadata, error) bool) {
+		list, err := f.list(userID)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for page := range slices.Chunk(list, credential.ListPage) {
+			if !yield(page, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (f *fakeCredentials) list(userID int64) ([]credential.Metadata, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++

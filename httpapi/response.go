@@ -10,6 +10,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/credential"
 )
 
 const (
@@ -59,6 +60,12 @@ func textResponse(status int) response {
 	return response{status: status, contentType: typeText, body: http.StatusText(status)}
 }
 
+// after returns resp with a Retry-After header.
+func (resp response) after(wait time.Duration) response {
+	resp.retryAfter = wait
+	return resp
+}
+
 // failures maps what goes wrong behind the Credentials seam to a response; the
 // first entry that matches decides, anything else is a 500. The database comes
 // first: a ring that cannot load its data keys from it fails for that reason.
@@ -67,11 +74,13 @@ var failures = []struct {
 	response response
 	retry    bool // tell the client when to come back
 }{
+	{errBusy, busy, false},
 	{core.ErrStoreUnavailable, jsonResponse(503, `{"code":"database_unavailable"}`), true},
 	{core.ErrKeyMissing, jsonResponse(503, `{"code":"executor_encryption_key_missing"}`), false},
 	{core.ErrKeyMismatch, jsonResponse(503, `{"code":"executor_encryption_key_mismatch"}`), false},
 	{core.ErrKeyDenied, jsonResponse(503, `{"code":"key_provider_denied"}`), false},
 	{core.ErrUnavailable, jsonResponse(503, `{"code":"key_provider_unavailable"}`), true},
+	{credential.ErrQuotaExceeded, jsonResponse(409, `{"code":"credential_quota_exceeded"}`), false},
 	{envelope.ErrNUL, errorResponse(400, "Invalid request body — a value holds a NUL character"), false},
 }
 
@@ -80,7 +89,7 @@ func failure(err error) response {
 	for _, f := range failures {
 		if errors.Is(err, f.is) {
 			if f.retry {
-				f.response.retryAfter = max(core.RetryAfter(err), time.Second)
+				return f.response.after(max(core.RetryAfter(err), time.Second))
 			}
 			return f.response
 		}

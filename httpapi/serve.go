@@ -85,14 +85,10 @@ func (s *Server) serve(x *exchange) response {
 	}
 	wire.Vouch(x.Context())
 	if wait := s.limiter.wait(x.caller.userID); wait > 0 {
-		limited := tooMany
-		limited.retryAfter = wait
-		return limited
+		return tooMany.after(wait)
 	}
 	if x.claim = s.memory.enter(x.caller.userID); x.claim == nil {
-		limited := tooMany
-		limited.retryAfter = time.Second
-		return limited
+		return tooMany.after(time.Second)
 	}
 	return s.dispatch(x)
 }

@@ -37,6 +37,8 @@ func TestFailures(t *testing.T) {
 	}{
 		{core.ErrKeyMissing, 503, `{"code":"executor_encryption_key_missing"}`, ""},
 		{core.ErrKeyMismatch, 503, `{"code":"executor_encryption_key_mismatch"}`, ""},
+		{credential.ErrQuotaExceeded, 409, `{"code":"credential_quota_exceeded"}`, ""},
+		{core.ErrOutcomeUnknown, 503, `{"code":"database_unavailable"}`, "1"},
 		{core.ErrKeyDenied, 503, `{"code":"key_provider_denied"}`, ""},
 		{core.ErrUnavailable, 503, `{"code":"key_provider_unavailable"}`, "1"},
 		{later, 503, `{"code":"key_provider_unavailable"}`, "2"},

@@ -39,7 +39,7 @@ func runOpen(ctx context.Context, i *instance) error { return i.store.OpenLegacy
 // refusesLegacy writes a legacy record, and takes it away again.
 func (v *crashVault) refusesLegacy(t *testing.T, i *instance) bool {
 	t.Helper()
-	err := i.store.Upsert(t.Context(), legacyRow(t, scratchUser), envelope.KeyID{})
+	err := i.store.Upsert(t.Context(), legacyRow(t, scratchUser), envelope.KeyID{}, 0)
 	if err != nil && !errors.Is(err, store.ErrLegacyClosed) {
 		t.Fatalf("%s: writing a legacy record: %v", v.where, err)
 	}

@@ -78,7 +78,7 @@ func makeVault(t *testing.T, database crashable, kind crashKind) *crashVault {
 		i.deposit(t, u, "server", crashToken(u))
 	}
 	legacy := legacyRow(t, legacyUser)
-	if err := s.Upsert(t.Context(), legacy, envelope.KeyID{}); err != nil {
+	if err := s.Upsert(t.Context(), legacy, envelope.KeyID{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	if !kind.whole {
@@ -112,7 +112,7 @@ func breakRecord(t *testing.T, s store.Store) {
 	}
 	under, _ := envelope.ParseHeader(row.RefreshTokenEnc)
 	row.RefreshTokenEnc[len(row.RefreshTokenEnc)-1] ^= 1
-	if err := s.Upsert(t.Context(), row, under); err != nil {
+	if err := s.Upsert(t.Context(), row, under, 0); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -51,7 +51,7 @@ func TestRowsThatDoNotOpenAreNotGoneOverForEver(t *testing.T) {
 		}
 		under, _ := envelope.ParseHeader(row.RefreshTokenEnc)
 		row.RefreshTokenEnc[len(row.RefreshTokenEnc)-1] ^= 1
-		if err := i.store.Upsert(t.Context(), row, under); err != nil {
+		if err := i.store.Upsert(t.Context(), row, under, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

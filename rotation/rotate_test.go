@@ -118,7 +118,7 @@ func TestARecordThatDoesNotOpen(t *testing.T) {
 	}
 	row.RefreshTokenEnc[len(row.RefreshTokenEnc)-1] ^= 1
 	under, _ := envelope.ParseHeader(row.RefreshTokenEnc)
-	if err := first.store.Upsert(t.Context(), row, under); err != nil {
+	if err := first.store.Upsert(t.Context(), row, under, 0); err != nil {
 		t.Fatal(err)
 	}
 	i := startOn(t, openSQLite(t, path), keyB, keyA)

@@ -109,9 +109,11 @@ type Store interface {
 
 	// CloseLegacy closes the store to legacy records: the database refuses them
 	// from then on, whoever writes them. If it holds some, it changes nothing and
-	// returns how many, with ErrLegacyRemains. It may be called again.
+	// returns how many, with ErrLegacyRemains. After core.ErrOutcomeUnknown it may
+	// be closed. It may be called again.
 	CloseLegacy(ctx context.Context) (remaining int64, err error)
-	// OpenLegacy opens the store to legacy records again. It may be called again.
+	// OpenLegacy opens the store to legacy records again. After
+	// core.ErrOutcomeUnknown it may be open. It may be called again.
 	OpenLegacy(ctx context.Context) error
 
 	// SaveReport keeps the report of the last rotation, as JSON.

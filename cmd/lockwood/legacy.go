@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
 
@@ -65,6 +66,9 @@ func (c *cli) closeLegacy(ctx context.Context, v *vault, yes, dryRun bool) error
 	remaining, err := v.store.CloseLegacy(ctx)
 	if errors.Is(err, rotation.ErrLegacyRemains) {
 		return fmt.Errorf("%d legacy records were written meanwhile, so legacy stays open: is upstream stopped? Then run lockwood credentials reseal, and try again", remaining)
+	}
+	if errors.Is(err, core.ErrOutcomeUnknown) {
+		v.log.Info("audit", "event", "legacy_closed", "outcome", "unknown")
 	}
 	if err != nil {
 		return err
@@ -146,7 +150,11 @@ type legacyOpened struct {
 
 func (c *cli) openLegacy(ctx context.Context, v *vault, dryRun bool) error {
 	if !dryRun {
-		if err := v.store.OpenLegacy(ctx); err != nil {
+		err := v.store.OpenLegacy(ctx)
+		if errors.Is(err, core.ErrOutcomeUnknown) {
+			v.log.Warn("audit", "event", "legacy_opened", "outcome", "unknown")
+		}
+		if err != nil {
 			return err
 		}
 		v.log.Warn("audit", "event", "legacy_opened")

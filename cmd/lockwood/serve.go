@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"os"
@@ -264,9 +265,9 @@ func (g *gate) Deposit(ctx context.Context, userID int64, d *credential.Deposit)
 }
 
 // List is credential.Service.List behind the gate.
-func (g *gate) List(ctx context.Context, userID int64) ([]credential.Metadata, error) {
+func (g *gate) List(ctx context.Context, userID int64) iter.Seq2[[]credential.Metadata, error] {
 	if !g.open.Load() {
-		return nil, errClosedGate
+		return func(yield func([]credential.Metadata, error) bool) { yield(nil, errClosedGate) }
 	}
 	return g.Service.List(ctx, userID)
 }

@@ -62,7 +62,7 @@ func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, e
 		return nil, err
 	}
 	v.ring = keyring.New(v.providers.current, v.store, v.ringOptions(to))
-	v.credentials = credential.NewService(v.ring, v.store, &credential.Options{Logger: v.log})
+	v.credentials = credential.NewService(v.ring, v.store, &credential.Options{Logger: v.log, Quota: v.cfg.CredentialQuota})
 	return v, nil
 }
 

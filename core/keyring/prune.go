@@ -104,13 +104,11 @@ func (r *Ring) prune(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID
 	if err != nil {
 		return r.heed(err)
 	}
-	if err := r.store.RemoveWraps(ctx, id, kekIDs); err != nil {
-		return err
-	}
+	err = r.store.RemoveWraps(ctx, id, kekIDs)
 	for _, kekID := range kekIDs {
-		r.keyEvent("data_key_wrap_removed", id, k.Version, slog.String("kek_id", string(kekID)))
+		r.removalEvent("data_key_wrap_removed", err, id, k.Version, slog.String("kek_id", string(kekID)))
 	}
-	return nil
+	return err
 }
 
 // Destroy destroys the data key named id for good. It returns ErrInUse, with how
@@ -121,9 +119,21 @@ func (r *Ring) Destroy(ctx context.Context, id envelope.KeyID) (remaining int64,
 		return 0, errReadOnly
 	}
 	k, _, _ := r.bound(id)
-	if remaining, err = r.store.DestroyDataKey(ctx, id); err != nil {
+	remaining, err = r.store.DestroyDataKey(ctx, id)
+	r.removalEvent("data_key_destroyed", err, id, k.Version)
+	if err != nil {
 		return remaining, err
 	}
-	r.keyEvent("data_key_destroyed", id, k.Version)
 	return 0, r.Reload(ctx)
+}
+
+// removalEvent is keyEvent for what ended with err: nothing if that says that nothing
+// was removed, and a line that says so if nobody knows.
+func (r *Ring) removalEvent(event string, err error, id envelope.KeyID, version int64, more ...slog.Attr) {
+	switch {
+	case err == nil:
+		r.keyEvent(event, id, version, more...)
+	case errors.Is(err, core.ErrOutcomeUnknown):
+		r.keyEvent(event, id, version, append(more, slog.String("outcome", "unknown"))...)
+	}
 }

@@ -1,8 +1,10 @@
 package keyring_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -303,6 +305,42 @@ func TestMaxAgeWhereClocksDiffer(t *testing.T) {
 			t.Errorf("%d data keys after a roll by command", n)
 		}
 	})
+}
+
+// A destruction whose answer was lost is in the audit log too.
+func TestARemovalWhoseAnswerWasLostIsAudited(t *testing.T) {
+	for _, c := range []struct {
+		answer error
+		line   string
+	}{
+		{nil, ""}, {core.ErrOutcomeUnknown, "outcome=unknown"}, {core.ErrStoreUnavailable, "no line"},
+	} {
+		var log bytes.Buffer
+		kms, store := newKMS("a"), &lossyStore{memoryStore: newStore(), answer: c.answer}
+		ring := mustStart(t, kms, store, keyring.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		record := mustSeal(t, ring, "token")
+		if err := ring.Roll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ring.Destroy(t.Context(), keyIDOf(t, record)); !errors.Is(err, c.answer) {
+			t.Errorf("Destroy: %v, want %v", err, c.answer)
+		}
+		_, line, logged := strings.Cut(log.String(), "data_key_destroyed")
+		if logged != (c.line != "no line") || logged && strings.Contains(line, "outcome") != (c.line != "") {
+			t.Errorf("%v: the log is\n%s", c.answer, &log)
+		}
+	}
+}
+
+// lossyStore destroys, and answers otherwise.
+type lossyStore struct {
+	*memoryStore
+	answer error
+}
+
+func (s *lossyStore) DestroyDataKey(ctx context.Context, id envelope.KeyID) (int64, error) {
+	n, err := s.memoryStore.DestroyDataKey(ctx, id)
+	return n, errors.Join(err, s.answer)
 }
 
 func TestDestroy(t *testing.T) {

@@ -108,7 +108,8 @@ type Store interface {
 	// RemoveWraps deletes the wraps of the data key under exactly these KEK IDs,
 	// and leaves those that are not there. It never deletes the last wrap of an
 	// enabled data key: it then changes nothing and returns ErrConflict. It
-	// returns ErrNotEnabled for a key that is not enabled.
+	// returns ErrNotEnabled for a key that is not enabled, and
+	// core.ErrOutcomeUnknown if the wraps may be gone all the same.
 	RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID) error
 
 	// NameCompromised adds keys to State.Compromised, where they are not yet.
@@ -123,7 +124,8 @@ type Store interface {
 	// is sealed under it, in one transaction that excludes writers of such
 	// records (see credential.Store). Otherwise it changes nothing and returns
 	// how many records remain, with ErrInUse. It returns ErrConflict for the
-	// primary, and ErrNotEnabled for a key that is not enabled.
+	// primary, ErrNotEnabled for a key that is not enabled, and
+	// core.ErrOutcomeUnknown if the key may be destroyed all the same.
 	DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error)
 
 	// LegacySample returns up to n records that do not start with the magic of

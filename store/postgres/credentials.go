@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
@@ -15,19 +16,32 @@ import (
 
 // Upsert implements credential.Store. It returns store.ErrLegacyClosed for a
 // legacy record where those are refused.
-func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.KeyID) error {
+func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.KeyID, quota int) error {
 	var key []byte // NULL for legacy records
 	if !under.IsZero() {
 		key = under[:]
 	}
 	var written bool
-	err := s.pool.QueryRow(ctx, s.queries.Get("upsert"),
-		row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
-		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key).Scan(&written)
+	err := s.write(ctx, func(conn *pgxpool.Conn) error {
+		return conn.QueryRow(ctx, s.queries.Get("upsert"),
+			row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
+			row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key, int64(quota)).Scan(&written)
+	})
 	if err == nil && !written {
 		err = keyring.ErrNotEnabled
 	}
 	return failure("writing credential", err)
+}
+
+// write runs f, which sends one statement. The error is core.ErrOutcomeUnknown if
+// the statement may have taken effect all the same.
+func (s *Store) write(ctx context.Context, f func(*pgxpool.Conn) error) error {
+	conn, err := s.pool.Acquire(ctx) // apart from the statement, so that it is known that none was sent
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return unlessDefinite(f(conn))
 }
 
 // Get implements credential.Store.
@@ -43,15 +57,19 @@ func (s *Store) Get(ctx context.Context, userID int64, mcpServerID string) (*cre
 }
 
 // List implements credential.Store.
-func (s *Store) List(ctx context.Context, userID int64) ([]credential.Metadata, error) {
-	list, err := collect(ctx, s.pool, s.queries.Get("list"), scanMetadata, userID)
+func (s *Store) List(ctx context.Context, userID int64, after *string, limit int) ([]credential.Metadata, error) {
+	list, err := collect(ctx, s.pool, s.queries.Get("list"), scanMetadata, userID, after, int64(limit))
 	return list, failure("listing credentials", err)
 }
 
 // Delete implements credential.Store.
 func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
-	tag, err := s.pool.Exec(ctx, s.queries.Get("delete"), userID, mcpServerID)
-	return tag.RowsAffected() > 0, failure("deleting credential", err)
+	err = s.write(ctx, func(conn *pgxpool.Conn) error {
+		tag, err := conn.Exec(ctx, s.queries.Get("delete"), userID, mcpServerID)
+		existed = tag.RowsAffected() > 0
+		return err
+	})
+	return existed, failure("deleting credential", err)
 }
 
 // Scan implements credential.Store.

@@ -10,7 +10,7 @@
 //
 // The one lock worth knowing is that on the row of a data key. A deposit takes
 // it shared (FOR KEY SHARE) in the statement that writes the records, inside the
-// function lockwood_upsert_credential; destroying takes it exclusively (FOR
+// function lockwood_upsert_credential_4; destroying takes it exclusively (FOR
 // UPDATE), and then counts. So a record is either counted, or finds its key
 // destroyed and is not written.
 package postgres

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/puddle/v2"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -25,6 +27,9 @@ const (
 	undefinedFunc    = "42883"
 	invalidSchema    = "3F000"
 	lockNotAvailable = "55P03"
+	outcomeUnknown   = "40003"
+	// quotaExceeded is raised by migrations/004_quota.up.sql.
+	quotaExceeded = "LW001"
 )
 
 // failure returns err as the package's callers see it, or nil: what was being
@@ -33,6 +38,9 @@ func failure(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
+	if lost, ok := errors.AsType[*lostAnswerError](err); ok {
+		return fmt.Errorf("%s: %w: %w", doing, core.ErrOutcomeUnknown, withoutValues(lost.err))
+	}
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return fmt.Errorf("%s: %w", doing, reported(server))
 	}
@@ -40,6 +48,42 @@ func failure(doing string, err error) error {
 		return fmt.Errorf("%s: %w: %w", doing, core.ErrStoreUnavailable, withoutConfig(err))
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// lostAnswerError is the failure of a statement that may have taken effect.
+type lostAnswerError struct{ err error }
+
+// Error implements error.
+func (e *lostAnswerError) Error() string { return e.err.Error() }
+
+// unlessDefinite returns err, the failure of one statement on a connection that was
+// there, as a *lostAnswerError, unless it is certain that nothing was written: the
+// statement did not leave, or the server answered that it rolled back.
+func unlessDefinite(err error) error {
+	if err == nil || pgconn.SafeToRetry(err) {
+		return err
+	}
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok && isRollback(server) {
+		return err
+	}
+	return &lostAnswerError{err}
+}
+
+// isRollback reports whether the report says that the statement was rolled back, as
+// an ERROR does. A FATAL ends the session, which may come after the commit: with
+// 57P01 the server also ends its wait for a synchronous standby, and a pooler says
+// 08P01 when the server's connection broke.
+func isRollback(e *pgconn.PgError) bool {
+	severity := cmp.Or(e.SeverityUnlocalized, e.Severity)
+	return severity == "ERROR" && e.Code != outcomeUnknown && !strings.HasPrefix(e.Code, "08") && !strings.HasPrefix(e.Code, "57P")
+}
+
+// withoutValues returns err without what a report of the server may quote.
+func withoutValues(err error) error {
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return reported(server)
+	}
+	return err
 }
 
 // reported returns the report of the server without its detail, which quotes
@@ -57,6 +101,8 @@ func reported(e *pgconn.PgError) error {
 	switch {
 	case e.Code == checkViolation && strings.HasSuffix(e.ConstraintName, "_enc_format_1"):
 		return fmt.Errorf("%w: %w", store.ErrLegacyClosed, cause)
+	case e.Code == quotaExceeded:
+		return fmt.Errorf("%w: %w", credential.ErrQuotaExceeded, cause)
 	case isMissing(e), isOlder(e):
 		return fmt.Errorf("%w: wrong database or schema, or not migrated yet: %w", core.ErrStoreUnavailable, cause)
 	case isOutage(e.Code):

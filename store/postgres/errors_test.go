@@ -13,6 +13,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -63,3 +64,46 @@ func TestFailuresHoldNoValues(t *testing.T) {
 		}
 	}
 }
+
+// What is not an answer that the statement was rolled back leaves it open whether it
+// took effect.
+func TestOutcomesAreToldApart(t *testing.T) {
+	report := func(severity, code string) error {
+		return &pgconn.PgError{Severity: "FEHLER", SeverityUnlocalized: severity, Code: code, Message: "the message"}
+	}
+	for name, err := range map[string]error{
+		"constraint": report("ERROR", "23505"), "rights": report("ERROR", "42501"), "statement_timeout": report("ERROR", "57014"),
+		"deadlock": report("ERROR", "40P01"), "serialization": report("ERROR", "40001"), "read-only": report("ERROR", "25006"),
+		"disk full": report("ERROR", "53100"), "quota": report("ERROR", "LW001"), "not sent": notSentError{},
+	} {
+		if got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err))); got == nil || errors.Is(got, core.ErrOutcomeUnknown) {
+			t.Errorf("%s: %v, want no core.ErrOutcomeUnknown", name, got)
+		}
+	}
+	for name, err := range map[string]error{
+		"terminated": report("FATAL", "57P01"), "crashed": report("FATAL", "57P02"), "a pooler's": report("FATAL", "08P01"),
+		"not as FATAL": report("ERROR", "08006"), "says so": report("ERROR", "40003"), "PANIC": report("PANIC", "XX000"),
+		"no severity": &pgconn.PgError{Code: "23505"}, "reset": &net.OpError{Op: "read", Err: io.EOF}, "EOF": io.ErrUnexpectedEOF,
+		"late": context.DeadlineExceeded, "another": errors.New("another"),
+	} {
+		got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err)))
+		if !errors.Is(got, core.ErrOutcomeUnknown) || !errors.Is(got, core.ErrStoreUnavailable) {
+			t.Errorf("%s: %v, want core.ErrOutcomeUnknown", name, got)
+		}
+		if _, ok := errors.AsType[*pgconn.PgError](got); ok {
+			t.Errorf("%s: the server's whole report can be had from the error", name)
+		}
+	}
+	if err := unlessDefinite(nil); err != nil {
+		t.Error(err)
+	}
+	if got := failure("writing", report("ERROR", "LW001")); !errors.Is(got, credential.ErrQuotaExceeded) || errors.Is(got, core.ErrStoreUnavailable) {
+		t.Errorf("the quota: %v, want credential.ErrQuotaExceeded", got)
+	}
+}
+
+// notSentError is as pgconn's errors of a statement that did not leave.
+type notSentError struct{}
+
+func (notSentError) Error() string     { return "not sent" }
+func (notSentError) SafeToRetry() bool { return true }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/credential"
@@ -51,7 +53,9 @@ func TestMigrationsGoDownAndUp(t *testing.T) {
 func TestAnOlderBinaryTakesTheNewerSchema(t *testing.T) {
 	s, m := internalStore(t, store.MigrateOptions{})
 	never := func(context.Context, *sql.Tx) error { return errors.New("applied again") }
-	older, err := migration.NewProvider(m.db, m.versions, []migration.Step{{Version: 1, Up: never, Down: never}, {Version: 2, Up: never, Down: never}})
+	older, err := migration.NewProvider(m.db, m.versions, []migration.Step{
+		{Version: 1, Up: never, Down: never}, {Version: 2, Up: never, Down: never}, {Version: 3, Up: never, Down: never},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +68,59 @@ func TestAnOlderBinaryTakesTheNewerSchema(t *testing.T) {
 	if _, ok, err := s.CurrentRun(t.Context()); ok || err != nil {
 		t.Errorf("the newer tables: %v, %v", ok, err)
 	}
+	// And deposits, in the words that it has.
+	var written bool
+	err = s.pool.QueryRow(t.Context(), "SELECT forest.lockwood_upsert_credential($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+		int64(1), "server", []byte("LKW1"), nil, nil, nil, "", nil, nil, nil).Scan(&written)
+	if err != nil || !written {
+		t.Errorf("its deposit: %v, %v", written, err)
+	}
+	if _, err := s.Get(t.Context(), 1, "server"); err != nil {
+		t.Errorf("its credential: %v", err)
+	}
+}
+
+// What a transaction wrote is in doubt if its commit was sent and got no answer, and
+// in no case before.
+func TestALostCommitIsUnknown(t *testing.T) {
+	url := pgtest.Shared(t).NewDatabase(t)
+	s, err := Open(t.Context(), Config{URL: core.Secret(url)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	ctx := t.Context()
+	// A commit that waits for somebody else, at the check of a deferred constraint.
+	pgtest.Exec(t, url, `CREATE TABLE slow (id int);
+		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
+		CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()`)
+	other := pgtest.Connect(t, url)
+	if _, err := other.Exec(ctx, "SELECT pg_advisory_lock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	for last, unknown := range map[string]bool{"SELECT pg_terminate_backend(pg_backend_pid())": false, "INSERT INTO slow VALUES (1)": true} {
+		result := make(chan error, 1)
+		go func() {
+			result <- failure("destroying data key", s.inTx(ctx, func(tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, last)
+				return err
+			}))
+		}()
+		if unknown {
+			pgtest.Eventually(t, "the commit waits, and its session is ended", func() bool {
+				var ended bool
+				err := other.QueryRow(ctx, `SELECT coalesce(bool_or(pg_terminate_backend(pid)), false) FROM pg_stat_activity
+					WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ILIKE 'commit'`).Scan(&ended)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return ended
+			})
+		}
+		if err := <-result; !errors.Is(err, core.ErrStoreUnavailable) || errors.Is(err, core.ErrOutcomeUnknown) != unknown {
+			t.Errorf("%s: %v; want it to be unknown: %v", last, err, unknown)
+		}
+	}
 }
 
 // A legacy record that slips in between the count and the constraints is found
@@ -72,7 +129,7 @@ func TestClosingFindsALateLegacyRecord(t *testing.T) {
 	s, _ := internalStore(t, store.MigrateOptions{WriteLegacy: true})
 	ctx := t.Context()
 	late := &credential.Row{UserID: 1, RefreshTokenEnc: []byte("legacy")}
-	if err := s.Upsert(ctx, late, envelope.KeyID{}); err != nil {
+	if err := s.Upsert(ctx, late, envelope.KeyID{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := s.closeLegacy(ctx); n != 1 || !errors.Is(err, rotation.ErrLegacyRemains) {
@@ -85,13 +142,13 @@ func TestClosingFindsALateLegacyRecord(t *testing.T) {
 	if err := s.addConstraints(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Upsert(ctx, late, envelope.KeyID{}); !errors.Is(err, store.ErrLegacyClosed) {
+	if err := s.Upsert(ctx, late, envelope.KeyID{}, 0); !errors.Is(err, store.ErrLegacyClosed) {
 		t.Errorf("a legacy deposit after a crash: %v, want store.ErrLegacyClosed", err)
 	}
 	if n, err := s.CloseLegacy(ctx); n != 1 || !errors.Is(err, rotation.ErrLegacyRemains) {
 		t.Errorf("got %d, %v; want 1 and rotation.ErrLegacyRemains", n, err)
 	}
-	if err := s.Upsert(ctx, late, envelope.KeyID{}); err != nil {
+	if err := s.Upsert(ctx, late, envelope.KeyID{}, 0); err != nil {
 		t.Errorf("a legacy deposit to the open store: %v", err)
 	}
 	if _, err := s.Delete(ctx, 1, ""); err != nil {

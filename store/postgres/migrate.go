@@ -71,6 +71,7 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 		{Version: 1, Up: m.makeCredentials, Down: m.step("001_credentials.down")},
 		{Version: 2, Up: m.step("002_lockwood.up"), Down: m.step("002_lockwood.down")},
 		{Version: 3, Up: m.step("003_rotation.up"), Down: m.step("003_rotation.down")},
+		{Version: 4, Up: m.step("004_quota.up"), Down: m.step("004_quota.down")},
 	})
 	return m, err
 }

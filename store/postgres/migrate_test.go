@@ -40,7 +40,7 @@ func TestTakeOverOfADump(t *testing.T) {
 	}
 	last = rows[58].ID
 	again := rows[0]
-	if err := s.Upsert(t.Context(), &again, envelope.KeyID{}); err != nil {
+	if err := s.Upsert(t.Context(), &again, envelope.KeyID{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.Get(t.Context(), again.UserID, again.MCPServerID)
@@ -72,10 +72,10 @@ func TestSchemaIsConfigurableAndQuoted(t *testing.T) {
 	for _, schema := range []string{"Team$A", "select", strings.Repeat("x", 63)} {
 		s := openMigrated(t, postgres.Config{URL: core.Secret(url), Schema: schema})
 		row := &credential.Row{UserID: 1, Metadata: credential.Metadata{MCPServerID: schema}, RefreshTokenEnc: []byte("LKW1")}
-		if err := s.Upsert(t.Context(), row, envelope.KeyID{}); err != nil {
+		if err := s.Upsert(t.Context(), row, envelope.KeyID{}, 0); err != nil {
 			t.Errorf("%s: %v", schema, err)
 		}
-		if list, err := s.List(t.Context(), 1); err != nil || len(list) != 1 || list[0].MCPServerID != schema {
+		if list, err := s.List(t.Context(), 1, nil, 10); err != nil || len(list) != 1 || list[0].MCPServerID != schema {
 			t.Errorf("%s holds %v, %v; want its own credential", schema, list, err)
 		}
 	}
@@ -104,7 +104,7 @@ func TestLeastRights(t *testing.T) {
 	if err := s.InsertDataKey(ctx, key); err != nil {
 		t.Error(err)
 	}
-	if err := s.Upsert(ctx, sealedRow(key.ID, "server"), key.ID); err != nil {
+	if err := s.Upsert(ctx, sealedRow(key.ID, "server"), key.ID, 0); err != nil {
 		t.Error(err)
 	}
 	if ok, err := s.ReserveSeals(ctx, key.ID, 1, 10); err != nil || !ok {

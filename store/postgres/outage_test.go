@@ -60,7 +60,7 @@ func TestOutages(t *testing.T) {
 		func() { cluster.Kill(t); unavailable("killed"); cluster.Start(t) },
 	} {
 		server := fmt.Sprint("server", i)
-		if err := s.Upsert(ctx, sealedRow(key.ID, server), key.ID); err != nil {
+		if err := s.Upsert(ctx, sealedRow(key.ID, server), key.ID, 0); err != nil {
 			t.Fatal(err)
 		}
 		interrupt()

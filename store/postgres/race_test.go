@@ -37,7 +37,7 @@ func destroyDuringADeposit(t *testing.T, setting string) {
 	ctx := t.Context()
 
 	release := holdRow(t, db)
-	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(old, "server"), old) })
+	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(old, "server"), old, 0) })
 	untilWaiting(t, db, 1)
 	var remaining int64
 	destroying := start(func() (err error) {
@@ -67,7 +67,7 @@ func TestDepositWaitsForADestructionUnderWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	exec(t, destroying, "SELECT FROM forest.lockwood_data_keys WHERE key_id = $1 FOR UPDATE", old[:])
-	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(old, "server"), old) })
+	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(old, "server"), old, 0) })
 	wrapping := start(func() error { return depositor.AddWrap(ctx, old, core.WrappedKey{KEKID: "late", Wrapped: []byte{1}}) })
 	untilWaiting(t, db, 2)
 	exec(t, destroying, "DELETE FROM forest.lockwood_data_key_wraps WHERE key_id = $1", old[:])
@@ -97,7 +97,7 @@ func TestReservationPassesADepositUnderWay(t *testing.T) {
 	}
 	primary := state.Primary().ID
 	release := holdRow(t, db)
-	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(primary, "server"), primary) })
+	writing := start(func() error { return depositor.Upsert(ctx, sealedRow(primary, "server"), primary, 0) })
 	untilWaiting(t, db, 1)
 	if ok, err := other.ReserveSeals(ctx, primary, 1, 10); err != nil || !ok {
 		t.Errorf("reserving: %v, %v", ok, err)

@@ -75,7 +75,7 @@ func TestResealLeavesADepositUnderWay(t *testing.T) {
 func resealBatch(t *testing.T, s *postgres.Store, under envelope.KeyID) rotation.Batch {
 	t.Helper()
 	ctx := t.Context()
-	if err := s.Upsert(ctx, sealedRow(under, "server"), under); err != nil {
+	if err := s.Upsert(ctx, sealedRow(under, "server"), under, 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.BeginRun(ctx, rotation.Run{ID: "run", Target: under}); err != nil {
@@ -98,7 +98,7 @@ func TestResealDoesNotHoldUpDeposits(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	b := resealBatch(t, s, under)
-	if err := s.Upsert(ctx, sealedRow(under, "locked"), under); err != nil {
+	if err := s.Upsert(ctx, sealedRow(under, "locked"), under, 0); err != nil {
 		t.Fatal(err)
 	}
 	locked, err := s.Get(ctx, 1, "locked")
@@ -116,7 +116,7 @@ func TestResealDoesNotHoldUpDeposits(t *testing.T) {
 		return err
 	})
 	untilWaiting(t, db, 1)
-	if err := s.Upsert(ctx, sealedRow(under, "server"), under); err != nil {
+	if err := s.Upsert(ctx, sealedRow(under, "server"), under, 0); err != nil {
 		t.Errorf("a deposit meanwhile: %v", err)
 	}
 	if err := <-writing; !errors.Is(err, core.ErrStoreUnavailable) || !strings.Contains(err.Error(), "keeps a row locked") {
@@ -150,7 +150,7 @@ func TestClosingLetsDepositsPass(t *testing.T) {
 	})
 	untilWaiting(t, db, 1)
 	for range 3 {
-		if err := s.Upsert(ctx, sealedRow(under, "server"), under); err != nil {
+		if err := s.Upsert(ctx, sealedRow(under, "server"), under, 0); err != nil {
 			t.Errorf("a deposit meanwhile: %v", err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestClosingLetsDepositsPass(t *testing.T) {
 	if err := <-closing; err != nil {
 		t.Errorf("closing: %v", err)
 	}
-	if err := s.Upsert(ctx, &credential.Row{RefreshTokenEnc: []byte("legacy")}, envelope.KeyID{}); err == nil {
+	if err := s.Upsert(ctx, &credential.Row{RefreshTokenEnc: []byte("legacy")}, envelope.KeyID{}, 0); err == nil {
 		t.Error("a legacy record is written")
 	}
 }

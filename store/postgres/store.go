@@ -86,9 +86,19 @@ func (s *Store) BinaryColumns(ctx context.Context) ([]credential.Column, error) 
 
 // inTx runs f in a transaction, whose every statement sees what was committed before
 // that statement: whatever the server's default is, a count that follows a lock has
-// to see what was written before the lock was to be had.
+// to see what was written before the lock was to be had. The error is
+// core.ErrOutcomeUnknown if the commit may have taken effect all the same.
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
+	committing := false
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		err := f(tx)
+		committing = err == nil
+		return err
+	})
+	if committing {
+		return unlessDefinite(err)
+	}
+	return err
 }
 
 // collect runs a query and gathers its rows.

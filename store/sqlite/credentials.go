@@ -7,25 +7,35 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
-	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
 
 // Upsert implements credential.Store. It returns store.ErrLegacyClosed for a
 // legacy record where those are refused.
-func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.KeyID) error {
+func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.KeyID, quota int) error {
 	var key any // NULL for legacy records
 	if !under.IsZero() {
 		key = under[:]
 	}
 	n, err := exec(ctx, s.write, s.queries.Get("upsert"),
 		row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, orNull(row.ClientSecretEnc), inUTC(row.ClientSecretExpiresAt),
-		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key)
+		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key, quota)
 	if err == nil && n == 0 {
-		err = keyring.ErrNotEnabled
+		return failure("writing credential", s.whyNothing(ctx, under))
 	}
-	return failure("writing credential", err)
+	return failure("writing credential", unlessDefinite(err))
+}
+
+// whyNothing returns why an upsert under the key wrote nothing. If the key is enabled
+// still, it was so then, since it never is again once it was not.
+func (s *Store) whyNothing(ctx context.Context, under envelope.KeyID) error {
+	if !under.IsZero() {
+		if err := s.requireEnabled(ctx, s.read, under); err != nil {
+			return err
+		}
+	}
+	return credential.ErrQuotaExceeded
 }
 
 // orNull returns b, or NULL for nil, which the driver would take for an empty
@@ -57,15 +67,15 @@ func (s *Store) Get(ctx context.Context, userID int64, mcpServerID string) (*cre
 }
 
 // List implements credential.Store.
-func (s *Store) List(ctx context.Context, userID int64) ([]credential.Metadata, error) {
-	list, err := collect(ctx, s.read, s.queries.Get("list"), scanMetadata, userID)
+func (s *Store) List(ctx context.Context, userID int64, after *string, limit int) ([]credential.Metadata, error) {
+	list, err := collect(ctx, s.read, s.queries.Get("list"), scanMetadata, userID, after, limit)
 	return list, failure("listing credentials", err)
 }
 
 // Delete implements credential.Store.
 func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
 	n, err := exec(ctx, s.write, s.queries.Get("delete"), userID, mcpServerID)
-	return n > 0, failure("deleting credential", err)
+	return n > 0, failure("deleting credential", unlessDefinite(err))
 }
 
 // Scan implements credential.Store.

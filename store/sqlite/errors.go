@@ -29,6 +29,8 @@ func failure(doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, core.ErrOutcomeUnknown):
+		return fmt.Errorf("%s: %w", doing, err)
 	case isOutage(err):
 		return fmt.Errorf("%s: %w: %w", doing, core.ErrStoreUnavailable, err)
 	case isOlder(err):
@@ -37,6 +39,18 @@ func failure(doing string, err error) error {
 		return fmt.Errorf("%s: %w", doing, store.ErrLegacyClosed)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// unlessDefinite returns err, the failure of a statement that writes or of a commit,
+// as core.ErrOutcomeUnknown unless it is certain that nothing was written. SQLite takes
+// back what it reports as failed, a call that was interrupted included. It cannot
+// vouch for that where the disk failed: a commit that could not be synced may come
+// back from the log when the file is opened again.
+func unlessDefinite(err error) error {
+	if errors.Is(err, sqlite3.IOERR) {
+		return fmt.Errorf("%w: %w", core.ErrOutcomeUnknown, err)
+	}
+	return err
 }
 
 // isOutage reports whether err is about the database and not the statement. A

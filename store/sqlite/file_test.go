@@ -65,7 +65,7 @@ func TestReadOnly(t *testing.T) {
 		if c, err := looker.Counts(t.Context()); err != nil || c.Credentials != 1 {
 			t.Errorf("counts are %+v, %v", c, err)
 		}
-		if err := looker.Upsert(t.Context(), row(key), key); err == nil {
+		if err := looker.Upsert(t.Context(), row(key), key, 0); err == nil {
 			t.Error("it writes")
 		}
 		if err := looker.Migrate(t.Context(), store.MigrateOptions{}); err != nil {
@@ -117,7 +117,7 @@ func TestMemory(t *testing.T) {
 	s, other := openMigrated(t, sqlite.Config{Memory: true}), openMigrated(t, sqlite.Config{Memory: true})
 	key := newKey(t, s)
 	deposit(t, s, key)
-	if _, err := s.List(cancelled(t), 1); !errors.Is(err, core.ErrStoreUnavailable) {
+	if _, err := s.List(cancelled(t), 1, nil, 10); !errors.Is(err, core.ErrStoreUnavailable) {
 		t.Errorf("a cancelled call: %v", err)
 	}
 	if c, err := s.Counts(t.Context()); err != nil || c.Credentials != 1 {
@@ -142,14 +142,17 @@ func TestBusyIsAnOutage(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := s.Upsert(ctx, row(key), key); !errors.Is(err, core.ErrStoreUnavailable) {
-		t.Errorf("got %v, want core.ErrStoreUnavailable", err)
+	if err := s.Upsert(ctx, row(key), key, 0); !errors.Is(err, core.ErrStoreUnavailable) || errors.Is(err, core.ErrOutcomeUnknown) {
+		t.Errorf("got %v, want core.ErrStoreUnavailable, and no doubt about what is stored", err)
 	}
-	if _, err := s.List(t.Context(), 1); err != nil {
+	if _, err := s.List(t.Context(), 1, nil, 10); err != nil {
 		t.Errorf("reading meanwhile: %v", err)
 	}
 	if err := writer.Rollback(); err != nil {
 		t.Fatal(err)
+	}
+	if c, err := s.Counts(t.Context()); err != nil || c.Credentials != 0 {
+		t.Errorf("counts are %+v, %v; want no deposit", c, err)
 	}
 	deposit(t, s, key)
 }
@@ -189,7 +192,7 @@ func TestTimesAreInUpstreamsForm(t *testing.T) {
 	expires := time.Date(2030, 1, 2, 3, 4, 5, 678e6, time.FixedZone("", -3600))
 	r := row(key)
 	r.ClientSecretExpiresAt = &expires
-	if err := s.Upsert(t.Context(), r, key); err != nil {
+	if err := s.Upsert(t.Context(), r, key, 0); err != nil {
 		t.Fatal(err)
 	}
 	var created, expiry string
@@ -229,7 +232,7 @@ func row(under envelope.KeyID) *credential.Row {
 
 func deposit(t *testing.T, s *sqlite.Store, under envelope.KeyID) {
 	t.Helper()
-	if err := s.Upsert(t.Context(), row(under), under); err != nil {
+	if err := s.Upsert(t.Context(), row(under), under, 0); err != nil {
 		t.Fatal(err)
 	}
 }

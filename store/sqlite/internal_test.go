@@ -4,9 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 
+	"github.com/ncruces/go-sqlite3"
+
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/migration"
 )
@@ -89,6 +93,27 @@ func TestAnOlderBinaryTakesTheNewerSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := older.Up(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Only where the disk failed may a write that SQLite reports as failed be there.
+func TestOutcomesAreToldApart(t *testing.T) {
+	for _, err := range []error{
+		sqlite3.BUSY, sqlite3.FULL, sqlite3.INTERRUPT, sqlite3.READONLY, sqlite3.CONSTRAINT_UNIQUE, sql.ErrConnDone,
+		context.DeadlineExceeded, context.Canceled,
+	} {
+		if got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err))); got == nil || errors.Is(got, core.ErrOutcomeUnknown) {
+			t.Errorf("%v: %v, want no core.ErrOutcomeUnknown", err, got)
+		}
+	}
+	for _, err := range []error{sqlite3.IOERR, sqlite3.IOERR_FSYNC, sqlite3.IOERR_WRITE} {
+		got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err)))
+		if !errors.Is(got, core.ErrOutcomeUnknown) || !errors.Is(got, core.ErrStoreUnavailable) {
+			t.Errorf("%v: %v, want core.ErrOutcomeUnknown", err, got)
+		}
+	}
+	if err := failure("writing", unlessDefinite(nil)); err != nil {
 		t.Error(err)
 	}
 }

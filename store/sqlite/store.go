@@ -249,7 +249,8 @@ func collect[T any](ctx context.Context, db *sql.DB, query string, scan func(sca
 	return list, rows.Err()
 }
 
-// inTx runs f in a transaction that excludes every other writer from its start.
+// inTx runs f in a transaction that excludes every other writer from its start. The
+// error is core.ErrOutcomeUnknown if the commit may have taken effect all the same.
 func (s *Store) inTx(ctx context.Context, f func(*sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -258,5 +259,5 @@ func (s *Store) inTx(ctx context.Context, f func(*sql.Tx) error) error {
 	if err := f(tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	return tx.Commit()
+	return unlessDefinite(tx.Commit())
 }

@@ -21,7 +21,7 @@ func testCredentials(t *testing.T, h Harness) {
 		reader := db.Open(t)
 		for name, written := range examples(key) {
 			t.Run(name, func(t *testing.T) {
-				if err := s.Upsert(t.Context(), written, key); err != nil {
+				if err := s.Upsert(t.Context(), written, key, 0); err != nil {
 					t.Fatal(err)
 				}
 				got := get(t, reader, written.UserID, written.MCPServerID)
@@ -34,7 +34,7 @@ func testCredentials(t *testing.T, h Harness) {
 					t.Error("a client secret that is absent and one that is empty are mixed up")
 				}
 				sameMetadata(t, got.Metadata, written)
-				list, err := reader.List(t.Context(), written.UserID)
+				list, err := reader.List(t.Context(), written.UserID, nil, 10)
 				if err != nil || len(list) != 1 {
 					t.Fatalf("listed %d, %v; want 1", len(list), err)
 				}
@@ -51,7 +51,7 @@ func testCredentials(t *testing.T, h Harness) {
 
 		next := row(1, "server", sealed(key))
 		next.CreatedAt = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC) // is ignored
-		if err := s.Upsert(t.Context(), next, key); err != nil {
+		if err := s.Upsert(t.Context(), next, key, 0); err != nil {
 			t.Fatal(err)
 		}
 		got := get(t, s, 1, "server")
@@ -86,7 +86,7 @@ func testCredentials(t *testing.T, h Harness) {
 		deposit(t, s, 2, "a", key)
 		deposit(t, s, credential.MaxUserID, "a", key)
 
-		list, err := s.List(t.Context(), 1)
+		list, err := s.List(t.Context(), 1, nil, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +116,7 @@ func testCredentials(t *testing.T, h Harness) {
 		if _, err := s.Get(t.Context(), userID, "server"); !errors.Is(err, credential.ErrNotFound) {
 			t.Errorf("Get: %v, want credential.ErrNotFound", err)
 		}
-		if list, err := s.List(t.Context(), userID); err != nil || len(list) != 0 {
+		if list, err := s.List(t.Context(), userID, nil, 10); err != nil || len(list) != 0 {
 			t.Errorf("List: %v, %v", list, err)
 		}
 		if existed, err := s.Delete(t.Context(), userID, "server"); existed || err != nil {
@@ -160,7 +160,7 @@ func testCredentials(t *testing.T, h Harness) {
 		}
 		for name, id := range map[string]envelope.KeyID{"destroyed": first, "unknown": {1}} {
 			for _, server := range []string{"server", "another"} {
-				if err := s.Upsert(t.Context(), row(1, server, sealed(id)), id); !errors.Is(err, keyring.ErrNotEnabled) {
+				if err := s.Upsert(t.Context(), row(1, server, sealed(id)), id, 0); !errors.Is(err, keyring.ErrNotEnabled) {
 					t.Errorf("%s, %s: %v, want keyring.ErrNotEnabled", name, server, err)
 				}
 			}
@@ -221,13 +221,13 @@ func testLegacy(t *testing.T, h Harness) {
 		ours := deposit(t, s, 1, "server", key)
 		marked := row(2, "marked-server", append([]byte("marked-record"), legacy()...))
 		marked.TokenEndpoint = "https://marked.example.com"
-		err := s.Upsert(t.Context(), marked, envelope.KeyID{})
+		err := s.Upsert(t.Context(), marked, envelope.KeyID{}, 0)
 		if !errors.Is(err, store.ErrLegacyClosed) || strings.Contains(fmt.Sprintf("%+v", err), "marked") {
 			t.Errorf("writing one: %v, want store.ErrLegacyClosed and no value", err)
 		}
 		half := row(2, "server", sealed(key))
 		half.ClientSecretEnc = legacy()
-		if err := s.Upsert(t.Context(), half, key); !errors.Is(err, store.ErrLegacyClosed) {
+		if err := s.Upsert(t.Context(), half, key, 0); !errors.Is(err, store.ErrLegacyClosed) {
 			t.Errorf("writing one beside a sealed one: %v, want store.ErrLegacyClosed", err)
 		}
 		if err := db.upstreamInsert(3, "server", legacy(), time.Now()); err == nil {
@@ -253,7 +253,7 @@ func testLegacy(t *testing.T, h Harness) {
 		deposit(t, s, 1, "server", key)
 		mixed := row(2, "server", sealed(key))
 		mixed.ClientSecretEnc = legacy()
-		if err := s.Upsert(t.Context(), mixed, key); err != nil {
+		if err := s.Upsert(t.Context(), mixed, key, 0); err != nil {
 			t.Fatal(err)
 		}
 		sample, err := s.LegacySample(t.Context(), 3)
@@ -287,7 +287,7 @@ func testCounts(t *testing.T, h Harness) {
 	foreign := row(4, "a", sealed(unknown))
 	cut := row(5, "a", []byte("LKW1cut"))
 	for _, r := range []*credential.Row{both, mixed, foreign, cut} {
-		if err := s.Upsert(t.Context(), r, second); err != nil {
+		if err := s.Upsert(t.Context(), r, second, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -242,7 +242,7 @@ func testFailures(t *testing.T, h Harness) {
 		if err := s.Ping(t.Context()); err == nil {
 			t.Error("Ping answers")
 		}
-		if err := s.Upsert(t.Context(), row(1, "server", sealed(key)), key); err == nil {
+		if err := s.Upsert(t.Context(), row(1, "server", sealed(key)), key, 0); err == nil {
 			t.Error("Upsert answers")
 		}
 	})
@@ -253,10 +253,10 @@ func testFailures(t *testing.T, h Harness) {
 			t.Errorf("Ping: %v", err)
 		}
 		ctx := cancelled(t)
-		_, listing := s.List(ctx, 1)
+		_, listing := s.List(ctx, 1, nil, 10)
 		_, loading := s.LoadRing(ctx)
 		for call, err := range map[string]error{
-			"Upsert":   s.Upsert(ctx, row(1, "server", sealed(key)), key),
+			"Upsert":   s.Upsert(ctx, row(1, "server", sealed(key)), key, 0),
 			"List":     listing,
 			"LoadRing": loading,
 			"Ping":     s.Ping(ctx),

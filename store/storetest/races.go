@@ -23,7 +23,7 @@ func testRaces(t *testing.T, h Harness) {
 				if i%2 == 1 {
 					instance = other
 				}
-				return instance.Upsert(t.Context(), row(1, "server", sealed(key)), key)
+				return instance.Upsert(t.Context(), row(1, "server", sealed(key)), key, 0)
 			})
 			succeeded += won
 			for _, err := range lost {
@@ -45,7 +45,7 @@ func testRaces(t *testing.T, h Harness) {
 		if _, err := destroyer.DestroyDataKey(t.Context(), old); err != nil {
 			t.Fatal(err)
 		}
-		if err := slow.Upsert(t.Context(), stopped, old); !errors.Is(err, keyring.ErrNotEnabled) {
+		if err := slow.Upsert(t.Context(), stopped, old, 0); !errors.Is(err, keyring.ErrNotEnabled) {
 			t.Errorf("the deposit goes on with %v, want keyring.ErrNotEnabled", err)
 		}
 		nothingUnderDestroyed(t, slow)
@@ -62,7 +62,7 @@ func testRaces(t *testing.T, h Harness) {
 			var destroying error
 			var all sync.WaitGroup
 			all.Go(func() { _, destroying = b.DestroyDataKey(t.Context(), old) })
-			writing := a.Upsert(t.Context(), row(1, fmt.Sprint(i), sealed(old)), old)
+			writing := a.Upsert(t.Context(), row(1, fmt.Sprint(i), sealed(old)), old, 0)
 			all.Wait()
 			written := writing == nil && errors.Is(destroying, keyring.ErrInUse)
 			destroyed := errors.Is(writing, keyring.ErrNotEnabled) && destroying == nil
@@ -89,7 +89,7 @@ func testStream(t *testing.T, h Harness) {
 			s, under := writers[i%len(writers)], first
 			for n := 0; !done.Load(); n++ {
 				// Few rows, so that old records are soon overwritten.
-				err := s.Upsert(t.Context(), row(int64(i), fmt.Sprint(n%2), sealed(under)), under)
+				err := s.Upsert(t.Context(), row(int64(i), fmt.Sprint(n%2), sealed(under)), under, 0)
 				switch {
 				case err == nil:
 					deposits.Add(1)

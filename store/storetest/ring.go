@@ -248,7 +248,7 @@ func testDestroy(t *testing.T, h Harness) {
 		_, s, first := withKey(t, h)
 		both := row(1, "both", sealed(first))
 		both.ClientSecretEnc = sealed(first)
-		if err := s.Upsert(t.Context(), both, first); err != nil {
+		if err := s.Upsert(t.Context(), both, first, 0); err != nil {
 			t.Fatal(err)
 		}
 		deposit(t, s, 2, "server", first)

@@ -38,7 +38,7 @@ func testStale(t *testing.T, h Harness) {
 		pair(legacy(), legacy()),
 	} {
 		r.UserID = int64(i)
-		if err := s.Upsert(t.Context(), r, second); err != nil {
+		if err := s.Upsert(t.Context(), r, second, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -102,7 +102,7 @@ func testReseal(t *testing.T, h Harness) {
 		rows := examples(first)
 		delete(rows, "empty") // which a closed store refuses
 		for _, r := range rows {
-			if err := s.Upsert(t.Context(), r, first); err != nil {
+			if err := s.Upsert(t.Context(), r, first, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -141,7 +141,7 @@ func testReseal(t *testing.T, h Harness) {
 			db, s, first := withKey(t, h)
 			second := insertKey(t, s, 2, first)
 			r := pair(sealed(second), sealed(second))
-			if err := s.Upsert(t.Context(), r, second); err != nil {
+			if err := s.Upsert(t.Context(), r, second, 0); err != nil {
 				t.Fatal(err)
 			}
 			old := sealed(first)
@@ -303,7 +303,7 @@ func testMeanwhile(t *testing.T, h Harness) {
 		if server == "added" {
 			r.ClientSecretEnc = nil
 		}
-		if err := s.Upsert(t.Context(), r, first); err != nil {
+		if err := s.Upsert(t.Context(), r, first, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -490,7 +490,7 @@ func testCloseLegacy(t *testing.T, h Harness) {
 		deposit(t, s, 1, "server", key)
 		both := pair(legacy(), legacy())
 		both.UserID = 2
-		if err := s.Upsert(t.Context(), both, envelope.KeyID{}); err != nil {
+		if err := s.Upsert(t.Context(), both, envelope.KeyID{}, 0); err != nil {
 			t.Fatal(err)
 		}
 		if n, err := s.CloseLegacy(t.Context()); n != 2 || !errors.Is(err, rotation.ErrLegacyRemains) {
@@ -542,7 +542,7 @@ func testCloseLegacy(t *testing.T, h Harness) {
 	t.Run("finishes what was begun", func(t *testing.T) {
 		db, s, key := withKey(t, h)
 		db.exec(t, "UPDATE "+db.Schema+"lockwood_store SET legacy = 'open'")
-		if err := s.Upsert(t.Context(), row(1, "server", legacy()), envelope.KeyID{}); !errors.Is(err, store.ErrLegacyClosed) {
+		if err := s.Upsert(t.Context(), row(1, "server", legacy()), envelope.KeyID{}, 0); !errors.Is(err, store.ErrLegacyClosed) {
 			t.Errorf("a legacy deposit in between: %v, want store.ErrLegacyClosed", err)
 		}
 		if n, err := s.CloseLegacy(t.Context()); n != 0 || err != nil {
@@ -560,7 +560,7 @@ func refusesLegacy(t *testing.T, db *Database, s store.Store, key envelope.KeyID
 		t.Error("the store is open")
 	}
 	for name, r := range map[string]*credential.Row{"refresh token": pair(legacy(), nil), "client secret": pair(sealed(key), legacy())} {
-		if err := s.Upsert(t.Context(), r, key); !errors.Is(err, store.ErrLegacyClosed) {
+		if err := s.Upsert(t.Context(), r, key, 0); !errors.Is(err, store.ErrLegacyClosed) {
 			t.Errorf("%s: %v, want store.ErrLegacyClosed", name, err)
 		}
 	}

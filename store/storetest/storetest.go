@@ -58,6 +58,9 @@ func Run(t *testing.T, h Harness) {
 		{"Destroy", testDestroy},
 		{"Guards", testGuards},
 		{"Credentials", testCredentials},
+		{"Quota", testQuota},
+		{"Pages", testPages},
+		{"Audit", testAudit},
 		{"Legacy", testLegacy},
 		{"Upstream", testUpstream},
 		{"Counts", testCounts},
@@ -148,7 +151,7 @@ func deposit(t *testing.T, s store.Store, userID int64, server string, under env
 	if !under.IsZero() {
 		record = sealed(under)
 	}
-	if err := s.Upsert(t.Context(), row(userID, server, record), under); err != nil {
+	if err := s.Upsert(t.Context(), row(userID, server, record), under, 0); err != nil {
 		t.Fatalf("writing credential (%d, %s): %v", userID, server, err)
 	}
 	return get(t, s, userID, server)

@@ -1,0 +1,130 @@
+package httpapi
+
+import (
+	"errors"
+	"io"
+	"iter"
+	"net/http"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/lockwood-kms/lockwood/credential"
+)
+
+// The text around the credentials in the answer to GET /mcp-oauth-credentials.
+const (
+	listBegin = `{"credentials":[`
+	listEnd   = `]}`
+)
+
+// list answers GET /mcp-oauth-credentials: the caller's own, and nothing secret. It
+// holds one page at a time. A list of one page has a length; a longer one is sent
+// as it is read.
+func (s *Server) list(x *exchange) response {
+	next, stop := iter.Pull2(s.credentials.List(x.Context(), x.caller.userID))
+	first, last, err := nextPage(x, next)
+	if err != nil {
+		stop()
+		return s.failed(x, err)
+	}
+	if last {
+		stop()
+		return jsonResponse(http.StatusOK, listBegin+string(first)+listEnd)
+	}
+	return response{status: http.StatusOK, contentType: typeJSON, stream: func(w io.Writer) error {
+		defer stop()
+		return writePages(w, x, first, next)
+	}}
+}
+
+// writePages writes page, the first, and those that follow it.
+func writePages(w io.Writer, x *exchange, page []byte, next func() ([]credential.Metadata, error, bool)) error {
+	separator := listBegin
+	for last := false; ; separator = "," {
+		if len(page) > 0 {
+			_, err := io.WriteString(w, separator)
+			if err == nil {
+				_, err = w.Write(page)
+			}
+			if err != nil {
+				return errGone
+			}
+		}
+		if last {
+			_, err := io.WriteString(w, listEnd)
+			return err
+		}
+		var err error
+		if page, last, err = nextPage(x, next); err != nil {
+			return err
+		}
+	}
+}
+
+// errGone means that the client does not read the answer. It leaves out the cause,
+// which names addresses.
+var errGone = errors.New("writing the answer: the client is gone")
+
+// nextPage returns the next page as JSON, without brackets, and whether it is the
+// last. It claims the memory for reading and encoding it, and keeps of that what the
+// text takes, until it is called again. The page before has been written then.
+func nextPage(x *exchange, next func() ([]credential.Metadata, error, bool)) (text []byte, last bool, err error) {
+	x.claim.shrink(0)
+	if err := x.claim.wait(x.Context(), pageCost); err != nil {
+		return nil, false, err
+	}
+	page, err, ok := next()
+	if err != nil {
+		return nil, false, err
+	}
+	for i := range page {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		if text, err = appendCredential(text, &page[i]); err != nil {
+			return nil, false, err
+		}
+	}
+	x.claim.shrink(2 * int64(cap(text)))
+	return text, !ok || len(page) < credential.ListPage, nil
+}
+
+// credentialJSON is a credential in the answer to GET /mcp-oauth-credentials.
+// Absent values are null.
+type credentialJSON struct {
+	MCPServerID             string  `json:"mcpServerId"`
+	ClientID                *string `json:"clientId"`
+	HasClientSecret         bool    `json:"hasClientSecret"`
+	ClientSecretExpiresAt   *string `json:"clientSecretExpiresAt"`
+	TokenEndpoint           string  `json:"tokenEndpoint"`
+	TokenEndpointAuthMethod *string `json:"tokenEndpointAuthMethod"`
+	Scopes                  *string `json:"scopes"`
+	CreatedAt               string  `json:"createdAt"`
+	UpdatedAt               string  `json:"updatedAt"`
+}
+
+func newCredentialJSON(m *credential.Metadata) *credentialJSON {
+	c := &credentialJSON{
+		MCPServerID:             m.MCPServerID,
+		ClientID:                m.ClientID,
+		HasClientSecret:         m.HasClientSecret,
+		TokenEndpoint:           m.TokenEndpoint,
+		TokenEndpointAuthMethod: m.TokenEndpointAuthMethod,
+		Scopes:                  m.Scopes,
+		CreatedAt:               isoMillis(m.CreatedAt),
+		UpdatedAt:               isoMillis(m.UpdatedAt),
+	}
+	if m.ClientSecretExpiresAt != nil {
+		expires := isoMillis(*m.ClientSecretExpiresAt)
+		c.ClientSecretExpiresAt = &expires
+	}
+	return c
+}
+
+// appendCredential appends a credential to text. A row that another program wrote
+// may hold what is not UTF-8.
+func appendCredential(text []byte, m *credential.Metadata) ([]byte, error) {
+	encoded, err := json.Marshal(newCredentialJSON(m), jsontext.AllowInvalidUTF8(true))
+	return append(text, encoded...), err
+}
