@@ -81,13 +81,16 @@ func TestWatch(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go w.Run(ctx)
 		time.Sleep(time.Minute)
+		synctest.Wait() // a look is due at the end of the minute too
 		store.set(nil, core.ErrStoreUnavailable)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(w.Drift()) != 1 || w.Live() != 2 {
 			t.Errorf("drift %v, live %d", w.Drift(), w.Live())
 		}
 		store.set([]Instance{alike("one")}, nil)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(w.Drift()) != 0 || w.Live() != 1 {
 			t.Errorf("afterwards: drift %v, live %d", w.Drift(), w.Live())
 		}

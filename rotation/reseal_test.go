@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -97,13 +98,22 @@ func TestWhatKeepsRecordsFromBeingSealedAnewIsTold(t *testing.T) {
 	}
 }
 
-// counting is a store that counts the rows that its instance sealed anew.
+// counting is a store that counts the rows that its instance sealed anew. It writes
+// none before the other one is about to write some.
 type counting struct {
 	store.Store
-	rows atomic.Int64
+	rows         atomic.Int64
+	once         sync.Once
+	here, others chan struct{}
 }
 
 func (c *counting) Reseal(ctx context.Context, b rotation.Batch) (int64, error) {
+	c.once.Do(func() { close(c.here) })
+	select {
+	case <-c.others:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("waiting for the other instance: %w", context.Cause(ctx))
+	}
 	n, err := c.Store.Reseal(ctx, b)
 	c.rows.Add(n)
 	return n, err
@@ -113,7 +123,9 @@ func (c *counting) Reseal(ctx context.Context, b rotation.Batch) (int64, error) 
 func TestInstancesShareTheRanges(t *testing.T) {
 	const n = 200
 	path, i := filled(t, n)
-	command, other := &counting{Store: openSQLite(t, path)}, &counting{Store: openSQLite(t, path)}
+	one, two := make(chan struct{}), make(chan struct{})
+	command := &counting{Store: openSQLite(t, path), here: one, others: two}
+	other := &counting{Store: openSQLite(t, path), here: two, others: one}
 	log := slog.New(slog.DiscardHandler)
 	follower, _ := startOn(t, other.Store, keyA).resealing(other, other.Queue(log))
 	ctx, stop := context.WithCancel(t.Context())
@@ -122,7 +134,7 @@ func TestInstancesShareTheRanges(t *testing.T) {
 	t.Cleanup(func() { stop(); <-following })
 
 	_, rotator := i.resealing(command, command.Queue(log))
-	report, err := rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true, MaxRate: 40})
+	report, err := rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true})
 	if err != nil || report.Resealed.Rows != n || report.Verified.OK != report.Verified.Records {
 		t.Fatalf("%+v, %v", report, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,10 +70,18 @@ func openSQLite(t *testing.T, path string) store.Store {
 // startOn starts an instance whose current key is the first.
 func startOn(t *testing.T, s store.Store, current string, previous ...string) *instance {
 	t.Helper()
+	return startLooking(t, keyring.DefaultPollInterval, s, current, previous...)
+}
+
+// startLooking starts an instance that looks so often for what others changed.
+func startLooking(t *testing.T, every time.Duration, s store.Store, current string, previous ...string) *instance {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	keys := envKeys(t, current, previous...)
 	i := &instance{store: s}
-	i.ring = keyring.New(keys.Provider(), s, &keyring.Options{Previous: keys.Previous(), Legacy: keys, Logger: log, NoAutoRewrap: true})
+	i.ring = keyring.New(keys.Provider(), s, &keyring.Options{
+		Previous: keys.Previous(), Legacy: keys, Logger: log, NoAutoRewrap: true, PollInterval: every,
+	})
 	t.Cleanup(i.ring.Close)
 	if err := i.ring.Start(t.Context()); err != nil && !errors.Is(err, core.ErrKeyMismatch) {
 		t.Fatal(err)
@@ -87,14 +96,19 @@ func startOn(t *testing.T, s store.Store, current string, previous ...string) *i
 
 func (i *instance) deposit(t *testing.T, user int64, server, token string) {
 	t.Helper()
+	if err := i.tryDeposit(t.Context(), user, server, token); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tryDeposit is deposit for any goroutine.
+func (i *instance) tryDeposit(ctx context.Context, user int64, server, token string) error {
 	d := &credential.Deposit{MCPServerID: server, RefreshToken: core.Secret(token), TokenEndpoint: "https://idp.example.com/token"}
 	if user%2 == 0 {
 		secret := core.Secret("secret of " + token)
 		d.ClientSecret = &secret
 	}
-	if err := i.credentials.Deposit(t.Context(), user, d); err != nil {
-		t.Fatal(err)
-	}
+	return i.credentials.Deposit(ctx, user, d)
 }
 
 // filled is a store under key A with n credentials.
@@ -217,27 +231,48 @@ func TestDetachAndFinish(t *testing.T) {
 	}
 }
 
+// overtaken is a store in which somebody is faster than a re-seal: meanwhile is called
+// between the reading of rows and the writing of their records.
+type overtaken struct {
+	store.Store
+	meanwhile func(rotation.Batch)
+}
+
+func (o *overtaken) Reseal(ctx context.Context, b rotation.Batch) (int64, error) {
+	o.meanwhile(b)
+	return o.Store.Reseal(ctx, b)
+}
+
 // The limit of the rate is one for all who work, and a row that is changed while
 // it is sealed anew is left to who changed it.
 func TestRateAndRaces(t *testing.T) {
-	path, first := filled(t, 30)
-	i := startOn(t, openSQLite(t, path), keyB, keyA)
-	begun := time.Now()
-	changed := false
-	report, err := i.rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true, MaxRate: 40, Progress: func(r rotation.Run) {
-		if !changed && r.Done > 0 {
-			changed = true
-			first.deposit(t, 29, "server", "changed meanwhile")
-			if _, err := first.store.Delete(t.Context(), 28, "server"); err != nil {
-				t.Error(err)
-			}
+	path, _ := filled(t, 30)
+	// It has key A alone, so it cannot seal any more once it has learnt of the new data key.
+	other := startLooking(t, time.Hour, openSQLite(t, path), keyA)
+	var once sync.Once
+	change := func() {
+		_, err := other.store.Delete(t.Context(), 28, "server")
+		if err := errors.Join(err, other.tryDeposit(t.Context(), 29, "server", "changed meanwhile")); err != nil {
+			t.Error(err)
 		}
-	}})
+	}
+	s := &overtaken{openSQLite(t, path), func(b rotation.Batch) {
+		if slices.ContainsFunc(b.Rows, func(r rotation.Replacement) bool { return r.Old.UserID == 29 }) {
+			once.Do(change)
+		}
+	}}
+	i := startOn(t, s, keyB, keyA)
+	begun := time.Now()
+	report, err := i.rotator.Rotate(t.Context(), rotation.RotateOptions{Reseal: true, MaxRate: 40})
 	if err != nil || !report.Independent {
 		t.Fatalf("%+v, %v", report, err)
 	}
 	if took := time.Since(begun); took < 400*time.Millisecond {
 		t.Errorf("30 rows at 40 a second took %v", took)
+	}
+	// The two are skipped, and what was deposited is sealed anew later.
+	if r := report.Resealed; r.Rows != 29 || r.Skipped != 2 {
+		t.Errorf("%d rows were sealed anew and %d skipped, want 29 and 2", r.Rows, r.Skipped)
 	}
 	c, err := i.credentials.Open(t.Context(), 29, "server")
 	if err != nil || c.RefreshToken != "changed meanwhile" {

@@ -24,7 +24,7 @@ func TestTheSealBudgetHoldsAcrossInstancesAndCrashes(t *testing.T) {
 			}
 			sealed[keyIDOf(t, mustSeal(t, rings[i%2], "x"))]++
 			if i%50 == 0 {
-				time.Sleep(2 * time.Second)
+				pass(2 * time.Second)
 			}
 		}
 		for id, n := range sealed {
@@ -51,7 +51,7 @@ func TestTheRingRollsBeforeTheBudgetEnds(t *testing.T) {
 		for range 149 {
 			mustSeal(t, r, "x")
 		}
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		if p := store.primary(); p.ID == old {
 			t.Fatal("the ring waits for the last seal")
 		}
@@ -74,7 +74,7 @@ func TestAnOlderPrimaryIsNotUsedAgain(t *testing.T) {
 		}
 		mustSeal(t, r, "x")
 		store.edit(func(s *memoryStore) { s.state = backup }) // an old backup, or an attacker
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		record := mustSeal(t, r, "x")
 		if id := keyIDOf(t, record); id == old {
 			t.Error("sealed under a primary older than one seen before")
@@ -94,9 +94,9 @@ func TestARewoundBudgetRollsTheRing(t *testing.T) {
 		for range 50 {
 			mustSeal(t, r, "x")
 		}
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		store.edit(func(s *memoryStore) { s.state.DataKeys[0].SealsReserved = 0 })
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		if keyIDOf(t, mustSeal(t, r, "x")) == old {
 			t.Error("a key whose budget was set back goes on sealing")
 		}
@@ -110,7 +110,7 @@ func TestAForgedVersionDoesNotStopTheRing(t *testing.T) {
 		store.edit(func(s *memoryStore) {
 			s.state.DataKeys = append(s.state.DataKeys, keyring.DataKeyState{ID: envelope.KeyID{9}, Version: math.MaxInt64, State: keyring.Enabled})
 		})
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		mustSeal(t, r, "x")
 	})
 }

@@ -37,7 +37,7 @@ func TestACurrentKEKThatIsCompromised(t *testing.T) {
 		if !errors.Is(err, core.ErrKeyMismatch) || !strings.Contains(err.Error(), "the current KEK scripted:a#1 was named compromised; configure another") {
 			t.Errorf("Start: %v", err)
 		}
-		time.Sleep(10 * poll)
+		pass(10 * poll)
 		if _, err := ring.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrKeyMismatch) {
 			t.Errorf("Seal: %v", err)
 		}
@@ -77,7 +77,7 @@ func TestAWrapUnderACompromisedKEKThatWasNotNamed(t *testing.T) {
 		if _, err := start(t, moved, newStoreWithout(a), keyring.Options{}); !errors.Is(err, core.ErrKeyMismatch) {
 			t.Errorf("Start on an empty store: %v", err)
 		}
-		time.Sleep(10 * poll)
+		pass(10 * poll)
 		if got := kekIDs(store.primary()); len(got) != 1 {
 			t.Errorf("the wraps are %v", got)
 		}
@@ -115,7 +115,7 @@ func TestARecoveryKEKThatIsCompromised(t *testing.T) {
 		})
 		record := mustSeal(t, ring, "token")
 		store.compromise(r)
-		time.Sleep(100 * poll)
+		pass(100 * poll)
 		if n := len(store.snapshot().DataKeys); n != 2 {
 			t.Errorf("there are %d data keys, want the one before and the one after", n)
 		}
@@ -143,7 +143,7 @@ func TestANewRecoveryKEKThatIsCompromised(t *testing.T) {
 		a, r, store := newKMS("a"), newKMS("r"), newStore()
 		store.compromise(r)
 		ring := mustStart(t, a, store, keyring.Options{Recovery: []keyring.RecoveryKEK{keyring.NewRecoveryKEK(r)}})
-		time.Sleep(10 * poll)
+		pass(10 * poll)
 		if got := kekIDs(store.primary()); len(got) != 1 || r.count("wrap") != 0 || len(ring.Status().Unprotected) != 0 {
 			t.Errorf("the wraps are %v, unprotected %v; the recovery KEK wrapped %d times", got, ring.Status().Unprotected, r.count("wrap"))
 		}
@@ -156,9 +156,9 @@ func TestCompromisedIsNotForgotten(t *testing.T) {
 		a, r, other, store := newKMS("a"), newKMS("r"), newKMS("other"), newStore()
 		ring := mustStart(t, a, store, keyring.Options{Recovery: []keyring.RecoveryKEK{keyring.NewRecoveryKEK(r)}})
 		store.compromise(r)
-		time.Sleep(poll)
+		pass(poll)
 		store.compromise(other) // instead
-		time.Sleep(poll)
+		pass(poll)
 		if err := ring.Roll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +166,7 @@ func TestCompromisedIsNotForgotten(t *testing.T) {
 			t.Errorf("the wraps are %v", got)
 		}
 		store.compromise() // nothing
-		time.Sleep(10 * poll)
+		pass(10 * poll)
 		if got := kekIDs(store.primary()); len(got) != 1 {
 			t.Errorf("once nothing is named the wraps are %v", got)
 		}
@@ -175,14 +175,16 @@ func TestCompromisedIsNotForgotten(t *testing.T) {
 
 // The wrap that tells that a primary is exposed stays until the ring has rolled.
 func TestPruneDoesNotHideThatThePrimaryIsExposed(t *testing.T) {
-	a, b, store := newKMS("a"), newKMS("b"), newStore()
-	mustStart(t, a, store, keyring.Options{PollInterval: time.Hour})
-	ring := mustStart(t, b, store, keyring.Options{Previous: []core.KeyProvider{a}, PollInterval: time.Hour})
-	store.compromise(a)
-	if removed, err := ring.Prune(t.Context(), keepNone); err != nil || len(removed) != 0 {
-		t.Errorf("Prune = %v, %v", removed, err)
-	}
-	if id := store.primary().ID; id == store.snapshot().DataKeys[0].ID {
-		t.Error("the ring went on under an exposed data key")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		a, b, store := newKMS("a"), newKMS("b"), newStore()
+		mustStart(t, a, store, keyring.Options{PollInterval: time.Hour})
+		ring := mustStart(t, b, store, keyring.Options{Previous: []core.KeyProvider{a}, PollInterval: time.Hour})
+		store.compromise(a)
+		if removed, err := ring.Prune(t.Context(), keepNone); err != nil || len(removed) != 0 {
+			t.Errorf("Prune = %v, %v", removed, err)
+		}
+		if id := store.primary().ID; id == store.snapshot().DataKeys[0].ID {
+			t.Error("the ring went on under an exposed data key")
+		}
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -369,6 +370,13 @@ func startAfterRoll(t *testing.T, p core.KeyProvider, s keyring.Store) (r *keyri
 		t.Fatal(err)
 	}
 	return mustStart(t, p, s, keyring.Options{}), record
+}
+
+// pass lets d go by in a bubble, and waits for what becomes due in it to be done. Only
+// to sleep would leave what becomes due at its very end to race with the test.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 func mustSeal(t *testing.T, r *keyring.Ring, plaintext string) []byte {

@@ -20,12 +20,12 @@ func TestADenialEvictsAndHealthReadmits(t *testing.T) {
 		record := mustSeal(t, r, "token")
 
 		kms.fail(core.ErrKeyDenied)
-		time.Sleep(40 * time.Second) // one status
+		pass(40 * time.Second) // one status
 		if n := r.Status().Unlocked; n != 0 {
 			t.Errorf("%d data keys in memory after a denial", n)
 		}
 		previous := before.count("unwrap")
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrKeyDenied) {
 			t.Errorf("Seal = %v, want ErrKeyDenied", err)
 		}
@@ -36,7 +36,7 @@ func TestADenialEvictsAndHealthReadmits(t *testing.T) {
 			t.Error("what the denial evicted was unlocked again through another wrap")
 		}
 		kms.fail(nil)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		mustOpen(t, r, record, "token", false)
 		mustSeal(t, r, "again")
 	})
@@ -61,18 +61,18 @@ func TestAnOutageIsBridgedForTheLengthOfItsBudget(t *testing.T) {
 		kms, store := newKMS("a"), newStore()
 		r := mustStart(t, kms, store, keyring.Options{OutageBudget: time.Hour})
 		record := mustSeal(t, r, "token")
-		time.Sleep(3 * time.Hour) // healthy all the while
+		pass(3 * time.Hour) // healthy all the while
 		kms.fail(core.ErrUnavailable)
 		began := time.Now()
 		for time.Since(began) < 59*time.Minute {
 			mustSeal(t, r, "x")
 			mustOpen(t, r, record, "token", false)
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 		}
 		if left := r.Status().OutageBudgetLeft; left > time.Minute+time.Second {
 			t.Errorf("%s of the budget left, though the outage has lasted 59 minutes", left)
 		}
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrUnavailable) {
 			t.Errorf("Seal = %v, want ErrUnavailable", err)
 		}
@@ -83,7 +83,7 @@ func TestAnOutageIsBridgedForTheLengthOfItsBudget(t *testing.T) {
 			t.Errorf("%d data keys in memory after the budget", n)
 		}
 		kms.fail(nil)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		mustOpen(t, r, record, "token", false)
 		mustSeal(t, r, "again")
 	})
@@ -95,9 +95,9 @@ func TestASlowProviderIsAnOutage(t *testing.T) {
 		r := mustStart(t, kms, store, keyring.Options{OutageBudget: 10 * time.Minute})
 		mustSeal(t, r, "x")
 		kms.script(func(k *scriptedKMS) { k.delay = 24 * time.Hour })
-		time.Sleep(9 * time.Minute)
+		pass(9 * time.Minute)
 		mustSeal(t, r, "x")
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrUnavailable) {
 			t.Errorf("Seal = %v, want ErrUnavailable", err)
 		}
@@ -120,7 +120,7 @@ func TestAProviderThatIsDownAtStartIsTakenUpLater(t *testing.T) {
 				if !errors.Is(startErr, want) {
 					t.Fatalf("Start = %v, want %v", startErr, want)
 				}
-				time.Sleep(10 * time.Minute)
+				pass(10 * time.Minute)
 				if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, want) {
 					t.Errorf("Seal = %v, want %v", err, want)
 				}
@@ -128,7 +128,7 @@ func TestAProviderThatIsDownAtStartIsTakenUpLater(t *testing.T) {
 					t.Errorf("state %q, want %q", r.Status().State, name)
 				}
 				kms.fail(nil)
-				time.Sleep(10 * time.Second)
+				pass(10 * time.Second)
 				mustOpen(t, r, mustSeal(t, r, "token"), "token", false)
 			})
 		})
@@ -147,7 +147,7 @@ func TestADatabaseThatIsDownAtStartIsTakenUpLater(t *testing.T) {
 			t.Errorf("Seal = %v, want ErrStoreUnavailable", err)
 		}
 		store.edit(func(s *memoryStore) { s.err = nil })
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		mustSeal(t, r, "x")
 	})
 }
@@ -164,11 +164,11 @@ func TestARecoveryKEKThatHangsDelaysNothing(t *testing.T) {
 					Recovery: []keyring.RecoveryKEK{hanging{newKMS("r")}}, MaxAge: 24 * time.Hour,
 				})
 				kms.fail(core.ErrKeyDenied)
-				time.Sleep(2 * time.Minute)
+				pass(2 * time.Minute)
 				kms.fail(nil)
 				began := time.Now()
 				for r.Status().State != "ready" && time.Since(began) < time.Minute {
-					time.Sleep(100 * time.Millisecond)
+					pass(100 * time.Millisecond)
 				}
 				if waited := time.Since(began); waited > 7*time.Second { // one status after a failure, and a load
 					t.Errorf("the ring seals %s after its provider is healthy again", waited)
@@ -193,7 +193,7 @@ func TestHealthReleasesNoPlaintext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms, store := newKMS("a"), newStore()
 		mustSeal(t, mustStart(t, kms, store, keyring.Options{}), "x")
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		if u, s := kms.count("unwrap"), kms.count("status"); u != 1 || s < 2500 || s > 3500 {
 			t.Errorf("a day of health: %d unwraps and %d statuses; want 1 and about 2880", u, s)
 		}

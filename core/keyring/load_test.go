@@ -27,13 +27,13 @@ func TestLoadsTakeTurns(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		time.Sleep(500 * time.Millisecond)
+		pass(500 * time.Millisecond)
 		wg.Go(func() {
 			if _, err := r.Examine(t.Context(), nil); err != nil { // would read at once, and return after three seconds
 				t.Error(err)
 			}
 		})
-		time.Sleep(500 * time.Millisecond)
+		pass(500 * time.Millisecond)
 		if err := writer.Roll(t.Context()); err != nil {
 			t.Fatal(err)
 		}

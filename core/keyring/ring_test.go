@@ -39,7 +39,7 @@ func TestARestartCostsOneUnwrap(t *testing.T) {
 		r := mustStart(t, kms, store, keyring.Options{})
 		mustOpen(t, r, record, "token", false)
 		mustSeal(t, r, "another")
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if u, g := kms.count("unwrap")-before, kms.count("generate"); u != 1 || g != 1 {
 			t.Errorf("%d unwraps, %d generates in all; want 1 and 1", u, g)
 		}
@@ -83,7 +83,7 @@ func TestAWrongKeyWritesNothing(t *testing.T) {
 				t.Errorf("the error does not name %s: %v", id, err)
 			}
 		}
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		if _, err := second.Seal(t.Context(), nil, []byte("x"), nil); !errors.Is(err, core.ErrKeyMismatch) {
 			t.Errorf("Seal = %v, want ErrKeyMismatch", err)
 		}
@@ -115,7 +115,7 @@ func TestAProviderThatUnwrapsToAnotherKeyIsNoticed(t *testing.T) {
 			t.Error("a data key whose wrap does not come back was stored")
 		}
 		kms.script(func(k *scriptedKMS) { k.swap = false })
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		record := mustSeal(t, mustStart(t, kms, store, keyring.Options{}), "token")
 
 		kms.script(func(k *scriptedKMS) { k.swap = true })
@@ -196,7 +196,7 @@ func TestAPreviousProvidersDenialIsItsOwn(t *testing.T) {
 		mustStart(t, before, store, keyring.Options{})
 		r := mustStart(t, after, store, keyring.Options{Previous: []core.KeyProvider{before}})
 		before.fail(core.ErrKeyDenied)
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		mustSeal(t, r, "still")
 	})
 }
@@ -334,7 +334,7 @@ func TestAFailedUnlockIsNotRepeatedBeforeItsBackoff(t *testing.T) {
 			t.Errorf("%d unwraps in one backoff, want 1", n)
 		}
 		kms.script(func(k *scriptedKMS) { k.unwraps = nil })
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		mustOpen(t, r, record, "token", true)
 	})
 }
@@ -363,7 +363,7 @@ func TestADestroyedKeyLeavesMemory(t *testing.T) {
 		if _, err := store.DestroyDataKey(t.Context(), keyIDOf(t, record)); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(3 * time.Second)
+		pass(3 * time.Second)
 		if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); !errors.Is(err, core.ErrInvalidCiphertext) {
 			t.Errorf("Open = %v, want ErrInvalidCiphertext", err)
 		}
@@ -387,7 +387,7 @@ func TestAReadOnlyRingWritesNothing(t *testing.T) {
 		if _, err := r.Seal(t.Context(), nil, nil, nil); err == nil {
 			t.Error("a read-only ring sealed")
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if store.count("insert") != inserts || store.count("wrap") != wraps || store.count("reserve") != reserves {
 			t.Error("a read-only ring wrote to the store")
 		}

@@ -50,19 +50,21 @@ func TestADataKeyMadeInTheMiddleOfARollingDeployment(t *testing.T) {
 // a new data key from being made, and says nothing of the current one: what is
 // unlocked stays.
 func TestAPreviousProviderThatRefusesEvictsNothing(t *testing.T) {
-	a, b, store := newKMS("a"), newKMS("b"), newStore()
-	older := mustStart(t, a, store, keyring.Options{})
-	newer := mustStart(t, b, store, keyring.Options{
-		Previous: []core.KeyProvider{a},
-		Live: func(context.Context) ([]keyring.LiveInstance, error) {
-			return []keyring.LiveInstance{{Name: "older", KEKIDs: []core.KEKID{older.Status().KEKID}}}, nil
-		},
+	synctest.Test(t, func(t *testing.T) {
+		a, b, store := newKMS("a"), newKMS("b"), newStore()
+		older := mustStart(t, a, store, keyring.Options{})
+		newer := mustStart(t, b, store, keyring.Options{
+			Previous: []core.KeyProvider{a},
+			Live: func(context.Context) ([]keyring.LiveInstance, error) {
+				return []keyring.LiveInstance{{Name: "older", KEKIDs: []core.KEKID{older.Status().KEKID}}}, nil
+			},
+		})
+		record := mustSeal(t, newer, "token")
+		a.fail(core.ErrKeyDenied)
+		if err := newer.Roll(t.Context()); !errors.Is(err, core.ErrUnavailable) || errors.Is(err, core.ErrKeyDenied) {
+			t.Errorf("Roll: %v", err)
+		}
+		mustOpen(t, newer, record, "token", false)
+		mustSeal(t, newer, "another")
 	})
-	record := mustSeal(t, newer, "token")
-	a.fail(core.ErrKeyDenied)
-	if err := newer.Roll(t.Context()); !errors.Is(err, core.ErrUnavailable) || errors.Is(err, core.ErrKeyDenied) {
-		t.Errorf("Roll: %v", err)
-	}
-	mustOpen(t, newer, record, "token", false)
-	mustSeal(t, newer, "another")
 }
