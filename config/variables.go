@@ -43,6 +43,7 @@ type variables struct {
 	WriteFormat  string `env:"FOREST_EXECUTOR_WRITE_FORMAT"                envDefault:"1"`
 	Legacy       string `env:"FOREST_EXECUTOR_LEGACY"`
 	AllowLocal   string `env:"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS" envDefault:"false"`
+	AllowULA     string `env:"FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS" envDefault:"false"`
 }
 
 // Variables returns the name of every variable that Lockwood reads.

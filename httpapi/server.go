@@ -49,7 +49,10 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 	}
 	s := &Server{credentials: credentials, opts: opts.withDefaults()}
 	s.auth = newAuthenticator(authSecret, s.opts.Now)
-	s.endpoints = tokenendpoint.NewGuard(tokenendpoint.Options{AllowLocal: s.opts.AllowLocalTokenEndpoints})
+	s.endpoints = tokenendpoint.NewGuard(tokenendpoint.Options{
+		AllowLocal:       s.opts.AllowLocalTokenEndpoints,
+		AllowUniqueLocal: s.opts.AllowUniqueLocalTokenEndpoints,
+	})
 	s.limiter = newUserLimiter(s.opts.RatePerUser, s.opts.RateBurst)
 	s.state.Store(StateIdle)
 	var err error
