@@ -172,6 +172,7 @@ var endpoints = map[string]error{
 	"https://data-server.example.com/":                           nil,
 	"https://rancher-metadata/":                                  ErrMetadata,
 	"https://rancher-metadata.rancher.internal/":                 ErrMetadata,
+	"https://_gateway/":                                          ErrMetadata,
 	"https://_api.internal/":                                     ErrMetadata,
 	"https://kubernetes/":                                        ErrMetadata,
 	"https://kubernetes.default/":                                ErrMetadata,

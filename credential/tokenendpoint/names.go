@@ -42,6 +42,7 @@ var refusedNames = map[string]error{
 	"kubernetes.default":            ErrMetadata,
 	"openshift":                     ErrMetadata,
 	"openshift.default":             ErrMetadata,
+	"_gateway":                      ErrMetadata, // nss-myhostname: the router, CloudStack's metadata service
 	"_api.internal":                 ErrMetadata, // Fly.io: machines
 }
 
