@@ -23,11 +23,13 @@ const (
 	generatedURLs = 100_000
 )
 
-// nodeURL prints for each line of JSON on its input what Node's URL makes of it.
+// nodeURL prints its versions, and then for each line of JSON on its input what
+// Node's URL makes of it.
 const nodeURL = `
 let input = '';
 process.stdin.setEncoding('utf8').on('data', (d) => { input += d; }).on('end', () => {
-  const out = [JSON.stringify({ href: JSON.stringify(process.versions) })];
+  const { node, ada, unicode } = process.versions;
+  const out = [JSON.stringify({ versions: [node, 'ada', ada, 'Unicode', unicode].join(' ') })];
   for (const line of input.split('\n')) {
     if (!line) continue;
     try {
@@ -39,7 +41,7 @@ process.stdin.setEncoding('utf8').on('data', (d) => { input += d; }).on('end', (
 });`
 
 // parsed is what Node's URL made of a URL: nothing, if it refused it.
-type parsed struct{ Href, Hostname string }
+type parsed struct{ Href, Hostname, Versions string }
 
 // askNode has Node parse URLs and returns its answers, and its versions. The test
 // is skipped without Node, unless requireEnv says that there has to be one.
@@ -70,7 +72,7 @@ func askNode(t *testing.T, urls []string) (answers []parsed, versions string) {
 	if len(answers) != len(urls)+1 {
 		t.Fatalf("%d answers of node for %d URLs", len(answers)-1, len(urls))
 	}
-	return answers[1:], answers[0].Href
+	return answers[1:], answers[0].Versions
 }
 
 func must(t *testing.T, err error) {
