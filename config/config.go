@@ -44,6 +44,9 @@ type Config struct {
 	// AllowLocalTokenEndpoints admits token endpoints on this machine and
 	// without TLS, for development.
 	AllowLocalTokenEndpoints bool
+	// AllowUniqueLocalTokenEndpoints admits token endpoints in fc00::/7, the
+	// addresses of private IPv6 networks.
+	AllowUniqueLocalTokenEndpoints bool
 
 	KeyProvider string // key URI of the KEK that wraps
 	// PreviousKeyProviders are the key URIs of KEKs that may still unwrap.
@@ -119,7 +122,7 @@ func (c *Config) Hash() string {
 	h := sha256.New()
 	for _, v := range []any{
 		c.KeyProvider, c.PreviousKeyProviders, c.RecoveryKeyProviders, c.AutoRewrap, c.DataKeyMaxAge, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
-		c.AllowLocalTokenEndpoints, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
+		c.AllowLocalTokenEndpoints, c.AllowUniqueLocalTokenEndpoints, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))
 	}

@@ -76,14 +76,17 @@ func TestAllErrorsAtOnceWithoutValues(t *testing.T) {
 		"DATABASE_URL=mysql://u:hunter2@h/d", "DATABASE_SCHEMA=1hunter2", "DATABASE_SSL=hunter2", "HTTP_PORT=hunter2", "ADMIN_ADDR=hunter2",
 		"DRAIN_GRACE=hunter2", "RATE_LIMIT=hunter2", "LOG_LEVEL=hunter2", "LOG_FORMAT=hunter2", "FOREST_EXECUTOR_ALLOW_WEAK_KEY=hunter2",
 		"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=hunter2", "FOREST_EXECUTOR_WRITE_FORMAT=hunter2", "FOREST_EXECUTOR_LEGACY=hunter2",
-		"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS=hunter2", "FOREST_EXECUTOR_CREDENTIAL_QUOTA=hunter2",
+		"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS=hunter2", "FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS=hunter2",
+		"FOREST_EXECUTOR_CREDENTIAL_QUOTA=hunter2", "HTTP_MAX_CONNECTIONS=hunter2", "HTTP_MAX_MEMORY=hunter2", "TRUSTED_PROXIES=hunter2",
 	}, "none")
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, name := range []string{
 		"FOREST_AUTH_SECRET", "DATABASE_URL", "DATABASE_SCHEMA", "DATABASE_SSL", "HTTP_PORT", "ADMIN_ADDR", "DRAIN_GRACE", "RATE_LIMIT", "LOG_LEVEL", "LOG_FORMAT",
-		"FOREST_EXECUTOR_ALLOW_WEAK_KEY", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET", "FOREST_EXECUTOR_WRITE_FORMAT", "FOREST_EXECUTOR_LEGACY", "FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS", "FOREST_EXECUTOR_CREDENTIAL_QUOTA",
+		"FOREST_EXECUTOR_ALLOW_WEAK_KEY", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET", "FOREST_EXECUTOR_WRITE_FORMAT", "FOREST_EXECUTOR_LEGACY", "FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS",
+		"FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS",
+		"FOREST_EXECUTOR_CREDENTIAL_QUOTA", "HTTP_MAX_CONNECTIONS", "HTTP_MAX_MEMORY", "TRUSTED_PROXIES",
 	} {
 		if !strings.Contains(err.Error(), name+":") {
 			t.Errorf("the error does not name %s", name)
@@ -193,9 +196,18 @@ func TestHashSaysWhatInstancesShare(t *testing.T) {
 			t.Errorf("%s changes the hash", same)
 		}
 	}
-	for _, other := range []string{"FOREST_EXECUTOR_LEGACY=closed", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=1h", "RATE_LIMIT=1", "FOREST_EXECUTOR_CREDENTIAL_QUOTA=1"} {
+	for _, other := range []string{"FOREST_EXECUTOR_LEGACY=closed", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=1h", "RATE_LIMIT=1", "FOREST_EXECUTOR_CREDENTIAL_QUOTA=1", "FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS=true"} {
 		if hash(other) == base {
 			t.Errorf("%s does not change the hash", other)
+		}
+	}
+}
+
+func TestUniqueLocalTokenEndpoints(t *testing.T) {
+	for value, want := range map[string]bool{"": false, "false": false, "true": true} {
+		c, err := load(t, "FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS="+value)
+		if err != nil || c.AllowUniqueLocalTokenEndpoints != want || c.AllowLocalTokenEndpoints {
+			t.Errorf("%q: %v, %v; want %v", value, c.AllowUniqueLocalTokenEndpoints, err, want)
 		}
 	}
 }

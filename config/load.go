@@ -163,6 +163,7 @@ func (l *loader) service(v *variables) {
 	if c.AllowLocalTokenEndpoints = l.boolean("FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS", v.AllowLocal); c.AllowLocalTokenEndpoints {
 		l.warn("FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS admits token endpoints on this machine; it is for development")
 	}
+	c.AllowUniqueLocalTokenEndpoints = l.boolean("FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS", v.AllowULA)
 }
 
 func (l *loader) keys(v *variables) {

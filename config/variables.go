@@ -47,6 +47,7 @@ type variables struct {
 	Legacy       string `env:"FOREST_EXECUTOR_LEGACY"`
 	Quota        string `env:"FOREST_EXECUTOR_CREDENTIAL_QUOTA"            envDefault:"1000"`
 	AllowLocal   string `env:"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS" envDefault:"false"`
+	AllowULA     string `env:"FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS" envDefault:"false"`
 }
 
 // Variables returns the name of every variable that Lockwood reads.

@@ -17,6 +17,10 @@ type Options struct {
 	// development.
 	AllowLocalTokenEndpoints bool
 
+	// AllowUniqueLocalTokenEndpoints permits token endpoints at unique local
+	// addresses (fc00::/7), but for the metadata services among them.
+	AllowUniqueLocalTokenEndpoints bool
+
 	// Logger receives one line for each request, and failures. Nil is
 	// slog.Default. Wrap its handler with LogHandler to have the request ID in
 	// the lines of every package.

@@ -53,7 +53,10 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 	}
 	s := &Server{credentials: credentials, opts: opts.withDefaults()}
 	s.auth = newAuthenticator(authSecret, s.opts.Now)
-	s.endpoints = tokenendpoint.NewGuard(tokenendpoint.Options{AllowLocal: s.opts.AllowLocalTokenEndpoints})
+	s.endpoints = tokenendpoint.NewGuard(tokenendpoint.Options{
+		AllowLocal:       s.opts.AllowLocalTokenEndpoints,
+		AllowUniqueLocal: s.opts.AllowUniqueLocalTokenEndpoints,
+	})
 	s.limiter = newUserLimiter(s.opts.RatePerUser, s.opts.RateBurst)
 	s.memory = newMemory(s.opts.MaxMemory, max(1, s.opts.MaxConnections/4))
 	s.denied = newSampler()

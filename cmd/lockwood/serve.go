@@ -108,15 +108,16 @@ func newService(v *vault) (*service, error) {
 	registry.MustRegister(newFleetCollector(s.fleet))
 	var err error
 	s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &httpapi.Options{
-		Version:                  versionString(),
-		AllowLocalTokenEndpoints: v.cfg.AllowLocalTokenEndpoints,
-		Logger:                   v.log,
-		Registerer:               registry,
-		RatePerUser:              v.cfg.RateLimit,
-		MaxConnections:           v.cfg.HTTPMaxConnections,
-		MaxMemory:                v.cfg.HTTPMaxMemory,
-		TrustedProxies:           v.cfg.TrustedProxies,
-		DrainDelay:               v.cfg.DrainGrace,
+		Version:                        versionString(),
+		AllowLocalTokenEndpoints:       v.cfg.AllowLocalTokenEndpoints,
+		AllowUniqueLocalTokenEndpoints: v.cfg.AllowUniqueLocalTokenEndpoints,
+		Logger:                         v.log,
+		Registerer:                     registry,
+		RatePerUser:                    v.cfg.RateLimit,
+		MaxConnections:                 v.cfg.HTTPMaxConnections,
+		MaxMemory:                      v.cfg.HTTPMaxMemory,
+		TrustedProxies:                 v.cfg.TrustedProxies,
+		DrainDelay:                     v.cfg.DrainGrace,
 	})
 	if err != nil {
 		return nil, err

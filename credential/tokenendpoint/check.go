@@ -23,6 +23,7 @@ var (
 	ErrUnspecified = errors.New("it points at the unspecified address (0.0.0.0 / ::)")
 	ErrMulticast   = errors.New("it points at a multicast or broadcast address")
 	ErrTunnel      = errors.New("it points at an IPv4 address inside an IPv6 transition prefix")
+	ErrUniqueLocal = errors.New("it points at a unique local address (fc00::/7)")
 )
 
 // Options are the optional settings of the guard.
@@ -30,6 +31,10 @@ type Options struct {
 	// AllowLocal permits http and the loopback interface, for development. All
 	// other reasons stay.
 	AllowLocal bool
+
+	// AllowUniqueLocal permits unique local addresses, fc00::/7 (RFC 4193), where
+	// a private network has IPv6. Metadata services among them stay refused.
+	AllowUniqueLocal bool
 }
 
 // Check judges a token endpoint. It returns nil, or one of the package's errors if
@@ -65,9 +70,9 @@ func parse(raw string, opts Options) (*url.Url, error) {
 	if strings.Count(raw, "@") > maxAt {
 		return nil, ErrUserinfo
 	}
-	u, err := url.Parse(raw)
+	u, err := readURL(raw)
 	if err != nil {
-		return nil, ErrURL
+		return nil, err
 	}
 	if err := checkParts(u, opts); err != nil {
 		return nil, err
@@ -85,13 +90,13 @@ func checkParts(u *url.Url, opts Options) error {
 	if scheme != "http" && scheme != "https" {
 		return ErrScheme
 	}
-	reason := checkHost(u.Hostname())
+	reason := opts.permit(checkHost(u.Hostname()))
 	switch {
 	case reason != nil && !errors.Is(reason, ErrLoopback):
 		return reason
 	case scheme == "http" && !opts.AllowLocal:
 		return ErrHTTPS
-	case reason != nil && !opts.AllowLocal:
+	case reason != nil:
 		return reason
 	case u.Username() != "" || u.Password() != "":
 		return ErrUserinfo
@@ -102,27 +107,24 @@ func checkParts(u *url.Url, opts Options) error {
 }
 
 // CheckAddr judges an address that a client is about to connect to, for example
-// in net.Dialer.Control. It returns ErrLoopback (unless opts allow it),
-// ErrMetadata, ErrUnspecified, ErrMulticast or ErrTunnel, and nil for an address
-// that may be reached.
+// in net.Dialer.Control. It returns ErrLoopback or ErrUniqueLocal (unless opts
+// allow it), ErrMetadata, ErrUnspecified, ErrMulticast or ErrTunnel, and nil for
+// an address that may be reached.
 func CheckAddr(addr netip.Addr, opts Options) error {
-	err := classify(addr)
-	if opts.AllowLocal && errors.Is(err, ErrLoopback) {
+	return opts.permit(classify(addr))
+}
+
+// permit drops a reason that the options allow.
+func (o Options) permit(reason error) error {
+	if o.AllowLocal && errors.Is(reason, ErrLoopback) || o.AllowUniqueLocal && errors.Is(reason, ErrUniqueLocal) {
 		return nil
 	}
-	return err
+	return reason
 }
 
 // checkHost judges a serialized host.
 func checkHost(host string) error {
-	if literal, ok := strings.CutPrefix(host, "["); ok {
-		addr, err := netip.ParseAddr(strings.TrimSuffix(literal, "]"))
-		if err != nil {
-			return ErrURL
-		}
-		return classify(addr)
-	}
-	if addr, err := netip.ParseAddr(host); err == nil {
+	if addr, err := netip.ParseAddr(unbracket(host)); err == nil {
 		return classify(addr)
 	}
 	return checkName(host)

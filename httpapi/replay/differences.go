@@ -99,6 +99,7 @@ var Differences = []Difference{
 		`endpoints/"https://[2002:a9fe:a9fe::1]/"`,
 		`endpoints/"https://[2001:0:4136:e378:8000:63bf:5601:5601]/"`,
 		`endpoints/"https://[ff02::1]/"`,
+		`endpoints/"https://[fc00::1]/"`,
 		`endpoints/"https://metadata.google.internal/"`,
 		`endpoints/"https://instance-data/latest"`,
 		`endpoints/"https://168.63.129.16/"`,
