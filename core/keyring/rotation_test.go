@@ -335,6 +335,7 @@ func TestARemovalWhoseAnswerWasLostIsAudited(t *testing.T) {
 		if _, err := ring.Destroy(t.Context(), keyIDOf(t, record)); !errors.Is(err, c.answer) {
 			t.Errorf("Destroy: %v, want %v", err, c.answer)
 		}
+		ring.Close() // so that nothing logs any more
 		_, line, logged := strings.Cut(log.String(), "data_key_destroyed")
 		if logged != (c.line != "no line") || logged && strings.Contains(line, "outcome") != (c.line != "") {
 			t.Errorf("%v: the log is\n%s", c.answer, &log)
