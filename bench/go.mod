@@ -3,6 +3,7 @@ module github.com/lockwood-kms/lockwood/bench
 go 1.26.0
 
 require (
+	github.com/andybalholm/brotli v1.2.8
 	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/hashicorp/go-kms-wrapping/v2 v2.0.18
 	github.com/jackc/pgx/v5 v5.12.0
@@ -11,6 +12,7 @@ require (
 	gocloud.dev v0.47.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
+	golang.org/x/time v0.16.0
 	k8s.io/apiserver v0.37.2
 )
 

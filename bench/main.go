@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/lockwood-kms/lockwood/bench/baseline"
+	"github.com/lockwood-kms/lockwood/bench/hostile"
 )
 
 func main() {
@@ -28,8 +29,11 @@ func command(ctx context.Context) error {
 	if len(os.Args) > 1 && os.Args[1] == baseline.Command {
 		return baseline.Main(ctx)
 	}
+	if len(os.Args) > 3 && os.Args[1] == hostile.Command {
+		return hostile.Main(ctx, os.Args[2:])
+	}
 	short := flag.Bool("short", false, "measure less, for CI: the figures are rougher")
-	only := flag.String("only", "", "measure only this: sealing, deposits, scale, startup or plugin")
+	only := flag.String("only", "", "measure only this: sealing, deposits, scale, startup, plugin or hostile")
 	records := flag.Int("records", 100_000, "how many credentials the part scale fills PostgreSQL with")
 	rounds := flag.Int("rounds", 9, "how often the part scale seals them anew")
 	flag.Parse()

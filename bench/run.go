@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/bench/deposits"
+	"github.com/lockwood-kms/lockwood/bench/hostile"
 	"github.com/lockwood-kms/lockwood/bench/measure"
 	"github.com/lockwood-kms/lockwood/bench/plugin"
 	"github.com/lockwood-kms/lockwood/bench/scale"
@@ -36,12 +37,14 @@ func newBench(short bool, only string, records, rounds int) (*bench, error) {
 	depositPlan := measure.Plan{Rounds: 11, Window: 3 * time.Second}
 	pluginPlan := measure.Plan{Rounds: 21, Window: 200 * time.Millisecond}
 	scalePlan := scale.Plan{Records: records, SQLiteRecords: min(records, 100_000), Rounds: rounds, Deposits: 10_000, Sides: max(1, rounds/3), Swaps: rounds / 3}
+	hostileRounds, hostileWindow := 3, 5*time.Second
 	starts := 15
 	if short {
 		scalePlan = scale.Plan{Records: min(records, 20_000), SQLiteRecords: 10_000, Rounds: 3}
 		sealPlan = measure.Plan{Rounds: 9, Window: 5 * time.Millisecond}
 		depositPlan = measure.Plan{Rounds: 3, Window: time.Second}
 		pluginPlan = measure.Plan{Rounds: 9, Window: 50 * time.Millisecond}
+		hostileRounds, hostileWindow = 1, 2*time.Second
 		starts = 3
 	}
 	parts := []part{
@@ -62,10 +65,15 @@ func newBench(short bool, only string, records, rounds int) (*bench, error) {
 			return plugin.Run(ctx, pluginPlan, starts, binary, dir)
 		}},
 	}
+	if !short || only == "hostile" { // it takes a quarter of an hour, in short five minutes
+		parts = append(parts, part{"hostile", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
+			return hostile.Run(ctx, hostileRounds, hostileWindow, binary, dir)
+		}})
+	}
 	if only != "" {
 		parts = slices.DeleteFunc(parts, func(p part) bool { return p.name != only })
 		if len(parts) == 0 {
-			return nil, fmt.Errorf("there is nothing called %q to measure; want sealing, deposits, scale, startup or plugin", only)
+			return nil, fmt.Errorf("there is nothing called %q to measure; want sealing, deposits, scale, startup, plugin or hostile", only)
 		}
 	}
 	return &bench{parts}, nil

@@ -76,31 +76,35 @@ func parseBody(r *http.Request, kind bodyKind, c *claim) (*fields, *response) {
 }
 
 // readBody returns the decompressed body as UTF-8 without a byte order mark. It
-// judges encoding and length, as far as the head tells them, before it reads.
+// judges encoding and length, as far as the head tells them, before it reads. A
+// compressed body may be long and yield nothing, so both sides are bounded.
 func readBody(r *http.Request, c *claim, limit int64) ([]byte, *response) {
 	encoding := strings.Join(r.Header["Content-Encoding"], ", ")
 	switch {
 	case !knownEncoding(encoding):
 		return nil, &unknownCode
 	case r.ContentLength > limit:
-		// A compressed body may be long and yield nothing, so both sides are bounded.
 		drain(r)
 		return nil, &tooLarge
 	}
-	room := min(firstRead, limit)
+	plain := encoding == "" || encoding == "identity"
+	cost := int64(bodyCost)
+	if !plain {
+		cost = compressedCost
+	}
+	room := int64(firstRead)
 	if r.ContentLength >= 0 {
 		room = min(room, r.ContentLength)
 	}
-	if c.wait(r.Context(), bodyCost*(room+1)) != nil {
+	if c.wait(r.Context(), cost*(room+1)) != nil {
 		return nil, &busy
 	}
-	body, refused := decoded(r.Body, encoding, c, limit)
-	if refused != nil {
-		return nil, refused
-	}
-	text, refused := readAll(body, c, room, limit)
+	text, refused := readAll(r.Body, make([]byte, 0, room+1), c, cost, limit)
 	if refused == &tooLarge {
 		drain(r)
+	}
+	if refused == nil && !plain {
+		text, refused = decompress(r.Context(), text, encoding, c, limit)
 	}
 	if refused != nil {
 		return nil, refused
@@ -111,17 +115,13 @@ func readBody(r *http.Request, c *claim, limit int64) ([]byte, *response) {
 	return withoutMark(text), nil
 }
 
-// readAll reads body into a buffer with room for a number of bytes, which are
-// claimed. It claims more as the buffer grows, and reads at most limit bytes.
-func readAll(body io.Reader, c *claim, room, limit int64) ([]byte, *response) {
-	buf := make([]byte, 0, room+1) // the end is seen where there is room for one byte more
+// readAll reads body into buf, whose room is claimed, and claims more at cost a
+// byte as it grows. It reads at most limit bytes.
+func readAll(body io.Reader, buf []byte, c *claim, cost, limit int64) ([]byte, *response) {
 	for {
-		if len(buf) == cap(buf) {
-			if int64(len(buf)) > limit {
-				return nil, &tooLarge
-			}
+		if len(buf) == cap(buf) { // the end is seen where there is room for one byte more
 			size := min(2*int64(cap(buf)), limit+1)
-			if !c.grow(bodyCost * (size - int64(cap(buf)))) {
+			if !c.grow(cost * (size - int64(cap(buf)))) {
 				return nil, &busy
 			}
 			buf = append(make([]byte, 0, size), buf...)

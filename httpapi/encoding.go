@@ -1,10 +1,10 @@
 package httpapi
 
 import (
-	"bufio"
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
 	"io"
 
 	"github.com/andybalholm/brotli"
@@ -15,9 +15,6 @@ const (
 	// that encoders use unless they are told otherwise. The format allows 16 MiB,
 	// which four bytes of a body suffice to ask for.
 	maxWindowBits = 22
-
-	// windowCost is how many bytes of memory a byte of a window is counted for.
-	windowCost = 2
 
 	// inflateCost is what a gzip or deflate stream is counted for, in bytes.
 	inflateCost = 128 << 10
@@ -33,33 +30,48 @@ func knownEncoding(name string) bool {
 	return false
 }
 
-// decoded returns a reader that undoes a known content encoding. It claims the
-// memory for that.
-func decoded(body io.Reader, encoding string, c *claim, limit int64) (io.Reader, *response) {
-	if encoding == "" || encoding == "identity" {
-		return body, nil
+// decompress undoes a known content encoding. It claims the memory for that, and
+// waits for its turn to work.
+func decompress(ctx context.Context, body []byte, encoding string, c *claim, limit int64) (text []byte, refused *response) {
+	err := c.work(ctx, func() {
+		var r io.Reader
+		if r, refused = decoder(body, encoding, c); refused == nil {
+			text, refused = readAll(r, make([]byte, 0, firstRead), c, bodyCost, limit)
+		}
+	})
+	if err != nil {
+		return nil, &busy
 	}
-	compressed := bufio.NewReader(io.LimitReader(body, limit))
+	return text, refused
+}
+
+func decoder(body []byte, encoding string, c *claim) (io.Reader, *response) {
+	if len(body) == 0 {
+		return nil, &unreadable
+	}
+	if !c.grow(bodyCost * firstRead) {
+		return nil, &busy
+	}
 	if encoding == "br" {
-		return unbrotli(compressed, c)
+		return unbrotli(body, c)
 	}
 	if !c.grow(inflateCost) {
 		return nil, &busy
 	}
-	return inflate(compressed)
+	return inflate(body)
 }
 
 // inflate tells gzip and zlib apart by their first bytes, whatever the encoding
 // was called.
-func inflate(compressed *bufio.Reader) (io.Reader, *response) {
+func inflate(body []byte) (io.Reader, *response) {
 	var (
 		r   io.Reader
 		err error
 	)
-	if magic, _ := compressed.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		r, err = gzip.NewReader(compressed)
+	if bytes.HasPrefix(body, []byte{0x1f, 0x8b}) {
+		r, err = gzip.NewReader(bytes.NewReader(body))
 	} else {
-		r, err = zlib.NewReader(compressed)
+		r, err = zlib.NewReader(bytes.NewReader(body))
 	}
 	if err != nil {
 		return nil, &unreadable
@@ -67,19 +79,15 @@ func inflate(compressed *bufio.Reader) (io.Reader, *response) {
 	return r, nil
 }
 
-func unbrotli(compressed *bufio.Reader, c *claim) (io.Reader, *response) {
-	first, err := compressed.Peek(1)
-	if err != nil {
-		return nil, &unreadable
-	}
-	bits := windowBits(first[0])
+func unbrotli(body []byte, c *claim) (io.Reader, *response) {
+	bits := windowBits(body[0])
 	if bits > maxWindowBits {
 		return nil, &windowTooLarge
 	}
-	if !c.grow(windowCost << bits) {
+	if !c.grow(1 << bits) {
 		return nil, &busy
 	}
-	return brotli.NewReader(compressed), nil
+	return brotli.NewReader(bytes.NewReader(body)), nil
 }
 
 // windowBits returns the size of a brotli stream's window, as the power of two

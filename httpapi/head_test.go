@@ -2,8 +2,10 @@ package httpapi_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -82,6 +84,14 @@ func withBrotli(t *testing.T, text string, bits int) string {
 	return b.String()
 }
 
+// noise returns a body of a size that compresses badly.
+func noise(t *testing.T, size int) string {
+	t.Helper()
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b)
+	return hex.EncodeToString(b)[:size]
+}
+
 // TestCompressedBodies holds the limits on what a compressed body may ask for.
 func TestCompressedBodies(t *testing.T) {
 	server, _ := newServer(t, nil)
@@ -96,6 +106,8 @@ func TestCompressedBodies(t *testing.T) {
 		"the largest of brotli":  {withBrotli(t, validBody, 24), "br", 413},
 		"a large window brotli":  {"\x11\x1e\x00", "br", 413},
 		"four bytes, no more":    {"\x5f\xff\xff\xff", "br", 413},
+		"as large as may be":     {withBrotli(t, validBody[:1]+strings.Repeat(" ", 1<<20-len(validBody))+validBody[1:], 22), "br", 200},
+		"hardly compressed":      {withBrotli(t, noise(t, 1<<20), 22), "br", 400},
 		"an empty brotli body":   {"", "br", 400},
 		"a brotli bomb":          {withBrotli(t, bomb, 22), "br", 413},
 		"a gzip bomb":            {compressed(t, bomb), "gzip", 413},

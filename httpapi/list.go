@@ -74,20 +74,15 @@ func nextPage(x *exchange, next func() ([]credential.Metadata, error, bool)) (te
 	if err := x.claim.wait(x.Context(), pageCost); err != nil {
 		return nil, false, err
 	}
-	page, err, ok := next()
-	if err != nil {
-		return nil, false, err
-	}
-	for i := range page {
-		if i > 0 {
-			text = append(text, ',')
+	busy := x.claim.work(x.Context(), func() {
+		var page []credential.Metadata
+		if page, err, _ = next(); err == nil {
+			text, err = appendCredentials(nil, page)
 		}
-		if text, err = appendCredential(text, &page[i]); err != nil {
-			return nil, false, err
-		}
-	}
+		last = len(page) < credential.ListPage
+	})
 	x.claim.shrink(2 * int64(cap(text)))
-	return text, !ok || len(page) < credential.ListPage, nil
+	return text, last, errors.Join(busy, err)
 }
 
 // credentialJSON is a credential in the answer to GET /mcp-oauth-credentials.
@@ -122,9 +117,18 @@ func newCredentialJSON(m *credential.Metadata) *credentialJSON {
 	return c
 }
 
-// appendCredential appends a credential to text. A row that another program wrote
+// appendCredentials appends credentials to text. A row that another program wrote
 // may hold what is not UTF-8.
-func appendCredential(text []byte, m *credential.Metadata) ([]byte, error) {
-	encoded, err := json.Marshal(newCredentialJSON(m), jsontext.AllowInvalidUTF8(true))
-	return append(text, encoded...), err
+func appendCredentials(text []byte, page []credential.Metadata) ([]byte, error) {
+	for i := range page {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		encoded, err := json.Marshal(newCredentialJSON(&page[i]), jsontext.AllowInvalidUTF8(true))
+		if err != nil {
+			return nil, err
+		}
+		text = append(text, encoded...)
+	}
+	return text, nil
 }

@@ -19,9 +19,13 @@ const (
 	// values are as long as they may be, read and encoded.
 	pageCost = 4 << 20
 
-	// leastShare is the least that a user may hold: a body of the largest size
-	// and the window that it is decompressed in.
-	leastShare = bodyCost*(maxJSON+1) + windowCost<<maxWindowBits
+	// compressedCost is what a byte of a body is counted for before it is
+	// decompressed.
+	compressedCost = 2
+
+	// leastShare is the least that a user may hold, in bytes. It suffices for a
+	// body of the largest size that is hardly compressed, in the largest window.
+	leastShare = 16 << 20
 
 	// memoryWait is how long a request waits for memory before it is answered 503.
 	memoryWait = 5 * time.Second
@@ -44,6 +48,7 @@ type memory struct {
 // account is what the requests of one user hold.
 type account struct {
 	bytes    *semaphore.Weighted
+	turn     *semaphore.Weighted // of one: see claim.work
 	requests int
 }
 
@@ -72,7 +77,7 @@ func (m *memory) enter(userID int64) *claim {
 	defer m.mu.Unlock()
 	a, ok := m.users[userID]
 	if !ok {
-		a = &account{bytes: semaphore.NewWeighted(m.share)}
+		a = &account{bytes: semaphore.NewWeighted(m.share), turn: semaphore.NewWeighted(1)}
 		m.users[userID] = a
 	}
 	if a.requests >= m.requests {
@@ -125,6 +130,21 @@ func (c *claim) grow(n int64) bool {
 	}
 	c.bytes += n
 	return true
+}
+
+// work runs f when no other request of the user runs one. What takes processor
+// time, reading a page of a list or decompressing a body, is work: a user's requests
+// do it one after another, and leave the other processors to others. It returns
+// errBusy when its turn does not come soon.
+func (c *claim) work(ctx context.Context, f func()) error {
+	ctx, cancel := context.WithTimeout(ctx, memoryWait)
+	defer cancel()
+	if c.account.turn.Acquire(ctx, 1) != nil {
+		return errBusy
+	}
+	defer c.account.turn.Release(1)
+	f()
+	return nil
 }
 
 // shrink gives back what is held above n bytes.

@@ -14,14 +14,23 @@ import (
 // TokenSize is the length of the refresh token that is deposited, in bytes.
 const TokenSize = 1 << 10
 
-// Deposit returns the bytes of a request that deposits a credential of user for
-// server, with a token that secret signs.
-func Deposit(secret string, user int, server string) ([]byte, error) {
+// Token returns a token of user that secret signs.
+func Token(secret string, user int) (string, error) {
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
 		"id": user, "exp": time.Now().Add(24 * time.Hour).Unix(),
 	}).SignedString([]byte(secret))
 	if err != nil {
-		return nil, fmt.Errorf("signing token: %w", err)
+		return "", fmt.Errorf("signing token: %w", err)
+	}
+	return token, nil
+}
+
+// Deposit returns the bytes of a request that deposits a credential of user for
+// server, with a token that secret signs.
+func Deposit(secret string, user int, server string) ([]byte, error) {
+	token, err := Token(secret, user)
+	if err != nil {
+		return nil, err
 	}
 	body, err := json.Marshal(map[string]string{
 		"mcpServerId":             server,

@@ -1,27 +1,39 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
 	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
+
+	"github.com/lockwood-kms/lockwood/config"
 )
 
-// gcPercent lets the heap of a few MiB grow to several times that between
-// collections, which at the default of 100 take a noticeable part of a deposit.
-const gcPercent = 400
+const (
+	// gcPercent lets the heap of a few MiB grow to several times that between
+	// collections, which at the default of 100 take a noticeable part of a deposit.
+	gcPercent = 400
 
-// tuneMemory tells the garbage collector how much memory there is: nine tenths of
-// what the process's cgroup may have. GOGC and GOMEMLIMIT are the operator's word.
-func tuneMemory(log *slog.Logger) {
+	// ownMemory is what the service needs besides its requests, and connMemory
+	// what an open connection may cost, in bytes.
+	ownMemory  = 32 << 20
+	connMemory = 32 << 10
+)
+
+// tuneMemory tells the garbage collector at what size of the heap to work harder:
+// what the configuration lets requests take, and at most nine tenths of what the
+// process's cgroup may have. GOGC and GOMEMLIMIT are the operator's word.
+func tuneMemory(cfg *config.Config, log *slog.Logger) {
 	if set := debug.SetGCPercent(gcPercent); set != 100 {
 		debug.SetGCPercent(set)
 	}
-	limit, err := memlimit.Set()
-	if err != nil {
-		log.Warn("the memory limit of the container cannot be read; set GOMEMLIMIT to nine tenths of it", "error", fmt.Sprint(err))
-		return
-	}
-	log.Debug("memory limit", "bytes", limit)
+	need := uint64(ownMemory + cfg.HTTPMaxConnections*connMemory + int(cfg.HTTPMaxMemory)) //nolint:gosec // positive
+	limit, err := memlimit.Set(memlimit.WithRatio(1), memlimit.WithProvider(func() (uint64, error) {
+		container, err := memlimit.ApplyRatio(memlimit.FromCgroup, 0.9)()
+		if err != nil {
+			return need, nil // there is no limit, or no cgroup
+		}
+		return min(need, container), nil
+	}))
+	log.Debug("memory limit of the garbage collector", "bytes", limit, "error", err)
 }

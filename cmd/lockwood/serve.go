@@ -70,7 +70,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 		return err
 	}
 	defer v.close()
-	tuneMemory(v.log)
+	tuneMemory(v.cfg, v.log)
 	for _, w := range v.warnings {
 		v.log.Warn("the configuration works, and should be better", "warning", w)
 	}
