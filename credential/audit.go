@@ -18,7 +18,7 @@ const (
 
 // The reasons of a refusal for which there is no sentinel.
 const (
-	reasonCancelled = "cancelled"        // the caller left before anything was sent
+	reasonCancelled = "cancelled"        // the caller left, or its time was over, before anything was sent
 	reasonNotSealed = "not_sealed"       // the ring, for a reason that has no name
 	reasonDatabase  = "database_refused" // a constraint, or a right that is missing
 )

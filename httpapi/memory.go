@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -27,7 +28,13 @@ const (
 	// body of the largest size that is hardly compressed, in the largest window.
 	leastShare = 16 << 20
 
-	// memoryWait is how long a request waits for memory before it is answered 503.
+	// workPerSecond and workBurst are how many microseconds a second a user's
+	// requests may work, in the long run and at once.
+	workPerSecond = 250_000
+	workBurst     = 1_000_000
+
+	// memoryWait is how long a request waits for memory, or for its turn to work,
+	// before it is answered 503.
 	memoryWait = 5 * time.Second
 )
 
@@ -49,6 +56,8 @@ type memory struct {
 type account struct {
 	bytes    *semaphore.Weighted
 	turn     *semaphore.Weighted // of one: see claim.work
+	pace     *rate.Limiter       // of microseconds of work
+	ready    time.Time           // when the next work may begin; whoever has the turn has it
 	requests int
 }
 
@@ -77,7 +86,7 @@ func (m *memory) enter(userID int64) *claim {
 	defer m.mu.Unlock()
 	a, ok := m.users[userID]
 	if !ok {
-		a = &account{bytes: semaphore.NewWeighted(m.share), turn: semaphore.NewWeighted(1)}
+		a = &account{bytes: semaphore.NewWeighted(m.share), turn: semaphore.NewWeighted(1), pace: rate.NewLimiter(workPerSecond, workBurst)}
 		m.users[userID] = a
 	}
 	if a.requests >= m.requests {
@@ -132,18 +141,30 @@ func (c *claim) grow(n int64) bool {
 	return true
 }
 
-// work runs f when no other request of the user runs one. What takes processor
-// time, reading a page of a list or decompressing a body, is work: a user's requests
-// do it one after another, and leave the other processors to others. It returns
-// errBusy when its turn does not come soon.
+// work runs f when no other request of the user works, and all of them have not
+// worked too much. What takes processor time, reading a page of a list or
+// decompressing a body, is work. So one user leaves the processors to the others. It
+// returns errBusy when its turn does not come soon.
 func (c *claim) work(ctx context.Context, f func()) error {
 	ctx, cancel := context.WithTimeout(ctx, memoryWait)
 	defer cancel()
-	if c.account.turn.Acquire(ctx, 1) != nil {
+	a := c.account
+	if a.turn.Acquire(ctx, 1) != nil {
 		return errBusy
 	}
-	defer c.account.turn.Release(1)
+	defer a.turn.Release(1)
+	if wait := time.Until(a.ready); wait > 0 {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return errBusy
+		}
+	}
+	began := time.Now()
 	f()
+	ended := time.Now()
+	worked := min(workBurst, int(ended.Sub(began).Microseconds()))
+	a.ready = ended.Add(a.pace.ReserveN(ended, worked).DelayFrom(ended))
 	return nil
 }
 

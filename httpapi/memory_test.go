@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,6 +76,44 @@ func TestMemoryWait(t *testing.T) {
 		second.leave()
 		if err := third.wait(t.Context(), leastShare); err != nil {
 			t.Error("a wait in vain took something")
+		}
+	})
+}
+
+// TestWork holds that a user's requests work one after another, and no more than a
+// quarter of the time in the long run, and that other users do not wait for them.
+func TestWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory(0, 1000)
+		const each = 50 * time.Millisecond
+		var working, done atomic.Int32
+		start := time.Now()
+		for range 100 { // five seconds of work
+			c := m.enter(1)
+			go func() {
+				defer c.leave()
+				for c.work(t.Context(), func() {
+					if working.Add(1) > 1 {
+						t.Error("two at a time")
+					}
+					time.Sleep(each) // the bubble's clock
+					working.Add(-1)
+					done.Add(1)
+				}) != nil {
+				}
+			}()
+		}
+		other := m.enter(2)
+		began := time.Now()
+		if err := other.work(t.Context(), func() {}); err != nil || time.Since(began) != 0 {
+			t.Errorf("another user waits %v, %v", time.Since(began), err)
+		}
+		other.leave()
+		time.Sleep(3 * time.Second)
+		early := done.Load()
+		time.Sleep(time.Hour)
+		if took := time.Since(start); early < 20 || early > 40 || done.Load() != 100 || took < 16*time.Second {
+			t.Errorf("%d at first, %d in %v", early, done.Load(), took)
 		}
 	})
 }
