@@ -3,10 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -116,16 +114,7 @@ func (s *server) settle(t *testing.T, d *testDatabase, event, outcome string, wa
 // metric returns the value of a metric, by the beginning of its line.
 func (s *server) metric(t *testing.T, name string) string {
 	t.Helper()
-	resp, err := http.Get(s.admin + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(bodyOf(t, s.admin+"/metrics")) {
 		if value, ok := strings.CutPrefix(line, name); ok {
 			return strings.TrimSpace(value)
 		}
