@@ -29,7 +29,7 @@ func newServer(t *testing.T, most int) *server {
 		t.Fatal(err)
 	}
 	s := &server{NewListener(l, most), make(chan struct{}), make(chan struct{})}
-	hs := &http.Server{ConnState: ConnState, ConnContext: ConnContext, MaxHeaderBytes: MaxHeaderBytes,
+	hs := &http.Server{ConnContext: ConnContext, MaxHeaderBytes: MaxHeaderBytes,
 		Handler: http.HandlerFunc(s.handle), ReadHeaderTimeout: patience}
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(s.Listener) }()
@@ -47,6 +47,7 @@ func newServer(t *testing.T, most int) *server {
 func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Token") != "" {
 		Vouch(r.Context())
+		defer Answered(r.Context())
 	}
 	_, _ = io.Copy(io.Discard, r.Body)
 	if r.URL.Path == "/wait" {
@@ -186,6 +187,29 @@ func TestIdleClientsMakeRoomAndBusyOnesDoNot(t *testing.T) {
 	}
 	if !working.isOpen(known) || !next.isOpen(known) {
 		t.Error("a client that was answered lost its place")
+	}
+}
+
+// TestStrangersKeepAQuarter holds that idle clients with a token, however many, leave
+// those who come room to show theirs.
+func TestStrangersKeepAQuarter(t *testing.T) {
+	s := newServer(t, 8)
+	var idle []*client
+	for range 8 {
+		c := s.dial(t)
+		c.ask(known)
+		idle = append(idle, c)
+	}
+	s.eventually(t, "all clients to be idle", func() bool { return s.idle.Len() == 8 })
+	first, second := s.dial(t), s.dial(t)
+	s.eventually(t, "two strangers", func() bool { return s.strangers.Len() == 2 })
+	third := s.dial(t)
+	third.ask(known)
+	if first.status() != 0 || !second.isOpen(known) {
+		t.Error("strangers do not have a quarter of the places")
+	}
+	if idle[0].status() != 0 || idle[1].status() != 0 || !idle[2].isOpen(known) {
+		t.Error("other clients than the two that were idle the longest made room")
 	}
 }
 
