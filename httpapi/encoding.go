@@ -19,6 +19,11 @@ const (
 	// windowCost is how many bytes of memory a byte of a window is counted for.
 	windowCost = 2
 
+	// treesCost is what a brotli stream may take besides, in bytes: 256 Huffman
+	// codes of each of three kinds, at up to 4,320 bytes. Ten bytes of a body suffice
+	// to ask for most of that.
+	treesCost = 3 << 20
+
 	// inflateCost is what a gzip or deflate stream is counted for, in bytes.
 	inflateCost = 128 << 10
 )
@@ -76,7 +81,7 @@ func unbrotli(compressed *bufio.Reader, c *claim) (io.Reader, *response) {
 	if bits > maxWindowBits {
 		return nil, &windowTooLarge
 	}
-	if !c.grow(windowCost << bits) {
+	if !c.grow(treesCost + windowCost<<bits) {
 		return nil, &busy
 	}
 	return brotli.NewReader(compressed), nil

@@ -20,8 +20,8 @@ const (
 	pageCost = 4 << 20
 
 	// leastShare is the least that a user may hold: a body of the largest size
-	// and the window that it is decompressed in.
-	leastShare = bodyCost*(maxJSON+1) + windowCost<<maxWindowBits
+	// and what it is decompressed with.
+	leastShare = bodyCost*(maxJSON+1) + treesCost + windowCost<<maxWindowBits
 
 	// memoryWait is how long a request waits for memory before it is answered 503.
 	memoryWait = 5 * time.Second
