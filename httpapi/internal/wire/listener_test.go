@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -261,6 +262,8 @@ func TestPipelines(t *testing.T) {
 		"a folded header":           {known + "GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", []int{200, 400, 0}},
 		"a length with a sign":      {post + "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na", []int{200, 400, 0}},
 		"an escape that is none":    {known + "GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", []int{200, 200}},
+		"200 fields":                {"GET / HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("a:\r\n", 199) + "\r\n", []int{200}},
+		"201 fields":                {"GET / HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("a:\r\n", 200) + "\r\n", []int{400, 0}},
 		"a head that is too long":   {known + "GET / HTTP/1.1\r\nHost: x\r\nA: " + string(make([]byte, MaxHead)), []int{200, 431, 0}},
 		"a body that looks like it": {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + strconv.Itoa(len(stranger)) + "\r\n\r\n" + stranger + known, []int{200, 200}},
 	} {
