@@ -52,8 +52,10 @@ func writePages(w io.Writer, x *exchange, page []byte, next func() ([]credential
 			}
 		}
 		if last {
-			_, err := io.WriteString(w, listEnd)
-			return err
+			if _, err := io.WriteString(w, listEnd); err != nil {
+				return errGone
+			}
+			return nil
 		}
 		var err error
 		if page, last, err = nextPage(x, next); err != nil {

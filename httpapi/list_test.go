@@ -10,9 +10,11 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/httpapi"
 )
@@ -104,5 +106,38 @@ func TestBrokenList(t *testing.T) {
 	resp, text, err := getList(t, pagedCredentials{newFake(), 250, -1}, quiet)
 	if err != nil || resp.StatusCode != 200 || !json.Valid(text) {
 		t.Errorf("afterwards: %d, %v", resp.StatusCode, err)
+	}
+}
+
+// leavingCredentials has the client hang up, and fails as a database does that was
+// interrupted.
+type leavingCredentials struct {
+	*fakeCredentials
+	leave context.CancelFunc
+}
+
+func (c leavingCredentials) List(ctx context.Context, _ int64) iter.Seq2[[]credential.Metadata, error] {
+	return func(yield func([]credential.Metadata, error) bool) {
+		c.leave()
+		<-ctx.Done()
+		yield(nil, fmt.Errorf("interrupted: %w", core.ErrStoreUnavailable))
+	}
+}
+
+// TestLeavingIsNoError holds that a client that hangs up raises no alarm, whatever a
+// database makes of it.
+func TestLeavingIsNoError(t *testing.T) {
+	log := new(lockedBuffer)
+	ctx, leave := context.WithCancel(t.Context())
+	server, err := httpapi.New(leavingCredentials{newFake(), leave}, authSecret,
+		&httpapi.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, route, nil).WithContext(ctx)
+	r.Header.Set("Authorization", "Bearer "+tokenOf(t, 7))
+	server.ServeHTTP(httptest.NewRecorder(), r)
+	if text := log.String(); strings.Contains(text, "level=ERROR") || !strings.Contains(text, "interrupted") {
+		t.Error(text)
 	}
 }

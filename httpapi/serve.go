@@ -150,8 +150,8 @@ func implemented(method string) bool {
 func (s *Server) failed(x *exchange, err error) response {
 	resp := failure(err)
 	level := slog.LevelError
-	if resp.status < 500 || errors.Is(err, context.Canceled) {
-		level = slog.LevelInfo
+	if resp.status < 500 || errors.Is(err, errGone) || errors.Is(x.Context().Err(), context.Canceled) {
+		level = slog.LevelInfo // the client's doing, whatever err says: a database says that it was interrupted
 	}
 	s.opts.Logger.LogAttrs(x.Context(), level, "request failed",
 		slog.String("route", x.route), slog.Int64("user_id", x.caller.userID), slog.Any("error", err))
