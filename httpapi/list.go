@@ -34,7 +34,9 @@ func (s *Server) list(x *exchange) response {
 	}
 	return response{status: http.StatusOK, contentType: typeJSON, stream: func(w io.Writer) error {
 		defer stop()
-		return writePages(w, x, first, next)
+		page := first
+		first = nil // this function would keep it until the last page is written
+		return writePages(w, x, page, next)
 	}}
 }
 
@@ -88,8 +90,10 @@ func nextPage(x *exchange, next func() ([]credential.Metadata, error, bool)) (te
 			return nil, false, err
 		}
 	}
+	last = !ok || len(page) < credential.ListPage
+	clear(page) // next would keep what it holds until the next page
 	x.claim.shrink(2 * int64(cap(text)))
-	return text, !ok || len(page) < credential.ListPage, nil
+	return text, last, nil
 }
 
 // credentialJSON is a credential in the answer to GET /mcp-oauth-credentials.

@@ -11,8 +11,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
+	"weak"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
@@ -139,5 +141,65 @@ func TestLeavingIsNoError(t *testing.T) {
 	server.ServeHTTP(httptest.NewRecorder(), r)
 	if text := log.String(); strings.Contains(text, "level=ERROR") || !strings.Contains(text, "interrupted") {
 		t.Error(text)
+	}
+}
+
+// forgottenCredentials lists two pages, and reports whether the first is still in
+// memory when the second is asked for.
+type forgottenCredentials struct {
+	*fakeCredentials
+	kept *bool
+}
+
+func (c forgottenCredentials) List(context.Context, int64) iter.Seq2[[]credential.Metadata, error] {
+	return func(yield func([]credential.Metadata, error) bool) {
+		first := new(strings.Repeat("s", 2048))
+		seen := weak.Make(first)
+		page := make([]credential.Metadata, credential.ListPage)
+		page[0].Scopes, first = first, nil
+		if !yield(page, nil) {
+			return
+		}
+		runtime.GC()
+		*c.kept = seen.Value() != nil
+		yield(make([]credential.Metadata, 1), nil)
+	}
+}
+
+// pageWriter remembers the first page that was written, and whether it is still in
+// memory when the second is.
+type pageWriter struct {
+	*httptest.ResponseRecorder
+	first weak.Pointer[byte]
+	pages int
+	kept  bool
+}
+
+func (w *pageWriter) Write(p []byte) (int, error) {
+	if len(p) > 100 {
+		if w.pages++; w.pages == 1 {
+			w.first = weak.Make(&p[0])
+		} else {
+			runtime.GC()
+			w.kept = w.first.Value() != nil
+		}
+	}
+	return len(p), nil
+}
+
+// TestPagesAreLetGo holds that a list keeps no page that it does not count: a user may
+// have many lists that nobody reads.
+func TestPagesAreLetGo(t *testing.T) {
+	kept := false
+	server, err := httpapi.New(forgottenCredentials{newFake(), &kept}, authSecret, &httpapi.Options{Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, route, nil)
+	r.Header.Set("Authorization", "Bearer "+tokenOf(t, 7))
+	w := &pageWriter{ResponseRecorder: httptest.NewRecorder()}
+	server.ServeHTTP(w, r)
+	if w.pages != 2 || w.kept || kept {
+		t.Errorf("%d pages; the first is kept: its text %t, its rows %t", w.pages, w.kept, kept)
 	}
 }
