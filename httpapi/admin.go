@@ -3,13 +3,19 @@ package httpapi
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/lockwood-kms/lockwood/httpapi/internal/wire"
 )
+
+// adminConnections is how many connections the admin listener keeps open.
+const adminConnections = 100
 
 // readyTimeout bounds a readiness check.
 const readyTimeout = 3 * time.Second
@@ -52,8 +58,33 @@ func (s *Server) Admin(opts AdminOptions) http.Handler {
 		_ = s.readyz(r.Context(), opts.Ready).write(w)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(opts.Gatherer, promhttp.HandlerOpts{}))
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/livez", "/readyz", "/metrics":
+			mux.ServeHTTP(w, r)
+		default: // mux would repeat some paths, in a redirection
+			_ = notFound.write(w)
+		}
+	})
 }
+
+// AdminServer returns a server of the admin handler with the limits on heads and the
+// timeouts of the main one. Have it serve an AdminListener. The caller closes it.
+func (s *Server) AdminServer(opts AdminOptions) *http.Server {
+	return &http.Server{
+		Handler:           s.Admin(opts),
+		ReadHeaderTimeout: s.opts.ReadHeaderTimeout,
+		ReadTimeout:       s.opts.ReadTimeout,
+		WriteTimeout:      s.opts.WriteTimeout,
+		IdleTimeout:       s.opts.IdleTimeout,
+		MaxHeaderBytes:    wire.MaxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
+	}
+}
+
+// AdminListener returns a listener over l that keeps at most 100 connections open,
+// and closes the oldest for a new one.
+func AdminListener(l net.Listener) net.Listener { return wire.NewListener(l, adminConnections) }
 
 // readyJSON is the answer to GET /readyz.
 type readyJSON struct {

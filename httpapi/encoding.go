@@ -16,6 +16,11 @@ const (
 	// which four bytes of a body suffice to ask for.
 	maxWindowBits = 22
 
+	// treesCost is what a brotli stream may take besides, in bytes: 256 Huffman
+	// codes of each of three kinds, at up to 4,320 bytes. Ten bytes of a body suffice
+	// to ask for most of that.
+	treesCost = 3 << 20
+
 	// inflateCost is what a gzip or deflate stream is counted for, in bytes.
 	inflateCost = 128 << 10
 )
@@ -84,7 +89,7 @@ func unbrotli(body []byte, c *claim) (io.Reader, *response) {
 	if bits > maxWindowBits {
 		return nil, &windowTooLarge
 	}
-	if !c.grow(1 << bits) {
+	if !c.grow(treesCost + 1<<bits) {
 		return nil, &busy
 	}
 	return brotli.NewReader(bytes.NewReader(body)), nil

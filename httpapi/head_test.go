@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"github.com/andybalholm/brotli"
 
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
 // unread is a body that nobody may read.
@@ -183,4 +186,26 @@ func TestBusy(t *testing.T) {
 			t.Fatalf("afterwards: %d", resp.StatusCode)
 		}
 	}
+}
+
+// TestBrotliTables holds that what a brotli stream needs besides its window counts:
+// these bytes ask for 256 Huffman codes of two kinds, 1.6 MiB, in a window of 1 KiB.
+func TestBrotliTables(t *testing.T) {
+	server, _ := newServer(t, &httpapi.Options{MaxMemory: 1})
+	addr := serve(t, server)
+	const begin = "\x21\xfc\xff\x03\xc0\xff\x05\x80\xff\x0b\x00"
+	for range 8 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"+
+			"Content-Encoding: br\r\nContent-Length: 100\r\n\r\n%s", route, tokenOf(t, 7), begin)
+	}
+	small := withBrotli(t, validBody, 10)
+	pgtest.Eventually(t, "memory to be used up", func() bool {
+		got := do(server, "POST", route, small, append(bearer(tokenOf(t, 7)), "Content-Encoding", "br")...)
+		return got.Code == 503
+	})
 }

@@ -34,7 +34,9 @@ func (s *Server) list(x *exchange) response {
 	}
 	return response{status: http.StatusOK, contentType: typeJSON, stream: func(w io.Writer) error {
 		defer stop()
-		return writePages(w, x, first, next)
+		page := first
+		first = nil // this function would keep it until the last page is written
+		return writePages(w, x, page, next)
 	}}
 }
 
@@ -52,8 +54,10 @@ func writePages(w io.Writer, x *exchange, page []byte, next func() ([]credential
 			}
 		}
 		if last {
-			_, err := io.WriteString(w, listEnd)
-			return err
+			if _, err := io.WriteString(w, listEnd); err != nil {
+				return errGone
+			}
+			return nil
 		}
 		var err error
 		if page, last, err = nextPage(x, next); err != nil {
@@ -80,6 +84,7 @@ func nextPage(x *exchange, next func() ([]credential.Metadata, error, bool)) (te
 			text, err = appendCredentials(nil, page)
 		}
 		last = len(page) < credential.ListPage
+		clear(page) // next would keep what it holds until the next page
 	})
 	x.claim.shrink(2 * int64(cap(text)))
 	return text, last, errors.Join(busy, err)

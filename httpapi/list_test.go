@@ -10,9 +10,13 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
+	"weak"
 
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/httpapi"
 )
@@ -104,5 +108,98 @@ func TestBrokenList(t *testing.T) {
 	resp, text, err := getList(t, pagedCredentials{newFake(), 250, -1}, quiet)
 	if err != nil || resp.StatusCode != 200 || !json.Valid(text) {
 		t.Errorf("afterwards: %d, %v", resp.StatusCode, err)
+	}
+}
+
+// leavingCredentials has the client hang up, and fails as a database does that was
+// interrupted.
+type leavingCredentials struct {
+	*fakeCredentials
+	leave context.CancelFunc
+}
+
+func (c leavingCredentials) List(ctx context.Context, _ int64) iter.Seq2[[]credential.Metadata, error] {
+	return func(yield func([]credential.Metadata, error) bool) {
+		c.leave()
+		<-ctx.Done()
+		yield(nil, fmt.Errorf("interrupted: %w", core.ErrStoreUnavailable))
+	}
+}
+
+// TestLeavingIsNoError holds that a client that hangs up raises no alarm, whatever a
+// database makes of it.
+func TestLeavingIsNoError(t *testing.T) {
+	log := new(lockedBuffer)
+	ctx, leave := context.WithCancel(t.Context())
+	server, err := httpapi.New(leavingCredentials{newFake(), leave}, authSecret,
+		&httpapi.Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, route, nil).WithContext(ctx)
+	r.Header.Set("Authorization", "Bearer "+tokenOf(t, 7))
+	server.ServeHTTP(httptest.NewRecorder(), r)
+	if text := log.String(); strings.Contains(text, "level=ERROR") || !strings.Contains(text, "interrupted") {
+		t.Error(text)
+	}
+}
+
+// forgottenCredentials lists two pages, and reports whether the first is still in
+// memory when the second is asked for.
+type forgottenCredentials struct {
+	*fakeCredentials
+	kept *bool
+}
+
+func (c forgottenCredentials) List(context.Context, int64) iter.Seq2[[]credential.Metadata, error] {
+	return func(yield func([]credential.Metadata, error) bool) {
+		first := new(strings.Repeat("s", 2048))
+		seen := weak.Make(first)
+		page := make([]credential.Metadata, credential.ListPage)
+		page[0].Scopes, first = first, nil
+		if !yield(page, nil) {
+			return
+		}
+		runtime.GC()
+		*c.kept = seen.Value() != nil
+		yield(make([]credential.Metadata, 1), nil)
+	}
+}
+
+// pageWriter remembers the first page that was written, and whether it is still in
+// memory when the second is.
+type pageWriter struct {
+	*httptest.ResponseRecorder
+	first weak.Pointer[byte]
+	pages int
+	kept  bool
+}
+
+func (w *pageWriter) Write(p []byte) (int, error) {
+	if len(p) > 100 {
+		if w.pages++; w.pages == 1 {
+			w.first = weak.Make(&p[0])
+		} else {
+			runtime.GC()
+			w.kept = w.first.Value() != nil
+		}
+	}
+	return len(p), nil
+}
+
+// TestPagesAreLetGo holds that a list keeps no page that it does not count: a user may
+// have many lists that nobody reads.
+func TestPagesAreLetGo(t *testing.T) {
+	kept := false
+	server, err := httpapi.New(forgottenCredentials{newFake(), &kept}, authSecret, &httpapi.Options{Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, route, nil)
+	r.Header.Set("Authorization", "Bearer "+tokenOf(t, 7))
+	w := &pageWriter{ResponseRecorder: httptest.NewRecorder()}
+	server.ServeHTTP(w, r)
+	if w.pages != 2 || w.kept || kept {
+		t.Errorf("%d pages; the first is kept: its text %t, its rows %t", w.pages, w.kept, kept)
 	}
 }

@@ -24,9 +24,9 @@ const (
 	// decompressed.
 	compressedCost = 2
 
-	// leastShare is the least that a user may hold, in bytes. It suffices for a
-	// body of the largest size that is hardly compressed, in the largest window.
-	leastShare = 16 << 20
+	// leastShare is the least that a user may hold, in bytes: a body of the largest
+	// size that is hardly compressed, and what it is decompressed with.
+	leastShare = (bodyCost+compressedCost)*(maxJSON+1) + treesCost + 1<<maxWindowBits
 
 	// workPerSecond and workBurst are how many microseconds a second a user's
 	// requests may work, in the long run and at once.

@@ -37,14 +37,14 @@ type Options struct {
 
 	// MaxConnections is how many connections may be open at the same time. When
 	// all places are taken, a new connection takes that of the oldest one without
-	// a valid token. A user may have a quarter as many requests served at the
+	// a valid token, or of an idle one. A user may have a quarter as many requests served at the
 	// same time. 0 is 1000.
 	MaxConnections int
 
 	// MaxMemory is how many bytes all requests together may hold, as an estimate
 	// that counts each byte of a body eight times, for its copies. A request that
 	// finds no memory is answered 503. A user may hold a quarter of it, but at
-	// least 16 MiB, and MaxMemory is not less than that. 0 is 64 MiB.
+	// least 17 MiB, and MaxMemory is not less than that. 0 is 64 MiB.
 	MaxMemory int64
 
 	// TrustedProxies are the addresses of proxies whose X-Forwarded-For and

@@ -36,7 +36,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	x := &exchange{Request: r.WithContext(ctx)}
 	x.route, x.server = matchRoute(targetPath(r.RequestURI))
-	defer func() { x.claim.leave() }()
+	defer func() {
+		x.claim.leave()
+		wire.Answered(ctx)
+	}()
 	resp := s.recovered(x)
 
 	h := w.Header()
@@ -56,6 +59,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.failed(x, err)
 		panic(http.ErrAbortHandler) // the client shall not take the answer for complete
 	}
+	// net/http reads the rest of the body first. While that and the answer take their
+	// time, the request counts as one of its user's.
+	_ = http.NewResponseController(w).Flush() // the client may be gone
 }
 
 // recovered serves x and turns a panic into a 500. The log gets the type of the
@@ -83,13 +89,14 @@ func (s *Server) serve(x *exchange) response {
 	if x.caller, x.denial = s.auth.authenticate(x.Header); x.denial != denialNone {
 		return unauthorized
 	}
-	wire.Vouch(x.Context())
 	if wait := s.limiter.wait(x.caller.userID); wait > 0 {
 		return tooMany.after(wait)
 	}
 	if x.claim = s.memory.enter(x.caller.userID); x.claim == nil {
 		return tooMany.after(time.Second)
 	}
+	// Not before: a user holds no more places than requests.
+	wire.Vouch(x.Context())
 	return s.dispatch(x)
 }
 
@@ -143,8 +150,8 @@ func implemented(method string) bool {
 func (s *Server) failed(x *exchange, err error) response {
 	resp := failure(err)
 	level := slog.LevelError
-	if resp.status < 500 || errors.Is(err, context.Canceled) {
-		level = slog.LevelInfo
+	if resp.status < 500 || errors.Is(err, errGone) || errors.Is(x.Context().Err(), context.Canceled) {
+		level = slog.LevelInfo // the client's doing, whatever err says: a database says that it was interrupted
 	}
 	s.opts.Logger.LogAttrs(x.Context(), level, "request failed",
 		slog.String("route", x.route), slog.Int64("user_id", x.caller.userID), slog.Any("error", err))

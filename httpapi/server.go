@@ -73,7 +73,6 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 		IdleTimeout:       s.opts.IdleTimeout,
 		MaxHeaderBytes:    wire.MaxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelWarn),
-		ConnState:         wire.ConnState,
 		ConnContext:       wire.ConnContext,
 		// OPTIONS * needs a token too.
 		DisableGeneralOptionsHandler: true,

@@ -122,10 +122,7 @@ func newService(v *vault) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.admin = &http.Server{
-		Handler:           s.api.Admin(httpapi.AdminOptions{Ready: s.readiness, Gatherer: registry}),
-		ReadHeaderTimeout: 10 * time.Second,
-	}
+	s.admin = s.api.AdminServer(httpapi.AdminOptions{Ready: s.readiness, Gatherer: registry})
 	return s, nil
 }
 
@@ -159,7 +156,7 @@ func (s *service) run(ctx context.Context) error {
 			return errors.Join(err, listener.Close())
 		}
 		adminAddress = l.Addr().String()
-		go func() { failed <- s.admin.Serve(l) }()
+		go func() { failed <- s.admin.Serve(httpapi.AdminListener(l)) }()
 	}
 	go func() { failed <- s.api.Serve(listener) }()
 	s.log.Info("listening", "address", listener.Addr().String(), "admin_address", adminAddress, "version", versionString())

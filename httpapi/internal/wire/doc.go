@@ -10,5 +10,7 @@
 // a connection never delivers a byte beyond the end of the current message.
 //
 // When all places are taken, a new connection takes the place of the oldest one
-// that has not shown a valid token. Nobody without a token can keep others out.
+// that has not shown a valid token, or of an idle one. Nobody without a token can
+// keep others out, and nobody with one, as long as the server bounds the requests of
+// one user that it vouches for.
 package wire

@@ -15,6 +15,10 @@ const MaxHead = 16 << 10
 // told.
 const MaxHeaderBytes = MaxHead - 4<<10
 
+// maxFields is how many lines a header may have: net/http keeps some 80 bytes for
+// each, as long as the request lasts.
+const maxFields = 200
+
 // malformedHead makes net/http answer 400 and close the connection, also behind
 // the first bytes of another head.
 const malformedHead = "MALFORMED\r\n\r\n"
@@ -44,7 +48,8 @@ func headEnd(b []byte, from int) (end, next int) {
 // reports false unless there is one way to read where the request ends (RFC 9112,
 // sections 2.2, 5.1, 5.2 and 6): the request is HTTP/1, lines end in CRLF and are
 // not folded, names end at their colon, and the body has one Content-Length, or is
-// chunked, in HTTP/1.1, and nothing else.
+// chunked, in HTTP/1.1, and nothing else. It also reports false for more than
+// maxFields.
 func bodyLength(head []byte) (length int64, ok bool) {
 	if bytes.IndexByte(head[:min(early, len(head))], '%') >= 0 {
 		return 0, false // what was delivered already cannot be escaped any more
@@ -53,6 +58,9 @@ func bodyLength(head []byte) (length int64, ok bool) {
 	later := bytes.HasSuffix(first, []byte(" HTTP/1.1\r\n"))
 	if !later && !bytes.HasSuffix(first, []byte(" HTTP/1.0\r\n")) {
 		return 0, false // net/http would answer 505, as if it were to blame
+	}
+	if bytes.Count(head[len(first):], []byte("\n")) > maxFields+1 {
+		return 0, false
 	}
 	framings := 0
 	for line := range bytes.Lines(head[len(first):]) {

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 )
 
 // Listener accepts connections for an http.Server, at most a given number at the
-// same time. It is safe for concurrent use. The server has to use its ConnState
-// and ConnContext.
+// same time. It is safe for concurrent use. The server has to use its ConnContext.
 type Listener struct {
 	net.Listener
 	most int
@@ -31,9 +29,9 @@ func NewListener(l net.Listener, most int) *Listener {
 }
 
 // Accept implements net.Listener. When all places are taken it closes the oldest
-// connection that has not shown a valid token; when there is none, the one whose
-// last request with a valid token was answered the longest time ago; and when all
-// are serving such a request, the new one.
+// connection that has not shown a valid token, if these hold a quarter of the
+// places; else the one whose last request with a valid token was answered the
+// longest time ago; and when all are serving such a request, the new one.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
@@ -58,10 +56,7 @@ func (l *Listener) enter(c *conn) (victim *conn) {
 	defer l.mu.Unlock()
 	if l.open >= l.most {
 		l.evicted++
-		front := l.strangers.Front()
-		if front == nil {
-			front = l.idle.Front()
-		}
+		front := l.next()
 		if front == nil {
 			c.listener = nil // it has no place to leave
 			return c
@@ -72,6 +67,17 @@ func (l *Listener) enter(c *conn) (victim *conn) {
 	l.open++
 	c.place = l.strangers.PushBack(c)
 	return victim
+}
+
+// next returns the place of the connection that makes room next, or nil. Those that
+// have not shown a valid token keep a quarter of the places: each has to live long
+// enough to show one, also where somebody who has one leaves many connections idle.
+func (l *Listener) next() *list.Element {
+	stranger, idle := l.strangers.Front(), l.idle.Front()
+	if stranger == nil || idle != nil && l.strangers.Len() < l.most/4 {
+		return idle
+	}
+	return stranger
 }
 
 // remove takes c out of the list that it is in.
@@ -107,22 +113,6 @@ func (l *Listener) Counts() (open int, evicted uint64) {
 	return l.open, l.evicted
 }
 
-// ConnState is the http.Server.ConnState of a server that serves a Listener.
-func ConnState(nc net.Conn, state http.ConnState) {
-	if c, ok := nc.(*conn); ok && state == http.StateIdle {
-		c.listener.answered(c)
-	}
-}
-
-// answered lets c, if it is known, make room for others until its next token.
-func (l *Listener) answered(c *conn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if c.known && !c.gone && c.place == nil {
-		c.place = l.idle.PushBack(c)
-	}
-}
-
 type connKey struct{}
 
 // ConnContext is the http.Server.ConnContext of a server that serves a Listener.
@@ -130,8 +120,8 @@ func ConnContext(ctx context.Context, nc net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, nc)
 }
 
-// Vouch says that the request of ctx carries a valid token: until it is answered,
-// its connection makes room for no other.
+// Vouch says that the request of ctx carries a valid token: until Answered, its
+// connection makes room for no other.
 func Vouch(ctx context.Context) {
 	c, ok := ctx.Value(connKey{}).(*conn)
 	if !ok {
@@ -142,6 +132,21 @@ func Vouch(ctx context.Context) {
 	defer l.mu.Unlock()
 	l.remove(c)
 	c.known = true
+}
+
+// Answered says that the request of ctx, if it was vouched for, is one no longer: its
+// connection makes room for others until the next.
+func Answered(ctx context.Context) {
+	c, ok := ctx.Value(connKey{}).(*conn)
+	if !ok {
+		return
+	}
+	l := c.listener
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c.known && !c.gone && c.place == nil {
+		c.place = l.idle.PushBack(c)
+	}
 }
 
 // isEnd reports whether err ends a connection, and is no timeout.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -29,7 +30,7 @@ func newServer(t *testing.T, most int) *server {
 		t.Fatal(err)
 	}
 	s := &server{NewListener(l, most), make(chan struct{}), make(chan struct{})}
-	hs := &http.Server{ConnState: ConnState, ConnContext: ConnContext, MaxHeaderBytes: MaxHeaderBytes,
+	hs := &http.Server{ConnContext: ConnContext, MaxHeaderBytes: MaxHeaderBytes,
 		Handler: http.HandlerFunc(s.handle), ReadHeaderTimeout: patience}
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(s.Listener) }()
@@ -47,6 +48,7 @@ func newServer(t *testing.T, most int) *server {
 func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Token") != "" {
 		Vouch(r.Context())
+		defer Answered(r.Context())
 	}
 	_, _ = io.Copy(io.Discard, r.Body)
 	if r.URL.Path == "/wait" {
@@ -189,6 +191,29 @@ func TestIdleClientsMakeRoomAndBusyOnesDoNot(t *testing.T) {
 	}
 }
 
+// TestStrangersKeepAQuarter holds that idle clients with a token, however many, leave
+// those who come room to show theirs.
+func TestStrangersKeepAQuarter(t *testing.T) {
+	s := newServer(t, 8)
+	var idle []*client
+	for range 8 {
+		c := s.dial(t)
+		c.ask(known)
+		idle = append(idle, c)
+	}
+	s.eventually(t, "all clients to be idle", func() bool { return s.idle.Len() == 8 })
+	first, second := s.dial(t), s.dial(t)
+	s.eventually(t, "two strangers", func() bool { return s.strangers.Len() == 2 })
+	third := s.dial(t)
+	third.ask(known)
+	if first.status() != 0 || !second.isOpen(known) {
+		t.Error("strangers do not have a quarter of the places")
+	}
+	if idle[0].status() != 0 || idle[1].status() != 0 || !idle[2].isOpen(known) {
+		t.Error("other clients than the two that were idle the longest made room")
+	}
+}
+
 // TestPlacesAreFreed holds that whatever way a connection ends in, it frees its
 // place once.
 func TestPlacesAreFreed(t *testing.T) {
@@ -237,6 +262,8 @@ func TestPipelines(t *testing.T) {
 		"a folded header":           {known + "GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", []int{200, 400, 0}},
 		"a length with a sign":      {post + "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na", []int{200, 400, 0}},
 		"an escape that is none":    {known + "GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", []int{200, 200}},
+		"200 fields":                {"GET / HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("a:\r\n", 199) + "\r\n", []int{200}},
+		"201 fields":                {"GET / HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("a:\r\n", 200) + "\r\n", []int{400, 0}},
 		"a head that is too long":   {known + "GET / HTTP/1.1\r\nHost: x\r\nA: " + string(make([]byte, MaxHead)), []int{200, 431, 0}},
 		"a body that looks like it": {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + strconv.Itoa(len(stranger)) + "\r\n\r\n" + stranger + known, []int{200, 200}},
 	} {

@@ -1,0 +1,62 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/httpapi"
+)
+
+// TestOneUserLeavesPlaces holds that a user cannot keep others out, whatever is slow
+// about the user's requests: bodies that do not come are awaited after the answer was
+// decided, too, and also where the answer is that there are too many requests.
+func TestOneUserLeavesPlaces(t *testing.T) {
+	for name, head := range map[string]string{
+		"a list":             "GET " + route,
+		"a disconnection":    "DELETE " + route + "/x",
+		"a deposit":          "POST " + route,
+		"a path that is not": "POST /nope",
+	} {
+		t.Run(name, func(t *testing.T) {
+			const most = 8
+			server, _ := newServer(t, &httpapi.Options{MaxConnections: most, ReadTimeout: time.Hour})
+			addr := serve(t, server)
+			for range 2 * most {
+				c, err := net.Dial("tcp", addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				_, _ = fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+					"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n", head, tokenOf(t, 7))
+			}
+			for i := range 50 {
+				if !isServed(addr) {
+					t.Fatalf("connection %d is not served", i)
+				}
+			}
+		})
+	}
+}
+
+// isServed reports whether a new connection gets to see /health.
+func isServed(addr string) bool {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_, _ = io.WriteString(c, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == 200
+}
