@@ -26,7 +26,7 @@ func TestAdminListenerIsBounded(t *testing.T) {
 	go func() { served <- admin.Serve(httpapi.AdminListener(l)) }()
 	t.Cleanup(func() {
 		_ = admin.Close()
-		<-served
+		<-served //nolint:errcheck // it ends with the listener
 	})
 	dial := func(send string) *bufio.Reader {
 		c, err := net.Dial("tcp", l.Addr().String())

@@ -131,7 +131,7 @@ func readAll(body io.Reader, buf []byte, c *claim, cost, limit int64) ([]byte, *
 		switch {
 		case int64(len(buf)) > limit:
 			return nil, &tooLarge
-		case err == io.EOF: //nolint:errorlint // as io.ReadAll: a wrapped EOF is no end
+		case err == io.EOF: // as io.ReadAll: a wrapped one is no end
 			return buf, nil
 		case err != nil:
 			return nil, &unreadable

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -29,8 +30,8 @@ func clientOf(r *http.Request, proxies []netip.Prefix) client {
 		return c
 	}
 	hops := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
-	for i := len(hops) - 1; i >= 0; i-- {
-		hop, err := parseHop(strings.TrimSpace(hops[i]))
+	for _, text := range slices.Backward(hops) {
+		hop, err := parseHop(strings.TrimSpace(text))
 		if err != nil {
 			break
 		}

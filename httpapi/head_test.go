@@ -155,7 +155,7 @@ func TestBusy(t *testing.T) {
 		go func() { _, _ = io.WriteString(w, padding) }()
 	}
 	refused := <-answers
-	if refused.StatusCode != 503 || refused.Header.Get("Retry-After") == "" {
+	if refused.StatusCode != http.StatusServiceUnavailable || refused.Header.Get("Retry-After") == "" {
 		t.Errorf("a body too many: %d", refused.StatusCode)
 	}
 	other, err := http.DefaultClient.Do(request(8, strings.NewReader(validBody+padding)))
@@ -163,7 +163,7 @@ func TestBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = other.Body.Close()
-	if other.StatusCode != 200 {
+	if other.StatusCode != http.StatusOK {
 		t.Errorf("another user meanwhile: %d", other.StatusCode)
 	}
 	for _, w := range pipes {
@@ -178,10 +178,10 @@ func TestBusy(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = resp.Body.Close()
-		if resp.StatusCode == 200 {
+		if resp.StatusCode == http.StatusOK {
 			return // the share is free
 		}
-		if resp.StatusCode != 503 {
+		if resp.StatusCode != http.StatusServiceUnavailable {
 			t.Fatalf("afterwards: %d", resp.StatusCode)
 		}
 	}

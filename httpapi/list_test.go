@@ -47,8 +47,16 @@ func (p pagedCredentials) List(context.Context, int64) iter.Seq2[[]credential.Me
 	}
 }
 
+// listed is the answer to a list: its length is -1 if it was not known beforehand.
+type listed struct {
+	status int
+	length int64
+	text   []byte
+	err    error
+}
+
 // getList lists over the network.
-func getList(t *testing.T, credentials httpapi.Credentials, logger *slog.Logger) (*http.Response, []byte, error) {
+func getList(t *testing.T, credentials httpapi.Credentials, logger *slog.Logger) listed {
 	t.Helper()
 	server, err := httpapi.New(credentials, authSecret, &httpapi.Options{Logger: logger})
 	if err != nil {
@@ -65,23 +73,23 @@ func getList(t *testing.T, credentials httpapi.Credentials, logger *slog.Logger)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	return resp, text, err
+	return listed{resp.StatusCode, resp.ContentLength, text, err}
 }
 
 // TestLongLists holds that a list of any length arrives whole and in order, and that
 // one of a single page has a length.
 func TestLongLists(t *testing.T) {
 	for _, count := range []int{0, 1, 99, 100, 101, 200, 250, 1000} {
-		resp, text, err := getList(t, pagedCredentials{newFake(), count, 0}, quiet)
-		if err != nil || resp.StatusCode != 200 {
-			t.Fatalf("%d credentials: %d, %v", count, resp.StatusCode, err)
+		got := getList(t, pagedCredentials{newFake(), count, 0}, quiet)
+		if got.err != nil || got.status != 200 {
+			t.Fatalf("%d credentials: %d, %v", count, got.status, got.err)
 		}
 		var list struct {
 			Credentials []struct {
 				MCPServerID string `json:"mcpServerId"`
 			} `json:"credentials"`
 		}
-		if err := json.Unmarshal(text, &list); err != nil || len(list.Credentials) != count {
+		if err := json.Unmarshal(got.text, &list); err != nil || len(list.Credentials) != count {
 			t.Errorf("%d credentials: %d, %v", count, len(list.Credentials), err)
 		}
 		for i, c := range list.Credentials {
@@ -89,7 +97,7 @@ func TestLongLists(t *testing.T) {
 				t.Fatalf("credential %d is %s", i, c.MCPServerID)
 			}
 		}
-		if known := resp.ContentLength >= 0; known != (count < 100) {
+		if known := got.length >= 0; known != (count < 100) {
 			t.Errorf("%d credentials: the length is known: %t", count, known)
 		}
 	}
@@ -98,16 +106,15 @@ func TestLongLists(t *testing.T) {
 // TestBrokenList holds that a client never takes a list for complete that broke off.
 func TestBrokenList(t *testing.T) {
 	log := new(lockedBuffer)
-	_, text, err := getList(t, pagedCredentials{newFake(), 250, 200}, slog.New(slog.NewTextHandler(log, nil)))
-	if err == nil || json.Valid(text) || !bytes.Contains(text, []byte("srv-0199")) {
-		t.Errorf("%d bytes, %v", len(text), err)
+	got := getList(t, pagedCredentials{newFake(), 250, 200}, slog.New(slog.NewTextHandler(log, nil)))
+	if got.err == nil || json.Valid(got.text) || !bytes.Contains(got.text, []byte("srv-0199")) {
+		t.Errorf("%d bytes, %v", len(got.text), got.err)
 	}
 	if !strings.Contains(log.String(), errBroken.Error()) {
 		t.Errorf("the log does not say why: %s", log.String())
 	}
-	resp, text, err := getList(t, pagedCredentials{newFake(), 250, -1}, quiet)
-	if err != nil || resp.StatusCode != 200 || !json.Valid(text) {
-		t.Errorf("afterwards: %d, %v", resp.StatusCode, err)
+	if got := getList(t, pagedCredentials{newFake(), 250, -1}, quiet); got.err != nil || got.status != 200 || !json.Valid(got.text) {
+		t.Errorf("afterwards: %d, %v", got.status, got.err)
 	}
 }
 
@@ -153,10 +160,9 @@ type forgottenCredentials struct {
 
 func (c forgottenCredentials) List(context.Context, int64) iter.Seq2[[]credential.Metadata, error] {
 	return func(yield func([]credential.Metadata, error) bool) {
-		first := new(strings.Repeat("s", 2048))
-		seen := weak.Make(first)
 		page := make([]credential.Metadata, credential.ListPage)
-		page[0].Scopes, first = first, nil
+		page[0].Scopes = new(strings.Repeat("s", 2048))
+		seen := weak.Make(page[0].Scopes)
 		if !yield(page, nil) {
 			return
 		}

@@ -58,5 +58,5 @@ func isServed(addr string) bool {
 		return false
 	}
 	_ = resp.Body.Close()
-	return resp.StatusCode == 200
+	return resp.StatusCode == http.StatusOK
 }

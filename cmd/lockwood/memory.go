@@ -27,12 +27,10 @@ func tuneMemory(cfg *config.Config, log *slog.Logger) {
 	if set := debug.SetGCPercent(gcPercent); set != 100 {
 		debug.SetGCPercent(set)
 	}
-	need := uint64(ownMemory + cfg.HTTPMaxConnections*connMemory + int(cfg.HTTPMaxMemory)) //nolint:gosec // positive
+	need := uint64(ownMemory + cfg.HTTPMaxConnections*connMemory + int(cfg.HTTPMaxMemory))
 	limit, err := memlimit.Set(memlimit.WithRatio(1), memlimit.WithProvider(func() (uint64, error) {
-		container, err := memlimit.ApplyRatio(memlimit.FromCgroup, 0.9)()
-		if err != nil {
-			return need, nil // there is no limit, or no cgroup
-		}
+		container, _ := memlimit.ApplyFallback( // where there is no limit, or no cgroup
+			memlimit.ApplyRatio(memlimit.FromCgroup, 0.9), memlimit.Limit(need))()
 		return min(need, container), nil
 	}))
 	log.Debug("memory limit of the garbage collector", "bytes", limit, "error", err)

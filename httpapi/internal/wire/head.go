@@ -92,7 +92,7 @@ func bodyLength(head []byte) (length int64, ok bool) {
 // (RFC 9110, section 8.6).
 func parseLength(value []byte) (int64, bool) {
 	n, err := strconv.ParseUint(string(value), 10, 62)
-	return int64(n), err == nil //nolint:gosec // 62 bits
+	return int64(n), err == nil
 }
 
 // rewrite returns a copy of a head as net/http shall see it. The last request of a
