@@ -149,9 +149,13 @@ func (a *authenticator) key(token *jwt.Token) (any, error) {
 // that is a token that is not valid.
 func appendBearers(tokens []string, h http.Header) []string {
 	for _, value := range h["Authorization"] {
-		scheme, token, _ := strings.Cut(strings.TrimSpace(value), " ")
-		if strings.EqualFold(scheme, "Bearer") && token != "" {
-			tokens = append(tokens, token)
+		value = strings.TrimSpace(value)
+		scheme := value
+		if end := strings.IndexAny(value, " \t"); end >= 0 {
+			scheme = value[:end]
+		}
+		if token := value[len(scheme):]; strings.EqualFold(scheme, "Bearer") && token != "" {
+			tokens = append(tokens, strings.TrimPrefix(token, " "))
 		}
 	}
 	return tokens

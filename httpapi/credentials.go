@@ -30,8 +30,9 @@ func (s *Server) deposit(x *exchange) response {
 // disconnect answers DELETE /mcp-oauth-credentials/:mcpServerId, whether or not
 // there is such a credential.
 func (s *Server) disconnect(x *exchange) response {
-	if strings.IndexByte(x.server, 0) >= 0 {
-		return noContent // no credential has such an ID, and PostgreSQL no such text
+	// No credential has such an ID, and PostgreSQL no text with NUL.
+	if strings.IndexByte(x.server, 0) >= 0 || longer(x.server, maxID) {
+		return noContent
 	}
 	if err := s.credentials.Disconnect(x.Context(), x.caller.userID, x.server); err != nil {
 		return s.failed(x, err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
 // TestOneUserLeavesPlaces holds that a user cannot keep others out, whatever is slow
@@ -59,4 +60,44 @@ func isServed(addr string) bool {
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode == http.StatusOK
+}
+
+// TestSlowBodiesSeeTheAnswer holds that a client that sends its body bit by bit, and
+// reads only then, sees that it was refused, also where the connection closes.
+func TestSlowBodiesSeeTheAnswer(t *testing.T) {
+	server, _ := newServer(t, nil)
+	addr := serve(t, server)
+	for name, head := range map[string]string{
+		"kept open": "HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n",
+		"closed":    "HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n\r\n",
+		"HTTP/1.0":  "HTTP/1.0\r\nContent-Length: 100\r\n\r\n",
+		"chunked":   "HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(time.Minute))
+			_, _ = fmt.Fprintf(c, "POST %s %s", route, head)
+			sent := 0
+			pgtest.Eventually(t, "the body to be sent", func() bool { // a byte every 10 ms
+				if _, err := io.WriteString(c, "x"); err != nil {
+					t.Fatal(err)
+				}
+				sent++
+				return sent == 100
+			})
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != 401 {
+				t.Errorf("%d", resp.StatusCode)
+			}
+		})
+	}
 }

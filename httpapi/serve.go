@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -12,9 +13,13 @@ import (
 	"github.com/lockwood-kms/lockwood/httpapi/internal/wire"
 )
 
-// refusedBodyTime is how long the rest of a body is read, and thrown away, whose
-// request was refused, so that the client gets to see the answer.
-const refusedBodyTime = 5 * time.Second
+// The rest of a body whose request was refused is read, and thrown away, so that the
+// client gets to see the answer: for refusedBodyTime, and up to maxRefused bytes. Of a
+// body that is known to be longer nothing is read.
+const (
+	refusedBodyTime = 5 * time.Second
+	maxRefused      = 256 << 10
+)
 
 // exchange is one request while it is served.
 type exchange struct {
@@ -51,7 +56,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h["Connection"] = []string{"close"} // come back to another instance
 	}
 	if resp.status >= 400 && r.ContentLength != 0 {
-		_ = http.NewResponseController(w).SetReadDeadline(start.Add(refusedBodyTime)) // not all writers can
+		discardBody(w, r, start.Add(refusedBodyTime))
 	}
 	err := resp.write(w)
 	s.record(x, resp.status, time.Since(start))
@@ -62,6 +67,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// net/http reads the rest of the body first. While that and the answer take their
 	// time, the request counts as one of its user's.
 	_ = http.NewResponseController(w).Flush() // the client may be gone
+}
+
+// discardBody reads the rest of a refused body. net/http does so too, but not where the
+// connection closes after the answer. A client that waits for leave to send gets none.
+func discardBody(w http.ResponseWriter, r *http.Request, deadline time.Time) {
+	if http.NewResponseController(w).SetReadDeadline(deadline) != nil {
+		return // the writer of a test, whose body cannot be bounded
+	}
+	if r.Header.Get("Expect") == "" && r.ContentLength <= maxRefused {
+		_, _ = io.CopyN(io.Discard, r.Body, maxRefused+1)
+	}
 }
 
 // recovered serves x and turns a panic into a 500. The log gets the type of the

@@ -139,6 +139,10 @@ func TestDisconnectDecodesOnce(t *testing.T) {
 		}
 	}
 	fake.reset(nil)
+	tooLong := route + "/" + strings.Repeat("%F0%9F%98%80", 127) + "ab"
+	if got := do(server, "DELETE", tooLong, "", bearer(token)...); got.Code != 204 || fake.callCount() != 0 {
+		t.Errorf("an ID of 256 characters: %d, %d calls", got.Code, fake.callCount())
+	}
 	if got := do(server, "DELETE", route+"/a%00b", "", bearer(token)...); got.Code != 204 || fake.callCount() != 0 {
 		t.Errorf("an ID with NUL: %d, %d calls", got.Code, fake.callCount())
 	}

@@ -30,8 +30,9 @@ import (
 )
 
 // shutdownTimeout bounds how long requests under way may take once the listener
-// is closed.
-const shutdownTimeout = 10 * time.Second
+// is closed: longer than a write that waits for the database, so that its outcome is
+// known, and short enough for the 30 seconds that most supervisors wait.
+const shutdownTimeout = 20 * time.Second
 
 func newServe(c *cli) *cobra.Command {
 	var dev bool

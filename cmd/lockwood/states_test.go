@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
@@ -200,5 +201,35 @@ func TestDrainIsVisibleAndFinishesWhatIsUnderWay(t *testing.T) {
 	}
 	if n := d.count(t, "lockwood_instances"); n != 0 {
 		t.Errorf("%d instances remain after a drain", n)
+	}
+}
+
+// A deposit that waits for the database longer than usual is finished, answered and
+// accounted for, though the service was told to end.
+func TestSIGTERMWaitsForADepositThatWaits(t *testing.T) {
+	t.Parallel() // it waits for timers
+	d := postgresDatabase(t, pgtest.Shared(t))
+	s := serve(t, d.with("DRAIN_GRACE=0s")).ready(t)
+	lock := pgtest.Connect(t, d.url)
+	if _, err := lock.Exec(t.Context(), "BEGIN; LOCK TABLE forest.ai_mcp_oauth_credentials IN EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan answer, 1)
+	go func() { answered <- s.deposit(t, 1, "s", "FAKE") }()
+	pgtest.Eventually(t, "the deposit to wait", func() bool {
+		return d.count(t, "pg_locks WHERE NOT granted AND relation = 'forest.ai_mcp_oauth_credentials'::regclass") > 0
+	})
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	pgtest.Eventually(t, "the database to be slow", func() bool { return time.Since(start) > 12*time.Second })
+	if _, err := lock.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, <-answered, 200, `{"stored":true}`)
+	<-s.exited
+	if !strings.Contains(s.log.String(), `"outcome":"stored"`) {
+		t.Errorf("there is no audit line:\n%s", s.log)
 	}
 }
