@@ -35,6 +35,11 @@ var (
 	// ErrStoreUnavailable means that the database did not answer. No provider
 	// returns it; stores do, and the ring passes it on.
 	ErrStoreUnavailable = errors.New("the database is unavailable")
+
+	// ErrRowsHidden means that the database may hide rows from the role that asks,
+	// by row-level security, a view or a rule. Whatever counts or looks before
+	// something is removed stops then, and changes nothing.
+	ErrRowsHidden = errors.New("the database may hide rows from this role")
 )
 
 // RetryAfterError is an ErrUnavailable that knows when to ask again, for

@@ -64,6 +64,7 @@ var failures = []struct {
 	retry    bool // tell the client when to come back
 }{
 	{core.ErrStoreUnavailable, jsonResponse(503, `{"code":"database_unavailable"}`), true},
+	{core.ErrRowsHidden, jsonResponse(503, `{"code":"database_hides_rows"}`), false},
 	{core.ErrKeyMissing, jsonResponse(503, `{"code":"executor_encryption_key_missing"}`), false},
 	{core.ErrKeyMismatch, jsonResponse(503, `{"code":"executor_encryption_key_mismatch"}`), false},
 	{core.ErrKeyDenied, jsonResponse(503, `{"code":"key_provider_denied"}`), false},

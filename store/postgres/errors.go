@@ -55,6 +55,8 @@ func reported(e *pgconn.PgError) error {
 	}
 	cause := errors.New(text.String())
 	switch {
+	case isFiltered(e):
+		return fmt.Errorf("%w: %w", core.ErrRowsHidden, cause)
 	case e.Code == checkViolation && strings.HasSuffix(e.ConstraintName, "_enc_format_1"):
 		return fmt.Errorf("%w: %w", store.ErrLegacyClosed, cause)
 	case isMissing(e), isOlder(e):
@@ -81,6 +83,13 @@ func isMissing(err error) bool {
 // an older version.
 func isOlder(err error) bool {
 	return isMissing(err) || hasCode(err, undefinedColumn)
+}
+
+// isFiltered reports whether the server refused a statement because a policy would
+// filter its rows. The code is that of a missing right, too; the server's function
+// tells the two apart, in every language.
+func isFiltered(e *pgconn.PgError) bool {
+	return e.Code == notPermitted && e.Routine == "check_enable_rls"
 }
 
 func hasCode(err error, code string) bool {

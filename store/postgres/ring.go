@@ -12,6 +12,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
 
@@ -142,7 +143,7 @@ func (s *Store) RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []cor
 	for i, kekID := range kekIDs {
 		names[i] = string(kekID)
 	}
-	err := s.inTx(ctx, func(tx pgx.Tx) error { return s.removeWraps(ctx, tx, id, names) })
+	err := s.seeing(ctx, func(tx pgx.Tx) error { return s.removeWraps(ctx, tx, id, names) })
 	return failure("removing wraps", err)
 }
 
@@ -207,7 +208,7 @@ func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
 
 // DestroyDataKey implements keyring.Store.
 func (s *Store) DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error) {
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = s.seeing(ctx, func(tx pgx.Tx) error {
 		remaining, err = s.destroyDataKey(ctx, tx, id)
 		return err
 	})
@@ -236,7 +237,27 @@ func (s *Store) destroyDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID
 			return 0, err
 		}
 	}
-	return 0, nil
+	return 0, s.requireDestroyed(ctx, tx, id)
+}
+
+// requireDestroyed looks whether the key and its wraps are gone, which a trigger can
+// prevent without a word.
+func (s *Store) requireDestroyed(ctx context.Context, tx pgx.Tx, id envelope.KeyID) error {
+	var left bool
+	if err := tx.QueryRow(ctx, s.queries.Get("has_wrap"), id[:]).Scan(&left); err != nil {
+		return err
+	}
+	if left {
+		return store.Undone(s.table("lockwood_data_key_wraps"))
+	}
+	var state keyring.KeyState
+	if err := tx.QueryRow(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state); err != nil {
+		return err
+	}
+	if state != keyring.Destroyed {
+		return store.Undone(s.table("lockwood_data_keys"))
+	}
+	return nil
 }
 
 // lockDataKey locks the row of a key that may be destroyed.
@@ -257,7 +278,7 @@ func (s *Store) lockDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID) e
 func (s *Store) LegacySample(ctx context.Context, n int) ([][]byte, error) {
 	var sample [][]byte
 	for _, t := range records.Tables() {
-		found, err := collect(ctx, s.pool, s.records.Legacy(t), pgx.RowTo[[]byte], int64(n-len(sample)))
+		found, err := collectSeeing(ctx, s, s.records.Legacy(t), pgx.RowTo[[]byte], int64(n-len(sample)))
 		if err != nil {
 			return nil, failure("sampling legacy records", err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
+	"github.com/lockwood-kms/lockwood/store/internal/migration"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 	"github.com/lockwood-kms/lockwood/store/internal/sqltext"
 )
@@ -23,6 +24,7 @@ type Store struct {
 	schema  string // as configured
 	quoted  string // as written in SQL
 	queries sqltext.Set
+	tables  []string // those of the schema that are read or written
 	records records.Dialect
 	// The statement of Reseal.
 	resealUpdate string
@@ -55,6 +57,10 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	tables, err := migration.Tables(migrationFiles, "migrations")
+	if err != nil {
+		return nil, err
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, settings)
 	if err != nil {
 		return nil, errURL
@@ -64,6 +70,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 		schema:  schema,
 		quoted:  quoted,
 		queries: queries,
+		tables:  tables,
 		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')"},
 	}
 	s.resealUpdate = resealSQL(s.records, records.Credentials())
@@ -84,16 +91,28 @@ func (s *Store) BinaryColumns(ctx context.Context) ([]credential.Column, error) 
 	return columns, failure("reading the schema", err)
 }
 
-// inTx runs f in a transaction, whose every statement sees what was committed before
-// that statement: whatever the server's default is, a count that follows a lock has
-// to see what was written before the lock was to be had.
+// table returns the name of a table of the schema as it is written in SQL.
+func (s *Store) table(name string) string { return pgx.Identifier{s.schema, name}.Sanitize() }
+
+// beginTx begins a transaction in one round trip.
+//
+// Each of its statements sees what was committed before that statement: whatever
+// the server's default is, a count that follows a lock has to see what was written
+// before the lock was to be had. Its functions and operators are PostgreSQL's own:
+// the search path of a role can put another "=" before them.
+const beginTx = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = " + ownSearchPath
+
+// ownSearchPath names pg_temp last, which would come first if it were left out.
+const ownSearchPath = "pg_catalog, pg_temp"
+
+// inTx runs f in a transaction.
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, f)
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: beginTx}, f)
 }
 
 // collect runs a query and gathers its rows.
-func collect[T any](ctx context.Context, pool *pgxpool.Pool, sql string, scan pgx.RowToFunc[T], args ...any) ([]T, error) {
-	rows, err := pool.Query(ctx, sql, args...)
+func collect[T any](ctx context.Context, db querier, sql string, scan pgx.RowToFunc[T], args ...any) ([]T, error) {
+	rows, err := db.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}

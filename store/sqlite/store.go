@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
+	"github.com/lockwood-kms/lockwood/store/internal/migration"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 	"github.com/lockwood-kms/lockwood/store/internal/sqltext"
 )
@@ -55,6 +57,7 @@ type Store struct {
 	read    *sql.DB // the same in memory, where there is one connection in all
 	jobs    *sql.DB // one connection, of the queue
 	queries sqltext.Set
+	tables  string // a JSON array of the tables that are read or written
 	records records.Dialect
 }
 
@@ -67,7 +70,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening SQLite store: %w", err)
 	}
-	s := &Store{queries: queries, records: records.Dialect{Hex: "x'%s'"}}
+	tables, err := migration.Tables(migrationFiles, "migrations")
+	if err != nil {
+		return nil, fmt.Errorf("opening SQLite store: %w", err)
+	}
+	names, err := json.Marshal(tables)
+	if err != nil {
+		return nil, fmt.Errorf("opening SQLite store: %w", err)
+	}
+	s := &Store{queries: queries, tables: string(names), records: records.Dialect{Hex: "x'%s'"}}
 	if err := s.open(ctx, cfg); err != nil {
 		return nil, failure("opening SQLite store", err)
 	}
@@ -232,8 +243,13 @@ func (s *Store) BinaryColumns(ctx context.Context) ([]credential.Column, error) 
 // scanner is a row.
 type scanner interface{ Scan(dest ...any) error }
 
+// rowsQuerier is what *sql.DB and *sql.Tx have in common.
+type rowsQuerier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // collect runs a query and gathers its rows.
-func collect[T any](ctx context.Context, db *sql.DB, query string, scan func(scanner) (T, error), args ...any) (list []T, err error) {
+func collect[T any](ctx context.Context, db rowsQuerier, query string, scan func(scanner) (T, error), args ...any) (list []T, err error) {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err

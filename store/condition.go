@@ -1,0 +1,67 @@
+package store
+
+import (
+	"strings"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// Condition is something that a database has to fulfil, named by what is wrong
+// where it does not.
+type Condition string
+
+// The conditions under which a statement may not see, or not reach, every row.
+const (
+	// RowsHidden means that row-level security may hide rows of a table from the role
+	// that the finding's detail names.
+	RowsHidden Condition = "rows may be hidden"
+	// NotATable means that something else, such as a view, has the name of a table.
+	NotATable Condition = "not a table"
+	// Rewritten means that rules or triggers make something else of the statements on
+	// a table.
+	Rewritten Condition = "statements are rewritten"
+)
+
+// Finding is a condition that is not fulfilled.
+type Finding struct {
+	Condition Condition
+	// Object is what it concerns: a table, a function, a setting, as it is written in
+	// SQL.
+	Object string
+	// Detail is what was found, in a word or two; it may be empty.
+	Detail string
+}
+
+// String says it for a log.
+func (f Finding) String() string {
+	text := f.Object + ": " + string(f.Condition)
+	if f.Detail != "" {
+		text += " (" + f.Detail + ")"
+	}
+	return text
+}
+
+// UnseenError means that a call stopped, and changed nothing, because it could not
+// be proven that it sees and reaches every row. It is core.ErrRowsHidden.
+type UnseenError struct {
+	// Findings say why; there is at least one.
+	Findings []Finding
+}
+
+// Undone returns the error of a statement that removed nothing of the table, though
+// there was something to remove: a trigger kept it.
+func Undone(table string) error {
+	return &UnseenError{Findings: []Finding{{Condition: Rewritten, Object: table, Detail: "triggers"}}}
+}
+
+// Error implements error.
+func (e *UnseenError) Error() string {
+	texts := make([]string, len(e.Findings))
+	for i, f := range e.Findings {
+		texts[i] = f.String()
+	}
+	return core.ErrRowsHidden.Error() + ": " + strings.Join(texts, "; ")
+}
+
+// Unwrap returns core.ErrRowsHidden.
+func (e *UnseenError) Unwrap() error { return core.ErrRowsHidden }
