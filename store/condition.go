@@ -12,8 +12,7 @@ type Condition string
 
 // The conditions under which a statement may not see, or not reach, every row.
 const (
-	// RowsHidden means that row-level security may hide rows of a table from the role
-	// that the finding's detail names.
+	// RowsHidden means that row-level security may hide rows of a table.
 	RowsHidden Condition = "rows may be hidden"
 	// NotATable means that something else, such as a view, has the name of a table.
 	NotATable Condition = "not a table"
@@ -21,6 +20,38 @@ const (
 	// a table.
 	Rewritten Condition = "statements are rewritten"
 )
+
+// The other conditions.
+const (
+	// ForeignFunction means that a function has the name of one of ours and is none.
+	// The detail is its owner.
+	ForeignFunction Condition = "foreign function"
+	// ReplacedFunctions means that the role's search path puts functions or operators
+	// of a schema before those of the database that have the same name.
+	ReplacedFunctions Condition = "functions are replaced"
+	// NoUniqueIndex means that nothing keeps a user from having two credentials for a
+	// server.
+	NoUniqueIndex Condition = "no unique index"
+	// NotUTF8 means that the database keeps text in another encoding, the detail.
+	NotUTF8 Condition = "not UTF-8"
+	// ReadOnly means that nothing can be written.
+	ReadOnly Condition = "read-only"
+	// Standby means that the server replays the log of another, and takes no writes.
+	Standby Condition = "standby"
+	// NoRight means that the role lacks a right, the detail, on the object.
+	NoRight Condition = "no right"
+	// NewerSchema means that a newer version migrated the schema, to the detail.
+	NewerSchema Condition = "newer schema"
+	// NotDurable means that a setting of the database lets go of what was committed.
+	NotDurable Condition = "not durable"
+)
+
+// Conditions returns all conditions.
+func Conditions() []Condition {
+	return []Condition{
+		RowsHidden, NotATable, Rewritten, ForeignFunction, ReplacedFunctions, NoUniqueIndex, NotUTF8, ReadOnly, Standby, NoRight, NewerSchema, NotDurable,
+	}
+}
 
 // Finding is a condition that is not fulfilled.
 type Finding struct {
@@ -30,6 +61,8 @@ type Finding struct {
 	Object string
 	// Detail is what was found, in a word or two; it may be empty.
 	Detail string
+	// Role is the role that the store connects as, where that matters.
+	Role string
 }
 
 // String says it for a log.

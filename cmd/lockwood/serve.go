@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -197,6 +198,9 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
+	if err := s.examine(ctx); err != nil {
+		return err
+	}
 	if err := s.ring.Start(ctx); err != nil {
 		if errors.Is(err, keyring.ErrLegacyClosed) {
 			return usageError(fmt.Errorf("FOREST_EXECUTOR_WRITE_FORMAT=legacy: %w; to go back to upstream run lockwood key legacy open first, and else unset the variable", err))
@@ -216,6 +220,27 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	id := rand.Text()
 	fleet.NewHeart(s.store, func() fleet.Instance { return s.instance(id) }, s.log).Run(ctx)
 	tasks.Wait()
+	return nil
+}
+
+// examine tells what the database does not fulfil, and returns an error if that is
+// not to be served with. While the database does not answer, nothing is known.
+func (s *service) examine(ctx context.Context) error {
+	list, err := s.examineDatabase(ctx)
+	if err != nil {
+		s.log.Warn("the database could not be examined; run lockwood doctor", "error", err)
+		return nil
+	}
+	for _, p := range list {
+		level := slog.LevelError
+		if p.weight == warns {
+			level = slog.LevelWarn
+		}
+		s.log.Log(ctx, level, "the database is not as it should be", "found", p.found, "endangers", p.endangers, "remedy", p.remedy)
+	}
+	if err := against(list, refuses, "nothing is served"); err != nil {
+		return usageError(err)
+	}
 	return nil
 }
 

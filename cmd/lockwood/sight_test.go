@@ -21,6 +21,8 @@ func (d *testDatabase) asRole(t *testing.T) (role string, env []string) {
 	return role, d.with("DATABASE_URL=" + d.pg.URL(role, name))
 }
 
+const enableRowSecurity = "ALTER TABLE forest.ai_mcp_oauth_credentials ENABLE ROW LEVEL SECURITY"
+
 // The commands that destroy, each of which stops where rows may be hidden.
 var destroying = map[string][]string{
 	"re-seal":     {"key", "rotate", "--reseal", "--wait"},
@@ -34,7 +36,7 @@ var destroying = map[string][]string{
 // each command that destroys stops, names the remedy, and goes through after it.
 func TestHiddenRowsAreNotLost(t *testing.T) {
 	for name, hide := range map[string]string{
-		"credentials": "ALTER TABLE forest.ai_mcp_oauth_credentials ENABLE ROW LEVEL SECURITY",
+		"credentials": enableRowSecurity,
 		"wraps":       "ALTER TABLE forest.lockwood_data_key_wraps ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON forest.lockwood_data_key_wraps FOR SELECT USING (true)",
 	} {
 		for what, command := range destroying {
@@ -90,7 +92,7 @@ func TestDeletingAHiddenCredential(t *testing.T) {
 	fill(t, d.env, 1)
 	role, env := d.asRole(t)
 	s := serve(t, env).ready(t)
-	d.exec(t, "ALTER TABLE forest.ai_mcp_oauth_credentials ENABLE ROW LEVEL SECURITY") // while it serves
+	d.exec(t, enableRowSecurity) // while it serves
 	if a := s.call(t, 1, "DELETE", "/mcp-oauth-credentials/server-0", ""); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "database_hides_rows") {
 		t.Errorf("a hidden credential: %d %s", a.status, a.body)
 	}

@@ -17,14 +17,16 @@ import (
 
 // The SQLSTATEs that are told apart (PostgreSQL documentation, appendix A).
 const (
-	uniqueViolation  = "23505"
-	checkViolation   = "23514"
-	notPermitted     = "42501"
-	undefinedColumn  = "42703"
-	undefinedTable   = "42P01"
-	undefinedFunc    = "42883"
-	invalidSchema    = "3F000"
-	lockNotAvailable = "55P03"
+	uniqueViolation = "23505"
+	checkViolation  = "23514"
+	notPermitted    = "42501"
+	// readOnlyTransaction is what a server that takes no writes answers to one.
+	readOnlyTransaction = "25006"
+	undefinedColumn     = "42703"
+	undefinedTable      = "42P01"
+	undefinedFunc       = "42883"
+	invalidSchema       = "3F000"
+	lockNotAvailable    = "55P03"
 )
 
 // failure returns err as the package's callers see it, or nil: what was being

@@ -111,7 +111,7 @@ func (s *Store) lockRelations(ctx context.Context, tx pgx.Tx, list []relation) e
 // unseen returns why rows of the relations may not be seen.
 func (s *Store) unseen(list []relation) (findings []store.Finding) {
 	add := func(c store.Condition, r relation, detail string) {
-		findings = append(findings, store.Finding{Condition: c, Object: s.table(r.Name), Detail: detail})
+		findings = append(findings, store.Finding{Condition: c, Object: s.table(r.Name), Detail: detail, Role: r.Role})
 	}
 	filtered := slices.ContainsFunc(list, func(r relation) bool { return r.Filtered })
 	for _, r := range list {
@@ -124,7 +124,7 @@ func (s *Store) unseen(list []relation) (findings []store.Finding) {
 		}
 		// Where row_security has to be on for one table, it is no guard of another.
 		if filtered && !r.Owned && !r.Open {
-			add(store.RowsHidden, r, r.Role)
+			add(store.RowsHidden, r, "")
 		}
 	}
 	return findings

@@ -194,11 +194,8 @@ func TestNothingIsDestroyedUnseen(t *testing.T) {
 			s := seenBy(t, test.asOwner, "")
 			s.run(t, test.hide) // while the store is open
 			before := s.state(t)
-			if test.want.Condition == store.RowsHidden {
-				test.want.Detail = s.server
-				if test.asOwner {
-					test.want.Detail = s.owner
-				}
+			if test.want.Role = s.server; test.asOwner {
+				test.want.Role = s.owner
 			}
 			for what, call := range s.looking() {
 				err := call(t.Context())

@@ -24,8 +24,11 @@ type Store struct {
 	schema  string // as configured
 	quoted  string // as written in SQL
 	queries sqltext.Set
-	tables  []string // those of the schema that are read or written
-	records records.Dialect
+	// What the migrations make: the highest version, and all tables and functions.
+	version   int64
+	tables    []string
+	functions migration.Functions
+	records   records.Dialect
 	// The statement of Reseal.
 	resealUpdate string
 }
@@ -57,7 +60,11 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	tables, err := migration.Tables(migrationFiles, "migrations")
+	version, tables, err := migration.Made(migrationFiles, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	functions, err := migration.LoadFunctions(migrationFiles, "migrations")
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +77,8 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 		schema:  schema,
 		quoted:  quoted,
 		queries: queries,
-		tables:  tables,
+		version: version,
+		tables:  tables, functions: functions,
 		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')"},
 	}
 	s.resealUpdate = resealSQL(s.records, records.Credentials())

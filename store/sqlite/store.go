@@ -56,8 +56,10 @@ type Store struct {
 	write   *sql.DB // one connection
 	read    *sql.DB // the same in memory, where there is one connection in all
 	jobs    *sql.DB // one connection, of the queue
+	path    string  // empty in memory
 	queries sqltext.Set
-	tables  string // a JSON array of the tables that are read or written
+	version int64  // the highest of the migrations
+	tables  string // a JSON array of the tables that they make
 	records records.Dialect
 }
 
@@ -70,7 +72,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening SQLite store: %w", err)
 	}
-	tables, err := migration.Tables(migrationFiles, "migrations")
+	version, tables, err := migration.Made(migrationFiles, "migrations")
 	if err != nil {
 		return nil, fmt.Errorf("opening SQLite store: %w", err)
 	}
@@ -78,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening SQLite store: %w", err)
 	}
-	s := &Store{queries: queries, tables: string(names), records: records.Dialect{Hex: "x'%s'"}}
+	s := &Store{queries: queries, version: version, tables: string(names), records: records.Dialect{Hex: "x'%s'"}}
 	if err := s.open(ctx, cfg); err != nil {
 		return nil, failure("opening SQLite store", err)
 	}
@@ -95,6 +97,7 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 		}
 		return err
 	}
+	s.path = cfg.Path
 	if err := prepareFile(cfg); err != nil {
 		return err
 	}

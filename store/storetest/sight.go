@@ -23,7 +23,7 @@ func testSight(t *testing.T, h Harness) {
 			db.exec(t, "CREATE VIEW "+db.Schema+name+" AS SELECT * FROM "+db.Schema+"kept WHERE 1 = 0")
 			for what, err := range looks(t, s, old, second) {
 				unseen, ok := errors.AsType[*store.UnseenError](err)
-				if !ok || !errors.Is(err, core.ErrRowsHidden) || unseen.Findings[0] != (store.Finding{Condition: store.NotATable, Object: db.named(name), Detail: "view"}) {
+				if !ok || !errors.Is(err, core.ErrRowsHidden) || unseen.Findings[0].Condition != store.NotATable || unseen.Findings[0].Object != db.named(name) {
 					t.Errorf("%s with %s a view: %v, want core.ErrRowsHidden", what, name, err)
 				}
 			}

@@ -57,6 +57,7 @@ func Run(t *testing.T, h Harness) {
 		{"Seals", testSeals},
 		{"Destroy", testDestroy},
 		{"Sight", testSight},
+		{"Examine", testExamine},
 		{"Guards", testGuards},
 		{"Credentials", testCredentials},
 		{"Legacy", testLegacy},
