@@ -11,6 +11,10 @@ import (
 // ErrNotFound means that the user has no credential for the server.
 var ErrNotFound = errors.New("no such credential")
 
+// ErrUnstorable means that a value holds a character that the encoding of the
+// database does not have. Nothing was written.
+var ErrUnstorable = errors.New("the database cannot hold a character of a value")
+
 // Column is a column of the database that holds records.
 type Column struct{ Table, Name string }
 
@@ -47,7 +51,8 @@ type Store interface {
 	// under is the data key that sealed the records, or zero if they are legacy.
 	// In the same transaction the data key is locked against destruction; if it
 	// is not enabled, nothing is written and keyring.ErrNotEnabled is returned:
-	// seal anew.
+	// seal anew. It returns ErrUnstorable, and writes nothing, for text that the
+	// database cannot hold.
 	Upsert(ctx context.Context, row *Row, under envelope.KeyID) error
 
 	// Get returns the row of (user, server), or ErrNotFound.

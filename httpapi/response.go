@@ -10,6 +10,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/credential"
 )
 
 const (
@@ -69,6 +70,7 @@ var failures = []struct {
 	{core.ErrKeyMismatch, jsonResponse(503, `{"code":"executor_encryption_key_mismatch"}`), false},
 	{core.ErrKeyDenied, jsonResponse(503, `{"code":"key_provider_denied"}`), false},
 	{core.ErrUnavailable, jsonResponse(503, `{"code":"key_provider_unavailable"}`), true},
+	{credential.ErrUnstorable, errorResponse(400, "Invalid request body — a value holds a character that the database cannot hold"), false},
 	{envelope.ErrNUL, errorResponse(400, "Invalid request body — a value holds a NUL character"), false},
 }
 

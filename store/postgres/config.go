@@ -98,6 +98,10 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	if !hasSetting(string(c.URL), "connect_timeout") {
 		conn.ConnectTimeout = defaultConnectTimeout
 	}
+	// Whatever the server, the database, the role or the URL say: what is bound into a
+	// record are the bytes of UTF-8, so these have to come back. Poolers know this
+	// parameter.
+	conn.RuntimeParams["client_encoding"] = "UTF8"
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "lockwood"
 	}

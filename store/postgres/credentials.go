@@ -23,9 +23,11 @@ func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.
 		key = under[:]
 	}
 	var written bool
-	err := s.pool.QueryRow(ctx, s.queries.Get("upsert"),
-		row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
-		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key).Scan(&written)
+	err := repeated(ctx, func() error {
+		return s.pool.QueryRow(ctx, s.queries.Get("upsert"),
+			row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
+			row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key).Scan(&written)
+	})
 	if err == nil && !written {
 		err = keyring.ErrNotEnabled
 	}
@@ -52,7 +54,7 @@ func (s *Store) List(ctx context.Context, userID int64) ([]credential.Metadata, 
 
 // Delete implements credential.Store.
 func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
-	tag, err := s.pool.Exec(ctx, s.queries.Get("delete"), userID, mcpServerID)
+	tag, err := s.exec(ctx, s.queries.Get("delete"), userID, mcpServerID)
 	if err == nil && tag.RowsAffected() == 0 {
 		// There is no such row, or it is hidden: then a client that is told that its
 		// credential is gone would be told wrong.

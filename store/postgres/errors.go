@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/puddle/v2"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -22,11 +23,17 @@ const (
 	notPermitted    = "42501"
 	// readOnlyTransaction is what a server that takes no writes answers to one.
 	readOnlyTransaction = "25006"
-	undefinedColumn     = "42703"
-	undefinedTable      = "42P01"
-	undefinedFunc       = "42883"
-	invalidSchema       = "3F000"
-	lockNotAvailable    = "55P03"
+	// What a statement answers that ran into another and did nothing.
+	serializationFailure = "40001"
+	deadlockDetected     = "40P01"
+	// What the encoding of the database has no character for.
+	untranslatable   = "22P05"
+	notInRepertoire  = "22021"
+	undefinedColumn  = "42703"
+	undefinedTable   = "42P01"
+	undefinedFunc    = "42883"
+	invalidSchema    = "3F000"
+	lockNotAvailable = "55P03"
 )
 
 // failure returns err as the package's callers see it, or nil: what was being
@@ -61,6 +68,8 @@ func reported(e *pgconn.PgError) error {
 		return fmt.Errorf("%w: %w", core.ErrRowsHidden, cause)
 	case e.Code == checkViolation && strings.HasSuffix(e.ConstraintName, "_enc_format_1"):
 		return fmt.Errorf("%w: %w", store.ErrLegacyClosed, cause)
+	case e.Code == untranslatable || e.Code == notInRepertoire:
+		return fmt.Errorf("%w: %w", credential.ErrUnstorable, cause)
 	case isMissing(e), isOlder(e):
 		return fmt.Errorf("%w: wrong database or schema, or not migrated yet: %w", core.ErrStoreUnavailable, cause)
 	case isOutage(e.Code):

@@ -130,7 +130,7 @@ func (s *Store) insertDataKey(ctx context.Context, tx pgx.Tx, k keyring.NewDataK
 
 // AddWrap implements keyring.Store.
 func (s *Store) AddWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) error {
-	tag, err := s.pool.Exec(ctx, s.queries.Get("put_wrap"), id[:], string(wrap.KEKID), wrap.Wrapped)
+	tag, err := s.exec(ctx, s.queries.Get("put_wrap"), id[:], string(wrap.KEKID), wrap.Wrapped)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = keyring.ErrNotEnabled
 	}
@@ -180,13 +180,13 @@ func (s *Store) lockEnabled(ctx context.Context, tx pgx.Tx, query string, id env
 func (s *Store) NameCompromised(ctx context.Context, keys []string) error {
 	// Sorted, so that two who insert the same keys do not wait for each other.
 	sorted := slices.Compact(slices.Sorted(slices.Values(keys)))
-	_, err := s.pool.Exec(ctx, s.queries.Get("name_compromised"), sorted)
+	_, err := s.exec(ctx, s.queries.Get("name_compromised"), sorted)
 	return failure("naming compromised keys", err)
 }
 
 // ReserveSeals implements keyring.Store.
 func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
-	tag, err := s.pool.Exec(ctx, s.queries.Get("reserve_seals"), id[:], n, limit)
+	tag, err := s.exec(ctx, s.queries.Get("reserve_seals"), id[:], n, limit)
 	if err != nil {
 		return false, failure("reserving seals", err)
 	}
@@ -199,7 +199,7 @@ func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit in
 // requireEnabled returns keyring.ErrNotEnabled unless the key is enabled.
 func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
 	var state keyring.KeyState
-	err := s.pool.QueryRow(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state)
+	err := repeated(ctx, func() error { return s.pool.QueryRow(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state) })
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && state != keyring.Enabled {
 		return keyring.ErrNotEnabled
 	}

@@ -51,13 +51,13 @@ func (s *Store) BeginRun(ctx context.Context, r rotation.Run) error {
 	if !r.Target.IsZero() {
 		target = r.Target[:]
 	}
-	_, err := s.pool.Exec(ctx, s.queries.Get("reseal_begin"), r.ID, target, r.MaxRate)
+	_, err := s.exec(ctx, s.queries.Get("reseal_begin"), r.ID, target, r.MaxRate)
 	return failure("beginning re-seal", err)
 }
 
 // GrowRun implements rotation.Store.
 func (s *Store) GrowRun(ctx context.Context, runID string, rows int64, planned bool) error {
-	tag, err := s.pool.Exec(ctx, s.queries.Get("reseal_grow"), runID, rows, planned)
+	tag, err := s.exec(ctx, s.queries.Get("reseal_grow"), runID, rows, planned)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = rotation.ErrSuperseded
 	}
@@ -66,7 +66,7 @@ func (s *Store) GrowRun(ctx context.Context, runID string, rows int64, planned b
 
 // EndRun implements rotation.Store.
 func (s *Store) EndRun(ctx context.Context, runID string, failed int64) error {
-	_, err := s.pool.Exec(ctx, s.queries.Get("reseal_end"), runID, failed)
+	_, err := s.exec(ctx, s.queries.Get("reseal_end"), runID, failed)
 	return failure("ending re-seal", err)
 }
 
@@ -95,7 +95,9 @@ func scanRun(row pgx.CollectableRow) (r rotation.Run, err error) {
 // Pace implements rotation.Store.
 func (s *Store) Pace(ctx context.Context, runID string, rows int) (time.Duration, error) {
 	var seconds float64
-	err := s.pool.QueryRow(ctx, s.queries.Get("reseal_pace"), runID, float64(rows)).Scan(&seconds)
+	err := repeated(ctx, func() error {
+		return s.pool.QueryRow(ctx, s.queries.Get("reseal_pace"), runID, float64(rows)).Scan(&seconds)
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = rotation.ErrSuperseded
 	}
@@ -107,14 +109,14 @@ func (s *Store) Pace(ctx context.Context, runID string, rows int) (time.Duration
 
 // SaveReport implements rotation.Store.
 func (s *Store) SaveReport(ctx context.Context, report []byte) error {
-	_, err := s.pool.Exec(ctx, s.queries.Get("save_report"), string(report))
+	_, err := s.exec(ctx, s.queries.Get("save_report"), string(report))
 	return failure("saving report", err)
 }
 
 // LastReport implements rotation.Store.
 func (s *Store) LastReport(ctx context.Context) ([]byte, error) {
 	var report *string
-	err := s.pool.QueryRow(ctx, s.queries.Get("last_report")).Scan(&report)
+	err := repeated(ctx, func() error { return s.pool.QueryRow(ctx, s.queries.Get("last_report")).Scan(&report) })
 	if isOlder(err) || err == nil && report == nil {
 		return nil, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/lockwood-kms/lockwood/credential"
@@ -119,10 +120,25 @@ func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 }
 
 // collect runs a query and gathers its rows.
-func collect[T any](ctx context.Context, db querier, sql string, scan pgx.RowToFunc[T], args ...any) ([]T, error) {
-	rows, err := db.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
+func collect[T any](ctx context.Context, db querier, sql string, scan pgx.RowToFunc[T], args ...any) (list []T, err error) {
+	query := func() error {
+		rows, err := db.Query(ctx, sql, args...)
+		if err == nil {
+			list, err = pgx.CollectRows(rows, scan)
+		}
+		return err
 	}
-	return pgx.CollectRows(rows, scan)
+	if _, ok := db.(*pgxpool.Pool); ok {
+		return list, repeated(ctx, query)
+	}
+	return list, query()
+}
+
+// exec runs a statement by itself.
+func (s *Store) exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+	err = repeated(ctx, func() error {
+		tag, err = s.pool.Exec(ctx, sql, args...)
+		return err
+	})
+	return tag, err
 }
