@@ -38,6 +38,10 @@ const shutdownTimeout = 10 * time.Second
 // collections, which at the default of 100 take a noticeable part of a deposit.
 const gcPercent = 400
 
+// unwritable is how long the database may take no writes, as while another server
+// takes over, before the service says that it is not ready.
+const unwritable = 30 * time.Second
+
 func newServe(c *cli) *cobra.Command {
 	var dev bool
 	cmd := &cobra.Command{
@@ -105,6 +109,7 @@ type service struct {
 	admin    *http.Server
 	gate     *gate
 	fleet    *fleet.Watch
+	heart    *fleet.Heart
 	announce func(address string) error // told the address once deposits are taken
 }
 
@@ -113,6 +118,8 @@ func newService(v *vault) (*service, error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRingCollector(v.ring))
 	s := &service{vault: v, gate: &gate{Service: v.credentials}, fleet: fleet.NewWatch(v.store, v.log)}
 	registry.MustRegister(newFleetCollector(s.fleet))
+	id := rand.Text()
+	s.heart = fleet.NewHeart(v.store, func() fleet.Instance { return v.instance(id) }, v.log)
 	var err error
 	s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &httpapi.Options{
 		Version:                  versionString(),
@@ -144,6 +151,12 @@ func (s *service) readiness(ctx context.Context) httpapi.Readiness {
 	}
 	if r.Database = errClosedGate; s.gate.open.Load() {
 		r.Database = s.store.Ping(ctx)
+	}
+	if since, err := s.heart.Failing(); err != nil {
+		r.Keys["writes"] = err.Error()
+		if since >= unwritable && r.Database == nil {
+			r.Database = err
+		}
 	}
 	return r
 }
@@ -217,8 +230,7 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { s.resealer().Follow(ctx) })
 	tasks.Go(func() { s.fleet.Run(ctx) })
-	id := rand.Text()
-	fleet.NewHeart(s.store, func() fleet.Instance { return s.instance(id) }, s.log).Run(ctx)
+	s.heart.Run(ctx)
 	tasks.Wait()
 	return nil
 }

@@ -81,6 +81,10 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if hasManyHosts(dsn) && !hasSetting(dsn, "target_session_attrs") {
+		// After a failover the former primary may answer still.
+		dsn = withSetting(dsn, "target_session_attrs", "read-write")
+	}
 	p, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, errURL

@@ -98,3 +98,22 @@ func TestRefusedConfigurations(t *testing.T) {
 		}
 	}
 }
+
+// With more than one server, the one that takes writes is looked for, unless the URL
+// says otherwise.
+func TestServersThatTakeWrites(t *testing.T) {
+	for url, want := range map[string]bool{
+		"postgres://u:p@one/d": false, "postgres://u:p@one,two/d": true, "postgres://u:a,b@one/d": false, "postgres://one:1,two:2": true,
+		"postgres:///d?host=/one,/two": true, "host=one,two dbname=d": true, "host=one password=a,b": false,
+		"postgres://u:p@one,two/d?target_session_attrs=any": false, "postgres://u:p@one/d?target_session_attrs=read-write": true,
+	} {
+		p, err := Config{URL: core.Secret(url), SSL: "false"}.pool()
+		if err != nil {
+			t.Errorf("%s: %v", url, err)
+			continue
+		}
+		if got := p.ConnConfig.ValidateConnect != nil; got != want {
+			t.Errorf("%s: the server is asked whether it takes writes: %v, want %v", url, got, want)
+		}
+	}
+}

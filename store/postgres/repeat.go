@@ -26,7 +26,7 @@ func repeated(ctx context.Context, statement func() error) error {
 		if !hasCode(err, serializationFailure) && !hasCode(err, deadlockDetected) {
 			return err
 		}
-		if wait(ctx, rand.N(2*repeatPause<<n)) != nil { //nolint:gosec // jitter is no secret
+		if wait(ctx, rand.N(2*repeatPause<<n)) != nil {
 			return err
 		}
 	}

@@ -69,10 +69,12 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave := leaveReadOnly(settings)
 	pool, err := pgxpool.NewWithConfig(ctx, settings)
 	if err != nil {
 		return nil, errURL
 	}
+	leave(pool)
 	s := &Store{
 		pool:    pool,
 		schema:  schema,
