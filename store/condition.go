@@ -42,6 +42,9 @@ const (
 	NoRight Condition = "no right"
 	// NewerSchema means that a newer version migrated the schema, to the detail.
 	NewerSchema Condition = "newer schema"
+	// WeakTLS means that the connection to a host is protected less well than was asked
+	// for, since the URL has the sslmode of the detail.
+	WeakTLS Condition = "weak TLS"
 	// NotDurable means that a setting of the database lets go of what was committed.
 	NotDurable Condition = "not durable"
 )
@@ -49,7 +52,7 @@ const (
 // Conditions returns all conditions.
 func Conditions() []Condition {
 	return []Condition{
-		RowsHidden, NotATable, Rewritten, ForeignFunction, ReplacedFunctions, NoUniqueIndex, NotUTF8, ReadOnly, Standby, NoRight, NewerSchema, NotDurable,
+		RowsHidden, NotATable, Rewritten, ForeignFunction, ReplacedFunctions, NoUniqueIndex, NotUTF8, ReadOnly, Standby, NoRight, NewerSchema, WeakTLS, NotDurable,
 	}
 }
 

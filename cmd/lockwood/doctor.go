@@ -74,7 +74,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	findings = append(findings, c.checkPlugins(ctx, v.cfg)...)
 	if err := v.store.Ping(ctx); err != nil {
 		return append(findings,
-			finding{"database", verdictFail, err.Error(), "start the database, or correct DATABASE_URL"},
+			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "start the database, or correct DATABASE_URL")},
 			skipped("keys, records and instances", "the database"))
 	}
 	examined, usable := v.checkDatabase(ctx)
@@ -85,7 +85,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	s, err := v.keyStatus(ctx)
 	if err != nil {
 		return append(findings,
-			finding{"database", verdictFail, err.Error(), "grant the role the rights that the README lists, or correct DATABASE_SCHEMA"},
+			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that the README lists, or correct DATABASE_SCHEMA")},
 			skipped("keys, records and instances", "the database"))
 	}
 	findings = append(findings, checkSchema(s), v.checkKey(s))
@@ -99,7 +99,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 func (v *vault) checkDatabase(ctx context.Context) (findings []finding, usable bool) {
 	list, err := v.examineDatabase(ctx)
 	if err != nil {
-		return []finding{{"database", verdictFail, err.Error(), "grant the role the rights that the README lists, or correct DATABASE_SCHEMA"}}, false
+		return []finding{{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that the README lists, or correct DATABASE_SCHEMA")}}, false
 	}
 	usable = true
 	for _, p := range list {

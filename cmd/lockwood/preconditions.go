@@ -100,6 +100,12 @@ var preconditions = []precondition{
 		remedy:    "run the newer version everywhere before any command that changes keys",
 	},
 	{
+		condition: store.WeakTLS, check: "TLS", weight: fails,
+		found:     "the URL's sslmode or ssl ({detail}) protects the connection to {object} less than DATABASE_SSL asks for",
+		endangers: "whoever is between here and the database may read and change what passes, or be taken for it",
+		remedy:    "take sslmode and ssl out of DATABASE_URL; if it is meant, set DATABASE_SSL=no-verify or DATABASE_SSL=false",
+	},
+	{
 		condition: store.NotUTF8, check: "encoding", weight: warns,
 		found:     "the database {object} keeps text as {detail}",
 		endangers: "a deposit with a character that it does not have is refused",
@@ -185,8 +191,11 @@ func (p precondition) judge() finding {
 	return finding{p.check, verdict, p.found + ": " + p.endangers, p.remedy}
 }
 
-// printRemedies says what to do about an error that names preconditions.
+// printRemedies says what to do about an error of the database that says why.
 func printRemedies(w io.Writer, err error) {
+	if remedy := databaseRemedy(err, ""); remedy != "" {
+		_, _ = fmt.Fprintln(w, "→ "+remedy)
+	}
 	unseen, ok := errors.AsType[*store.UnseenError](err)
 	if !ok {
 		return

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -96,6 +97,46 @@ func TestEveryConditionHasWords(t *testing.T) {
 		p := preconditionOf(store.Finding{Condition: c, Object: "object", Detail: "detail", Role: "role"})
 		if p.found == "" || p.endangers == "" || p.remedy == "" || strings.ContainsAny(p.String(), "{}") {
 			t.Errorf("%s: %+v", c, p)
+		}
+	}
+}
+
+// Every cause has a remedy.
+func TestEveryCauseHasARemedy(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, c := range store.Causes() {
+		remedy := databaseRemedy(&store.CauseError{Cause: c, Err: errors.New("x")}, "")
+		if remedy == "" || seen[remedy] {
+			t.Errorf("%s: the remedy is %q, want one of its own", c, remedy)
+		}
+		seen[remedy] = true
+	}
+}
+
+// What the URL weakens is told by the start and by doctor; another cause than a server
+// that is down has a remedy of its own.
+func TestTLSAndCausesAreTold(t *testing.T) {
+	cluster := pgtest.Start(t, &pgtest.Options{TCP: true})
+	at := func(database, more string) []string {
+		return keysOf(fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s%s", cluster.Port(), database, more))
+	}
+	weak := at("postgres", "?sslmode=disable")
+	s := serve(t, weak).ready(t)
+	if !strings.Contains(s.log.String(), "DATABASE_SSL asks for") {
+		t.Errorf("the start does not tell:\n%s", s.log)
+	}
+	if list := found(t, weak, "TLS"); len(list) != 1 || list[0].Verdict != verdictFail {
+		t.Errorf("doctor says %+v", list)
+	}
+	for want, env := range map[string][]string{
+		"turn TLS on":       at("postgres", ""),
+		"make the database": append(at("missing", ""), "DATABASE_SSL=false"),
+	} {
+		if list := found(t, env, "database"); len(list) != 1 || !strings.Contains(list[0].Remedy, want) {
+			t.Errorf("doctor says %+v, want %q", list, want)
+		}
+		if r := do(t, env, "key", "status"); r.code != exitUnavailable || !strings.Contains(r.stderr, want) {
+			t.Errorf("key status: %d %s, want %q", r.code, r.stderr, want)
 		}
 	}
 }

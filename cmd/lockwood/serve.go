@@ -268,7 +268,7 @@ func (s *service) migrate(ctx context.Context) error {
 	delay.MaxInterval = 5 * time.Second
 	_, err := backoff.Retry(ctx, try, backoff.WithBackOff(delay), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, next time.Duration) {
-			s.log.Warn("waiting for the database", "error", err, "next_try_in", next.Round(time.Millisecond).String())
+			s.log.Warn("waiting for the database", "error", err, "remedy", databaseRemedy(err, ""), "next_try_in", next.Round(time.Millisecond).String())
 		}))
 	if err != nil {
 		return fmt.Errorf("migrating the database: %w", err)

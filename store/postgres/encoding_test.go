@@ -43,7 +43,7 @@ func TestTextIsUTF8(t *testing.T) {
 				url := encodedDatabase(t, encoding)
 				role := databaseName(url) + "_latin"
 				pgtest.Exec(t, url, "CREATE ROLE "+role+" SUPERUSER LOGIN; ALTER ROLE "+role+" SET client_encoding = 'LATIN1'; ALTER DATABASE "+databaseName(url)+" SET client_encoding = 'LATIN1'")
-				s := openMigrated(t, postgres.Config{URL: core.Secret(at(url, role))})
+				s := openMigrated(t, postgres.Config{URL: core.Secret(at(url, role)), SSL: "false"})
 				ctx, k := t.Context(), newKey()
 				if err := s.InsertDataKey(ctx, k); err != nil {
 					t.Fatal(err)

@@ -37,11 +37,16 @@ const (
 )
 
 // failure returns err as the package's callers see it, or nil: what was being
-// done, the sentinel, and of the server's report only what cannot hold a value.
+// done, the sentinel, the cause, and of the server's report only what cannot hold a
+// value.
 func failure(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
+	return store.WithCause(causeOf(err), described(doing, err))
+}
+
+func described(doing string, err error) error {
 	if server, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return fmt.Errorf("%s: %w", doing, reported(server))
 	}

@@ -78,7 +78,7 @@ func (s *Store) examine(ctx context.Context) (findings []store.Finding, err erro
 		return nil, err
 	}
 	more, err := s.examineTables(ctx, there, findings)
-	return append(findings, more...), err
+	return slices.Concat(s.weak, findings, more), err
 }
 
 // examineTables asks the tables that are there themselves.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -12,17 +13,17 @@ import (
 // leaveInterval is how often at most the connections of a pool are given up together.
 const leaveInterval = time.Second
 
-// leaveReadOnly has the pool that is made of the settings leave a server that takes no
+// leaveReadOnly has the pool that is made of cfg leave a server that takes no
 // writes any more, and returns what tells it that pool.
 //
 // A primary that was demoted keeps its sessions, and each goes on failing for as long
 // as it lives, while new connections would reach the new primary. So the connection
 // that is told SQLSTATE 25006 closes, and so do the pool's others, when they are free.
-func leaveReadOnly(settings *pgxpool.Config) (of func(*pgxpool.Pool)) {
+func leaveReadOnly(cfg *pgxpool.Config) (of func(*pgxpool.Pool)) {
 	var pool atomic.Pointer[pgxpool.Pool]
 	var last atomic.Int64
-	before := settings.ConnConfig.OnPgError
-	settings.ConnConfig.OnPgError = func(conn *pgconn.PgConn, e *pgconn.PgError) (keep bool) {
+	before := cfg.ConnConfig.OnPgError
+	cfg.ConnConfig.OnPgError = func(conn *pgconn.PgConn, e *pgconn.PgError) (keep bool) {
 		if e.Code != readOnlyTransaction {
 			return before == nil || before(conn, e)
 		}
@@ -37,7 +38,7 @@ func leaveReadOnly(settings *pgxpool.Config) (of func(*pgxpool.Pool)) {
 
 // hasManyHosts reports whether the connection string names more than one server.
 func hasManyHosts(dsn string) bool {
-	if host, ok := setting(dsn, "host"); ok && strings.Contains(host, ",") {
+	if slices.ContainsFunc(settings(dsn, "host"), func(host string) bool { return strings.Contains(host, ",") }) {
 		return true
 	}
 	if !isURL(dsn) {

@@ -22,8 +22,9 @@ var queryFiles embed.FS
 // Store is a store in PostgreSQL. It is safe for concurrent use.
 type Store struct {
 	pool    *pgxpool.Pool
-	schema  string // as configured
-	quoted  string // as written in SQL
+	weak    []store.Finding // what the configuration of the connection lacks
+	schema  string          // as configured
+	quoted  string          // as written in SQL
 	queries sqltext.Set
 	// What the migrations make: the highest version, and all tables and functions.
 	version   int64
@@ -69,6 +70,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	weak := cfg.weakTLS(settings)
 	leave := leaveReadOnly(settings)
 	pool, err := pgxpool.NewWithConfig(ctx, settings)
 	if err != nil {
@@ -77,6 +79,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	leave(pool)
 	s := &Store{
 		pool:    pool,
+		weak:    weak,
 		schema:  schema,
 		quoted:  quoted,
 		queries: queries,
