@@ -38,7 +38,7 @@ func (l *loader) postgresOnly(db *Database) {
 	if !schemaPattern.MatchString(db.Schema) {
 		l.wrong("DATABASE_SCHEMA: want letters, digits, _ and $, at most 63, and no digit or $ first")
 	}
-	if u, err := url.Parse(string(db.URL)); err == nil && u.Query().Has("sslmode") {
+	if u, err := url.Parse(string(db.URL)); err == nil && u.Query().Get("sslmode")+u.Query().Get("ssl") != "" {
 		return // it wins over the rest
 	}
 	if db.SSL == "no-verify" {

@@ -95,7 +95,7 @@ func TestRetryAfter(t *testing.T) {
 // TestSentinelsAreDistinct asserts that no sentinel stands for another: what is
 // retried, evicted or refused hangs on it.
 func TestSentinelsAreDistinct(t *testing.T) {
-	all := []error{core.ErrKeyMissing, core.ErrKeyMismatch, core.ErrKeyDenied, core.ErrUnavailable, core.ErrInvalidCiphertext, core.ErrStoreUnavailable}
+	all := []error{core.ErrKeyMissing, core.ErrKeyMismatch, core.ErrKeyDenied, core.ErrUnavailable, core.ErrInvalidCiphertext, core.ErrStoreUnavailable, core.ErrRowsHidden}
 	for i, a := range all {
 		for j, b := range all {
 			if errors.Is(a, b) != (i == j) {

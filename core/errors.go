@@ -42,6 +42,11 @@ var (
 	// Where a store says which of its writes return it, any other error of theirs
 	// means that nothing was written.
 	ErrOutcomeUnknown = fmt.Errorf("%w: whether the write took effect is not known", ErrStoreUnavailable)
+
+	// ErrRowsHidden means that the database may hide rows from the role that asks,
+	// by row-level security, a view or a rule. Whatever counts or looks before
+	// something is removed stops then, and changes nothing.
+	ErrRowsHidden = errors.New("the database may hide rows from this role")
 )
 
 // RetryAfterError is an ErrUnavailable that knows when to ask again, for

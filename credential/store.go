@@ -15,6 +15,10 @@ var ErrNotFound = errors.New("no such credential")
 // many as the quota allows.
 var ErrQuotaExceeded = errors.New("the user's quota of credentials is used up")
 
+// ErrUnstorable means that a value holds a character that the encoding of the
+// database does not have. Nothing was written.
+var ErrUnstorable = errors.New("the database cannot hold a character of a value")
+
 // Column is a column of the database that holds records.
 type Column struct{ Table, Name string }
 
@@ -51,7 +55,8 @@ type Store interface {
 	// under is the data key that sealed the records, or zero if they are legacy.
 	// In the same transaction the data key is locked against destruction; if it
 	// is not enabled, nothing is written and keyring.ErrNotEnabled is returned:
-	// seal anew.
+	// seal anew. It returns ErrUnstorable, and writes nothing, for text that the
+	// database cannot hold.
 	//
 	// quota, if above zero, is how many credentials the user may have. A row that
 	// would be new and beyond it is not written, and ErrQuotaExceeded is returned.

@@ -116,6 +116,9 @@ func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
 			report.Records++
 			_, stale, err := s.OpenRecord(ctx, &rows[i], column.Name)
 			if reason := FailureReason(err); reason != "" {
+				if s.boundToOtherBytes(ctx, &rows[i], column.Name, err) {
+					reason = otherBytes
+				}
 				report.Failed = append(report.Failed, Failure{rows[i].ID, column.Name, reason})
 				continue
 			}

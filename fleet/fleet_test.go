@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -25,8 +26,12 @@ func (r *rows) set(list []Instance, err error) {
 	r.list, r.err = list, err
 }
 
-func (r *rows) Beat(context.Context, Instance) error { return nil }
-func (r *rows) Leave(context.Context, string) error  { return nil }
+func (r *rows) Beat(context.Context, Instance) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
+}
+func (r *rows) Leave(context.Context, string) error { return nil }
 func (r *rows) Instances(context.Context) ([]Instance, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,5 +104,33 @@ func TestWatch(t *testing.T) {
 		if n := strings.Count(log.String(), "\n"); n != 2 {
 			t.Errorf("%d lines were logged:\n%s", n, log.String())
 		}
+	})
+}
+
+// A heart says for how long no beat has succeeded, and why.
+func TestHeartSaysThatItFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &rows{}
+		h := NewHeart(store, func() Instance { return alike("one") }, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		go h.Run(ctx)
+		time.Sleep(time.Minute + time.Second)
+		if since, err := h.Failing(); since != 0 || err != nil {
+			t.Errorf("while it beats: %v, %v", since, err)
+		}
+		store.set(nil, core.ErrStoreUnavailable)
+		time.Sleep(time.Minute)
+		if since, err := h.Failing(); since < 50*time.Second || since > time.Minute || !errors.Is(err, core.ErrStoreUnavailable) {
+			t.Errorf("after a minute of failing: %v, %v", since, err)
+		}
+		store.set(nil, nil)
+		time.Sleep(BeatInterval)
+		store.set(nil, core.ErrStoreUnavailable)
+		time.Sleep(BeatInterval)
+		if since, err := h.Failing(); since > BeatInterval || err == nil {
+			t.Errorf("after a beat in between: %v, %v", since, err)
+		}
+		cancel()
+		synctest.Wait()
 	})
 }

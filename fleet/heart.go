@@ -3,14 +3,20 @@ package fleet
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 )
 
-// Heart keeps an instance's row alive.
+// Heart keeps an instance's row alive. Its beats are the instance's own proof that the
+// database takes writes. It is safe for concurrent use.
 type Heart struct {
 	store    Store
 	describe func() Instance
 	log      *slog.Logger
+
+	mu    sync.Mutex
+	err   error     // of the last beat
+	since time.Time // of the first that failed without one in between that did not
 }
 
 // NewHeart returns a heart that beats into store what describe says of the
@@ -39,10 +45,31 @@ func (h *Heart) beat(ctx context.Context, failing bool) bool {
 	limited, cancel := context.WithTimeout(ctx, BeatInterval/2)
 	defer cancel()
 	err := h.store.Beat(limited, h.describe())
+	h.note(err)
 	if err != nil && !failing && ctx.Err() == nil {
 		h.log.Warn("this instance cannot be seen by the others", "error", err)
 	}
 	return err != nil
+}
+
+func (h *Heart) note(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil && h.err == nil {
+		h.since = time.Now()
+	}
+	h.err = err
+}
+
+// Failing returns why the last beat failed, nil if it did not, and for how long none
+// has succeeded.
+func (h *Heart) Failing() (time.Duration, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.err == nil {
+		return 0, nil
+	}
+	return time.Since(h.since), h.err
 }
 
 func (h *Heart) leave(ctx context.Context) {

@@ -76,11 +76,13 @@ var failures = []struct {
 }{
 	{errBusy, busy, false},
 	{core.ErrStoreUnavailable, jsonResponse(503, `{"code":"database_unavailable"}`), true},
+	{core.ErrRowsHidden, jsonResponse(503, `{"code":"database_hides_rows"}`), false},
 	{core.ErrKeyMissing, jsonResponse(503, `{"code":"executor_encryption_key_missing"}`), false},
 	{core.ErrKeyMismatch, jsonResponse(503, `{"code":"executor_encryption_key_mismatch"}`), false},
 	{core.ErrKeyDenied, jsonResponse(503, `{"code":"key_provider_denied"}`), false},
 	{core.ErrUnavailable, jsonResponse(503, `{"code":"key_provider_unavailable"}`), true},
 	{credential.ErrQuotaExceeded, jsonResponse(409, `{"code":"credential_quota_exceeded"}`), false},
+	{credential.ErrUnstorable, errorResponse(400, "Invalid request body — a value holds a character that the database cannot hold"), false},
 	{envelope.ErrNUL, errorResponse(400, "Invalid request body — a value holds a NUL character"), false},
 }
 

@@ -44,6 +44,8 @@ func TestFailures(t *testing.T) {
 		{later, 503, `{"code":"key_provider_unavailable"}`, "2"},
 		{core.ErrStoreUnavailable, 503, `{"code":"database_unavailable"}`, "1"},
 		{errors.Join(core.ErrKeyMissing, core.ErrStoreUnavailable), 503, `{"code":"database_unavailable"}`, "1"},
+		{core.ErrRowsHidden, 503, `{"code":"database_hides_rows"}`, ""},
+		{credential.ErrUnstorable, 400, `{"error":"Invalid request body — a value holds a character that the database cannot hold"}`, ""},
 		{envelope.ErrNUL, 400, `{"error":"Invalid request body — a value holds a NUL character"}`, ""},
 		{errors.New("a secret detail"), 500, `{"error":"Internal server error"}`, ""},
 	} {

@@ -47,6 +47,10 @@ type Store interface {
 	// Ping returns core.ErrStoreUnavailable unless the database answers.
 	Ping(ctx context.Context) error
 
+	// Examine returns which conditions the database does not fulfil, and none if it is
+	// as it should be. It writes nothing, and works whether migrated or not.
+	Examine(ctx context.Context) ([]Finding, error)
+
 	// BinaryColumns returns every binary column of the live schema, in order of
 	// table and column: what credential.EncryptedColumns is checked against.
 	BinaryColumns(ctx context.Context) ([]credential.Column, error)

@@ -189,6 +189,9 @@ first. Backups still hold the wraps.`,
 				return err
 			}
 			defer v.close()
+			if err := v.fitToDestroy(cmd.Context(), dryRun); err != nil {
+				return err
+			}
 			return c.destroy(cmd.Context(), v, id, dryRun)
 		},
 	}
@@ -275,6 +278,9 @@ here, which could be a recovery KEK.`,
 			}
 			defer v.close()
 			if err := v.keysUsable(); err != nil {
+				return err
+			}
+			if err := v.fitToDestroy(cmd.Context(), dryRun); err != nil {
 				return err
 			}
 			return c.prune(cmd.Context(), v, dryRun, force)

@@ -18,6 +18,7 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	agekek "github.com/lockwood-kms/lockwood/providers/age"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
+	"github.com/lockwood-kms/lockwood/store"
 )
 
 // The verdicts of a check.
@@ -73,20 +74,42 @@ func (c *cli) examine(ctx context.Context) []finding {
 	findings = append(findings, c.checkPlugins(ctx, v.cfg)...)
 	if err := v.store.Ping(ctx); err != nil {
 		return append(findings,
-			finding{"database", verdictFail, err.Error(), "start the database, or correct DATABASE_URL"},
+			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "start the database, or correct DATABASE_URL")},
 			skipped("keys, records and instances", "the database"))
+	}
+	examined, usable := v.checkDatabase(ctx)
+	if findings = append(findings, examined...); !usable {
+		return append(findings, skipped("keys, records and instances", "the database"))
 	}
 	v.startErr = v.ring.Start(ctx)
 	s, err := v.keyStatus(ctx)
 	if err != nil {
 		return append(findings,
-			finding{"database", verdictFail, err.Error(), "grant the role the rights that the README lists, or correct DATABASE_SCHEMA"},
+			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that the README lists, or correct DATABASE_SCHEMA")},
 			skipped("keys, records and instances", "the database"))
 	}
 	findings = append(findings, checkSchema(s), v.checkKey(s))
 	findings = append(findings, v.checkRecovery(s))
 	findings = append(findings, c.checkRecords(ctx, v)...)
 	return append(findings, checkLegacy(s), checkInstances(s))
+}
+
+// checkDatabase examines the database, and reports whether what it shows can be
+// relied on.
+func (v *vault) checkDatabase(ctx context.Context) (findings []finding, usable bool) {
+	list, err := v.examineDatabase(ctx)
+	if err != nil {
+		return []finding{{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that the README lists, or correct DATABASE_SCHEMA")}}, false
+	}
+	usable = true
+	for _, p := range list {
+		findings = append(findings, p.judge())
+		usable = usable && !slices.Contains([]store.Condition{store.RowsHidden, store.NotATable, store.Rewritten}, p.condition)
+	}
+	if len(list) == 0 {
+		findings = append(findings, finding{"database", verdictOK, "answers, shows every row, and takes writes", ""})
+	}
+	return findings, usable
 }
 
 func skipped(what, because string) finding {

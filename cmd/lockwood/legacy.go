@@ -36,6 +36,9 @@ no legacy record is left and that every record opens; run credentials reseal fir
 				return err
 			}
 			defer v.close()
+			if err := v.fitToDestroy(cmd.Context(), dryRun); err != nil {
+				return err
+			}
 			return c.closeLegacy(cmd.Context(), v, yes, dryRun)
 		},
 	}

@@ -45,6 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if !errors.Is(err, errFound) {
 		_, _ = fmt.Fprintln(stderr, "lockwood:", err)
+		printRemedies(stderr, err)
 	}
 	if chosen, ok := errors.AsType[*exitError](err); ok {
 		return chosen.code

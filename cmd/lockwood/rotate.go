@@ -47,6 +47,9 @@ attempt could be the word of whoever has the old key.`,
 			if err := v.keysUsable(); err != nil {
 				return err
 			}
+			if err := v.fitToDestroy(cmd.Context(), dryRun); err != nil {
+				return err
+			}
 			if dryRun {
 				return c.plan(cmd.Context(), v, opts)
 			}

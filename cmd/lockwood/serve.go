@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -33,6 +34,10 @@ import (
 // is closed: longer than a write that waits for the database, so that its outcome is
 // known, and short enough for the 30 seconds that most supervisors wait.
 const shutdownTimeout = 20 * time.Second
+
+// unwritable is how long the database may take no writes, as while another server
+// takes over, before the service says that it is not ready.
+const unwritable = 30 * time.Second
 
 func newServe(c *cli) *cobra.Command {
 	var dev bool
@@ -99,6 +104,7 @@ type service struct {
 	admin    *http.Server
 	gate     *gate
 	fleet    *fleet.Watch
+	heart    *fleet.Heart
 	announce func(address string) error // told the address once deposits are taken
 }
 
@@ -107,6 +113,8 @@ func newService(v *vault) (*service, error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRingCollector(v.ring))
 	s := &service{vault: v, gate: &gate{Service: v.credentials}, fleet: fleet.NewWatch(v.store, v.log)}
 	registry.MustRegister(newFleetCollector(s.fleet))
+	id := rand.Text()
+	s.heart = fleet.NewHeart(v.store, func() fleet.Instance { return v.instance(id) }, v.log)
 	var err error
 	s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &httpapi.Options{
 		Version:                        versionString(),
@@ -139,6 +147,12 @@ func (s *service) readiness(ctx context.Context) httpapi.Readiness {
 	}
 	if r.Database = errClosedGate; s.gate.open.Load() {
 		r.Database = s.store.Ping(ctx)
+	}
+	if since, err := s.heart.Failing(); err != nil {
+		r.Keys["writes"] = err.Error()
+		if since >= unwritable && r.Database == nil {
+			r.Database = err
+		}
 	}
 	return r
 }
@@ -193,6 +207,9 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	if err := s.migrate(ctx); err != nil {
 		return err
 	}
+	if err := s.examine(ctx); err != nil {
+		return err
+	}
 	if err := s.ring.Start(ctx); err != nil {
 		if errors.Is(err, keyring.ErrLegacyClosed) {
 			return usageError(fmt.Errorf("FOREST_EXECUTOR_WRITE_FORMAT=legacy: %w; to go back to upstream run lockwood key legacy open first, and else unset the variable", err))
@@ -209,9 +226,29 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { s.resealer().Follow(ctx) })
 	tasks.Go(func() { s.fleet.Run(ctx) })
-	id := rand.Text()
-	fleet.NewHeart(s.store, func() fleet.Instance { return s.instance(id) }, s.log).Run(ctx)
+	s.heart.Run(ctx)
 	tasks.Wait()
+	return nil
+}
+
+// examine tells what the database does not fulfil, and returns an error if that is
+// not to be served with. While the database does not answer, nothing is known.
+func (s *service) examine(ctx context.Context) error {
+	list, err := s.examineDatabase(ctx)
+	if err != nil {
+		s.log.Warn("the database could not be examined; run lockwood doctor", "error", err)
+		return nil
+	}
+	for _, p := range list {
+		level := slog.LevelError
+		if p.weight == warns {
+			level = slog.LevelWarn
+		}
+		s.log.Log(ctx, level, "the database is not as it should be", "found", p.found, "endangers", p.endangers, "remedy", p.remedy)
+	}
+	if err := against(list, refuses, "nothing is served"); err != nil {
+		return usageError(err)
+	}
 	return nil
 }
 
@@ -227,7 +264,7 @@ func (s *service) migrate(ctx context.Context) error {
 	delay.MaxInterval = 5 * time.Second
 	_, err := backoff.Retry(ctx, try, backoff.WithBackOff(delay), backoff.WithMaxElapsedTime(0),
 		backoff.WithNotify(func(err error, next time.Duration) {
-			s.log.Warn("waiting for the database", "error", err, "next_try_in", next.Round(time.Millisecond).String())
+			s.log.Warn("waiting for the database", "error", err, "remedy", databaseRemedy(err, ""), "next_try_in", next.Round(time.Millisecond).String())
 		}))
 	if err != nil {
 		return fmt.Errorf("migrating the database: %w", err)

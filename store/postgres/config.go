@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,13 +38,14 @@ type Config struct {
 	// Schema holds all tables: letters, digits, '_' and '$', at most 63
 	// characters, and no digit or '$' first. Empty is DefaultSchema.
 	Schema string
-	// SSL says how the connection is protected, where the URL has no sslmode:
-	// "true" or empty verifies the server's certificate and its name, "no-verify"
+	// SSL says how the connection is protected, where the URL has neither sslmode nor
+	// ssl: "true" or empty verifies the server's certificate and its name, "no-verify"
 	// encrypts without verifying, "false" does not encrypt. It does not apply to
-	// a Unix socket.
+	// a Unix socket. Where the URL asks for less, Examine says so.
 	SSL string
 	// SSLCA is a file of PEM certificates to verify against instead of the
-	// system's roots. It is used only where SSL is.
+	// system's roots, wherever the certificate is verified. An sslrootcert in the URL
+	// wins.
 	SSLCA string
 	// MaxConns is the most connections that are held; at least 2. Zero is
 	// pool_max_conns in the URL, or else 16.
@@ -81,6 +84,10 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if hasManyHosts(dsn) && !hasSetting(dsn, "target_session_attrs") {
+		// After a failover the former primary may answer still.
+		dsn = withSetting(dsn, "target_session_attrs", "read-write")
+	}
 	p, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, errURL
@@ -98,6 +105,10 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	if !hasSetting(string(c.URL), "connect_timeout") {
 		conn.ConnectTimeout = defaultConnectTimeout
 	}
+	// Whatever the server, the database, the role or the URL say: what is bound into a
+	// record are the bytes of UTF-8, so these have to come back. Poolers know this
+	// parameter.
+	conn.RuntimeParams["client_encoding"] = "UTF8"
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "lockwood"
 	}
@@ -106,34 +117,15 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	// every execution is one unnamed statement in one round trip.
 	conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	conn.Tracer = c.Tracer
+	p.BeforeConnect = func(_ context.Context, next *pgx.ConnConfig) error {
+		// A file of passwords is read anew for each connection: the password may have
+		// been changed since.
+		if fresh, err := pgxpool.ParseConfig(dsn); err == nil {
+			next.Password = fresh.ConnConfig.Password
+		}
+		return nil
+	}
 	return p, nil
-}
-
-// connString returns the URL with the TLS mode in it.
-func (c Config) connString() (string, error) {
-	dsn := string(c.URL)
-	if mode, ok := setting(dsn, "sslmode"); ok {
-		if mode == "no-verify" { // a word of Node's driver
-			dsn = strings.Replace(dsn, "sslmode=no-verify", "sslmode=require", 1)
-		}
-		return dsn, nil
-	}
-	if hasSetting(dsn, "ssl") {
-		return dsn, nil
-	}
-	switch c.SSL {
-	case "", "true":
-		dsn = withSetting(dsn, "sslmode", "verify-full")
-		if c.SSLCA != "" {
-			dsn = withSetting(dsn, "sslrootcert", c.SSLCA)
-		}
-		return dsn, nil
-	case "no-verify":
-		return withSetting(dsn, "sslmode", "require"), nil
-	case "false":
-		return withSetting(dsn, "sslmode", "disable"), nil
-	}
-	return "", errors.New(`the TLS mode must be "true", "no-verify" or "false"`)
 }
 
 func isURL(dsn string) bool {
@@ -142,25 +134,43 @@ func isURL(dsn string) bool {
 
 var keywordSetting = regexp.MustCompile(`(?:^|\s)(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)`)
 
-// setting returns a setting of the connection string. Only the form is looked
-// at here; what it means, and whether it is right, is for pgx.
-func setting(dsn, name string) (value string, ok bool) {
+// settings returns the values of a setting of the connection string. Only the form is
+// looked at here; what it means, and whether it is right, is for pgx.
+func settings(dsn, name string) (values []string) {
 	if isURL(dsn) {
 		_, query, _ := strings.Cut(dsn, "?")
-		values, _ := url.ParseQuery(query)
-		return values.Get(name), values.Has(name)
+		all, _ := url.ParseQuery(query)
+		return all[name]
 	}
 	for _, m := range keywordSetting.FindAllStringSubmatch(dsn, -1) {
 		if m[1] == name {
-			return strings.Trim(m[2], "'"), true
+			values = append(values, strings.Trim(m[2], "'"))
 		}
 	}
-	return "", false
+	return values
 }
 
-func hasSetting(dsn, name string) bool {
-	_, ok := setting(dsn, name)
-	return ok
+func hasSetting(dsn, name string) bool { return len(settings(dsn, name)) > 0 }
+
+func withoutSetting(dsn, name string) string {
+	if !isURL(dsn) {
+		return keywordSetting.ReplaceAllStringFunc(dsn, func(text string) string {
+			if m := keywordSetting.FindStringSubmatch(text); m[1] == name {
+				return ""
+			}
+			return text
+		})
+	}
+	head, query, found := strings.Cut(dsn, "?")
+	if !found {
+		return dsn
+	}
+	kept := slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool {
+		key, _, _ := strings.Cut(pair, "=")
+		key, err := url.QueryUnescape(key)
+		return err == nil && key == name
+	})
+	return head + "?" + strings.Join(kept, "&")
 }
 
 func withSetting(dsn, name, value string) string {

@@ -11,6 +11,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
 
@@ -41,7 +42,7 @@ func (s *Store) write(ctx context.Context, f func(*pgxpool.Conn) error) error {
 		return err
 	}
 	defer conn.Release()
-	return unlessDefinite(f(conn))
+	return unlessDefinite(repeated(ctx, func() error { return f(conn) }))
 }
 
 // Get implements credential.Store.
@@ -69,28 +70,55 @@ func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (e
 		existed = tag.RowsAffected() > 0
 		return err
 	})
-	return existed, failure("deleting credential", err)
+	if err == nil && !existed {
+		// There is no such row, or it is hidden: then a client that is told that its
+		// credential is gone would be told wrong.
+		err = s.seeing(ctx, func(tx pgx.Tx) (err error) {
+			existed, err = s.deleteSeen(ctx, tx, userID, mcpServerID)
+			return err
+		})
+	}
+	return existed && err == nil, failure("deleting credential", err)
+}
+
+// deleteSeen deletes the row, in a transaction that sees it if it is there.
+func (s *Store) deleteSeen(ctx context.Context, tx pgx.Tx, userID int64, mcpServerID string) (existed bool, err error) {
+	tag, err := tx.Exec(ctx, s.queries.Get("delete"), userID, mcpServerID)
+	if err != nil || tag.RowsAffected() > 0 {
+		return err == nil, err
+	}
+	left, err := collect(ctx, tx, s.queries.Get("get"), scanRow, userID, mcpServerID)
+	if err == nil && len(left) > 0 {
+		err = store.Undone(s.table(credential.Table)) // by a trigger
+	}
+	return false, err
 }
 
 // Scan implements credential.Store.
 func (s *Store) Scan(ctx context.Context, after int64, limit int) ([]credential.Row, error) {
-	rows, err := collect(ctx, s.pool, s.queries.Get("scan"), scanRow, after, int64(limit))
+	rows, err := collectSeeing(ctx, s, s.queries.Get("scan"), scanRow, after, int64(limit))
 	return rows, failure("scanning credentials", err)
 }
 
 // Counts implements credential.Store.
 func (s *Store) Counts(ctx context.Context) (credential.Counts, error) {
 	var tally records.Tally
-	for _, t := range records.Tables() {
-		if err := s.count(ctx, t, &tally); err != nil {
-			return credential.Counts{}, failure("counting records", err)
+	err := s.seeing(ctx, func(tx pgx.Tx) error {
+		for _, t := range records.Tables() {
+			if err := s.count(ctx, tx, t, &tally); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return credential.Counts{}, failure("counting records", err)
 	}
 	return tally.Counts, nil
 }
 
-func (s *Store) count(ctx context.Context, t records.Table, tally *records.Tally) error {
-	rows, err := s.pool.Query(ctx, s.records.Count(t))
+func (s *Store) count(ctx context.Context, tx pgx.Tx, t records.Table, tally *records.Tally) error {
+	rows, err := tx.Query(ctx, s.records.Count(t))
 	if err != nil {
 		return err
 	}

@@ -19,9 +19,17 @@ import (
 
 // The SQLSTATEs that are told apart (PostgreSQL documentation, appendix A).
 const (
-	uniqueViolation  = "23505"
-	checkViolation   = "23514"
-	notPermitted     = "42501"
+	uniqueViolation = "23505"
+	checkViolation  = "23514"
+	notPermitted    = "42501"
+	// readOnlyTransaction is what a server that takes no writes answers to one.
+	readOnlyTransaction = "25006"
+	// What a statement answers that ran into another and did nothing.
+	serializationFailure = "40001"
+	deadlockDetected     = "40P01"
+	// What the encoding of the database has no character for.
+	untranslatable   = "22P05"
+	notInRepertoire  = "22021"
 	undefinedColumn  = "42703"
 	undefinedTable   = "42P01"
 	undefinedFunc    = "42883"
@@ -33,11 +41,16 @@ const (
 )
 
 // failure returns err as the package's callers see it, or nil: what was being
-// done, the sentinel, and of the server's report only what cannot hold a value.
+// done, the sentinel, the cause, and of the server's report only what cannot hold a
+// value.
 func failure(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
+	return store.WithCause(causeOf(err), described(doing, err))
+}
+
+func described(doing string, err error) error {
 	if lost, ok := errors.AsType[*lostAnswerError](err); ok {
 		return fmt.Errorf("%s: %w: %w", doing, core.ErrOutcomeUnknown, withoutValues(lost.err))
 	}
@@ -99,10 +112,14 @@ func reported(e *pgconn.PgError) error {
 	}
 	cause := errors.New(text.String())
 	switch {
+	case isFiltered(e):
+		return fmt.Errorf("%w: %w", core.ErrRowsHidden, cause)
 	case e.Code == checkViolation && strings.HasSuffix(e.ConstraintName, "_enc_format_1"):
 		return fmt.Errorf("%w: %w", store.ErrLegacyClosed, cause)
 	case e.Code == quotaExceeded:
 		return fmt.Errorf("%w: %w", credential.ErrQuotaExceeded, cause)
+	case e.Code == untranslatable || e.Code == notInRepertoire:
+		return fmt.Errorf("%w: %w", credential.ErrUnstorable, cause)
 	case isMissing(e), isOlder(e):
 		return fmt.Errorf("%w: wrong database or schema, or not migrated yet: %w", core.ErrStoreUnavailable, cause)
 	case isOutage(e.Code):
@@ -127,6 +144,13 @@ func isMissing(err error) bool {
 // an older version.
 func isOlder(err error) bool {
 	return isMissing(err) || hasCode(err, undefinedColumn)
+}
+
+// isFiltered reports whether the server refused a statement because a policy would
+// filter its rows. The code is that of a missing right, too; the server's function
+// tells the two apart, in every language.
+func isFiltered(e *pgconn.PgError) bool {
+	return e.Code == notPermitted && e.Routine == "check_enable_rls"
 }
 
 func hasCode(err error, code string) bool {

@@ -15,13 +15,13 @@ func (s *Store) Beat(ctx context.Context, i fleet.Instance) error {
 	for n, id := range i.KEKIDs {
 		kekIDs[n] = string(id)
 	}
-	_, err := s.pool.Exec(ctx, s.queries.Get("beat"), i.ID, i.Hostname, kekIDs, i.State, i.ConfigHash, i.Version, i.WritesLegacy)
+	_, err := s.exec(ctx, s.queries.Get("beat"), i.ID, i.Hostname, kekIDs, i.State, i.ConfigHash, i.Version, i.WritesLegacy)
 	return failure("renewing instance", err)
 }
 
 // Leave implements fleet.Store.
 func (s *Store) Leave(ctx context.Context, id string) error {
-	_, err := s.pool.Exec(ctx, s.queries.Get("leave"), id)
+	_, err := s.exec(ctx, s.queries.Get("leave"), id)
 	return failure("removing instance", err)
 }
 

@@ -63,7 +63,7 @@ func (s *Store) giveUp(ctx context.Context) error {
 }
 
 func (s *Store) countLegacy(ctx context.Context) (n int64, err error) {
-	err = s.pool.QueryRow(ctx, s.records.CountLegacy(records.Credentials())).Scan(&n)
+	err = s.scanSeeing(ctx, s.records.CountLegacy(records.Credentials()), nil, &n)
 	return n, err
 }
 
@@ -92,7 +92,7 @@ func (s *Store) addConstraints(ctx context.Context) error {
 // transaction, says that the store is closed. Its lock excludes whoever drops the
 // constraints.
 func (s *Store) validateConstraints(ctx context.Context) error {
-	return s.inTx(ctx, func(tx pgx.Tx) error {
+	return s.seeing(ctx, func(tx pgx.Tx) error {
 		var validate []string
 		for _, c := range formatConstraints() {
 			validate = append(validate, "VALIDATE CONSTRAINT "+c.name)

@@ -171,7 +171,7 @@ type session interface {
 // exec runs a file, which holds several statements and no values; only the
 // simple protocol takes more than one.
 func (m *migrator) exec(ctx context.Context, q session, file string) error {
-	_, err := q.ExecContext(ctx, m.files.Get(file), pgx.QueryExecModeSimpleProtocol)
+	_, err := q.ExecContext(ctx, "SET LOCAL search_path = "+ownSearchPath+"; "+m.files.Get(file), pgx.QueryExecModeSimpleProtocol)
 	return err
 }
 

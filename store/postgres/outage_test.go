@@ -137,6 +137,10 @@ func TestTLSAndPasswords(t *testing.T) {
 		{"plain, which the server refuses", postgres.Config{URL: url("localhost", right, ""), SSL: "false"}, false},
 		{"not verified, by the URL", postgres.Config{URL: url("localhost", right, "sslmode=require"), SSL: "true"}, true},
 		{"verified, by the URL", postgres.Config{URL: url("localhost", right, "sslmode=verify-full"), SSL: "no-verify"}, false},
+		{"verified by its CA alone, by the URL", postgres.Config{URL: url("127.0.0.1", right, "sslmode=verify-ca"), SSLCA: ca}, true},
+		{"verified by another CA alone", postgres.Config{URL: url("127.0.0.1", right, "sslmode=verify-ca"), SSLCA: wrongCA}, false},
+		{"verified by ssl=true", postgres.Config{URL: url("localhost", right, "ssl=true"), SSL: "false", SSLCA: ca}, true},
+		{"ssl=true against another CA", postgres.Config{URL: url("localhost", right, "ssl=true"), SSL: "false", SSLCA: wrongCA}, false},
 		{"with a wrong password", postgres.Config{URL: url("localhost", "another%20hunter2%20password", ""), SSLCA: ca}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -148,6 +152,70 @@ func TestTLSAndPasswords(t *testing.T) {
 				t.Errorf("got %#v, want core.ErrStoreUnavailable without the password", err)
 			}
 		})
+	}
+}
+
+// What keeps a connection from being made has a cause, which a remedy goes by.
+func TestCauses(t *testing.T) {
+	certificate, key := selfSigned(t, "localhost")
+	other, _ := selfSigned(t, "localhost")
+	secure := pgtest.Start(t, &pgtest.Options{
+		NoSync: true, TCP: true, Certificate: certificate, Key: key,
+		HBA: "local all all trust\nhostssl postgres service 127.0.0.1/32 scram-sha-256\nhostssl missing service 127.0.0.1/32 trust\nhostssl all nobody 127.0.0.1/32 trust\n",
+	})
+	pgtest.Exec(t, secure.URL(pgtest.Superuser, "postgres"), "CREATE ROLE service LOGIN PASSWORD 'right'")
+	at := func(user, host, database string) core.Secret {
+		return core.Secret(fmt.Sprintf("postgres://%s@%s:%d/%s", user, host, secure.Port(), database))
+	}
+	ca := file(t, certificate)
+	noTLS := pgtest.Start(t, &pgtest.Options{NoSync: true, TCP: true})
+	for cause, cfg := range map[store.Cause]postgres.Config{
+		store.NoTLS:            {URL: core.Secret(fmt.Sprintf("postgres://postgres@localhost:%d/postgres", noTLS.Port()))},
+		store.TLSRequired:      {URL: at("service:right", "localhost", "postgres"), SSL: "false"},
+		store.UnknownAuthority: {URL: at("service:right", "localhost", "postgres"), SSLCA: file(t, other)},
+		store.OtherName:        {URL: at("service:right", "127.0.0.1", "postgres"), SSLCA: ca},
+		store.WrongPassword:    {URL: at("service:wrong", "localhost", "postgres"), SSLCA: ca},
+		store.NoDatabase:       {URL: at("service", "localhost", "missing"), SSLCA: ca},
+		store.NoRole:           {URL: at("nobody", "localhost", "postgres"), SSLCA: ca},
+		store.Unreachable:      {URL: "postgres://u@127.0.0.1:1/d", SSL: "false"},
+	} {
+		if err := open(t, cfg).Ping(t.Context()); store.CauseOf(err) != cause || !errors.Is(err, core.ErrStoreUnavailable) {
+			t.Errorf("%s: %v has the cause %q", cause, err, store.CauseOf(err))
+		}
+	}
+	url := pgtest.Shared(t).NewDatabase(t)
+	if err := open(t, postgres.Config{URL: core.Secret(url)}).SaveReport(t.Context(), nil); store.CauseOf(err) != store.NotMigrated {
+		t.Errorf("without tables: %v has the cause %q", err, store.CauseOf(err))
+	}
+	s := seenBy(t, false, "REVOKE UPDATE ON forest.lockwood_store FROM :server")
+	if err := s.SaveReport(t.Context(), nil); store.CauseOf(err) != store.NoRights {
+		t.Errorf("without a right: %v has the cause %q", err, store.CauseOf(err))
+	}
+}
+
+// The file of passwords is read for each connection, so a password can be changed
+// while the store is open.
+func TestPasswordsAreReadAnew(t *testing.T) {
+	cluster := pgtest.Start(t, &pgtest.Options{NoSync: true, TCP: true, HBA: "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"})
+	admin := cluster.URL(pgtest.Superuser, "postgres")
+	pgtest.Exec(t, admin, "CREATE ROLE service LOGIN PASSWORD 'first'")
+	passfile := filepath.Join(t.TempDir(), "pgpass")
+	write := func(password string) {
+		if err := os.WriteFile(passfile, []byte("*:*:*:service:"+password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	s := open(t, postgres.Config{URL: core.Secret(fmt.Sprintf("postgres://service@127.0.0.1:%d/postgres?passfile=%s", cluster.Port(), passfile)), SSL: "false"})
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, admin, "ALTER ROLE service PASSWORD 'second'")
+	pgtest.Exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'")
+	pgtest.Eventually(t, "the old password is refused", func() bool { return store.CauseOf(s.Ping(t.Context())) == store.WrongPassword })
+	write("second")
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("with the file updated: %v", err)
 	}
 }
 

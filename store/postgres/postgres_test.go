@@ -37,7 +37,7 @@ func TestStoreBehindPgBouncer(t *testing.T) {
 func newDatabase(t *testing.T, url, direct string) *storetest.Database {
 	t.Helper()
 	return &storetest.Database{
-		Open:   func(t *testing.T) store.Store { return open(t, postgres.Config{URL: core.Secret(url)}) },
+		Open:   func(t *testing.T) store.Store { return open(t, postgres.Config{URL: core.Secret(url), SSL: "false"}) },
 		SQL:    openSQL(t, direct),
 		Schema: "forest.",
 		MakeUpstream: func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
 
@@ -129,7 +130,7 @@ func (s *Store) insertDataKey(ctx context.Context, tx pgx.Tx, k keyring.NewDataK
 
 // AddWrap implements keyring.Store.
 func (s *Store) AddWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) error {
-	tag, err := s.pool.Exec(ctx, s.queries.Get("put_wrap"), id[:], string(wrap.KEKID), wrap.Wrapped)
+	tag, err := s.exec(ctx, s.queries.Get("put_wrap"), id[:], string(wrap.KEKID), wrap.Wrapped)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = keyring.ErrNotEnabled
 	}
@@ -142,7 +143,7 @@ func (s *Store) RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []cor
 	for i, kekID := range kekIDs {
 		names[i] = string(kekID)
 	}
-	err := s.inTx(ctx, func(tx pgx.Tx) error { return s.removeWraps(ctx, tx, id, names) })
+	err := s.seeing(ctx, func(tx pgx.Tx) error { return s.removeWraps(ctx, tx, id, names) })
 	return failure("removing wraps", err)
 }
 
@@ -179,13 +180,13 @@ func (s *Store) lockEnabled(ctx context.Context, tx pgx.Tx, query string, id env
 func (s *Store) NameCompromised(ctx context.Context, keys []string) error {
 	// Sorted, so that two who insert the same keys do not wait for each other.
 	sorted := slices.Compact(slices.Sorted(slices.Values(keys)))
-	_, err := s.pool.Exec(ctx, s.queries.Get("name_compromised"), sorted)
+	_, err := s.exec(ctx, s.queries.Get("name_compromised"), sorted)
 	return failure("naming compromised keys", err)
 }
 
 // ReserveSeals implements keyring.Store.
 func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
-	tag, err := s.pool.Exec(ctx, s.queries.Get("reserve_seals"), id[:], n, limit)
+	tag, err := s.exec(ctx, s.queries.Get("reserve_seals"), id[:], n, limit)
 	if err != nil {
 		return false, failure("reserving seals", err)
 	}
@@ -198,7 +199,7 @@ func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit in
 // requireEnabled returns keyring.ErrNotEnabled unless the key is enabled.
 func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
 	var state keyring.KeyState
-	err := s.pool.QueryRow(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state)
+	err := repeated(ctx, func() error { return s.pool.QueryRow(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state) })
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && state != keyring.Enabled {
 		return keyring.ErrNotEnabled
 	}
@@ -207,7 +208,7 @@ func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
 
 // DestroyDataKey implements keyring.Store.
 func (s *Store) DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error) {
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = s.seeing(ctx, func(tx pgx.Tx) error {
 		remaining, err = s.destroyDataKey(ctx, tx, id)
 		return err
 	})
@@ -236,7 +237,27 @@ func (s *Store) destroyDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID
 			return 0, err
 		}
 	}
-	return 0, nil
+	return 0, s.requireDestroyed(ctx, tx, id)
+}
+
+// requireDestroyed looks whether the key and its wraps are gone, which a trigger can
+// prevent without a word.
+func (s *Store) requireDestroyed(ctx context.Context, tx pgx.Tx, id envelope.KeyID) error {
+	var left bool
+	if err := tx.QueryRow(ctx, s.queries.Get("has_wrap"), id[:]).Scan(&left); err != nil {
+		return err
+	}
+	if left {
+		return store.Undone(s.table("lockwood_data_key_wraps"))
+	}
+	var state keyring.KeyState
+	if err := tx.QueryRow(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state); err != nil {
+		return err
+	}
+	if state != keyring.Destroyed {
+		return store.Undone(s.table("lockwood_data_keys"))
+	}
+	return nil
 }
 
 // lockDataKey locks the row of a key that may be destroyed.
@@ -257,7 +278,7 @@ func (s *Store) lockDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID) e
 func (s *Store) LegacySample(ctx context.Context, n int) ([][]byte, error) {
 	var sample [][]byte
 	for _, t := range records.Tables() {
-		found, err := collect(ctx, s.pool, s.records.Legacy(t), pgx.RowTo[[]byte], int64(n-len(sample)))
+		found, err := collectSeeing(ctx, s, s.records.Legacy(t), pgx.RowTo[[]byte], int64(n-len(sample)))
 		if err != nil {
 			return nil, failure("sampling legacy records", err)
 		}

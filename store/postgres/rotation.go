@@ -16,7 +16,7 @@ import (
 // Span implements rotation.Store.
 func (s *Store) Span(ctx context.Context) (first, last int64, ok bool, err error) {
 	var least, greatest *int64
-	err = s.pool.QueryRow(ctx, s.queries.Get("span")).Scan(&least, &greatest)
+	err = s.scanSeeing(ctx, s.queries.Get("span"), nil, &least, &greatest)
 	if err != nil || least == nil {
 		return 0, 0, false, failure("looking for the first and the last row", err)
 	}
@@ -25,19 +25,19 @@ func (s *Store) Span(ctx context.Context) (first, last int64, ok bool, err error
 
 // SampleStale implements rotation.Store.
 func (s *Store) SampleStale(ctx context.Context, target rotation.Target, after int64, n int) (rows, stale int, last int64, err error) {
-	err = s.pool.QueryRow(ctx, s.staleQuery("sample_stale", target), after, int64(n)).Scan(&rows, &stale, &last)
+	err = s.scanSeeing(ctx, s.staleQuery("sample_stale", target), []any{after, int64(n)}, &rows, &stale, &last)
 	return rows, stale, last, failure("looking for stale records", err)
 }
 
 // HasStale implements rotation.Store.
 func (s *Store) HasStale(ctx context.Context, target rotation.Target) (found bool, err error) {
-	err = s.pool.QueryRow(ctx, s.staleQuery("has_stale", target)).Scan(&found)
+	err = s.scanSeeing(ctx, s.staleQuery("has_stale", target), nil, &found)
 	return found, failure("looking for stale records", err)
 }
 
 // ScanStale implements rotation.Store.
 func (s *Store) ScanStale(ctx context.Context, target rotation.Target, after, last int64, limit int) ([]credential.Row, error) {
-	rows, err := collect(ctx, s.pool, s.staleQuery("scan_stale", target), scanBoundRow, after, last, int64(limit))
+	rows, err := collectSeeing(ctx, s, s.staleQuery("scan_stale", target), scanBoundRow, after, last, int64(limit))
 	return rows, failure("scanning stale records", err)
 }
 
@@ -51,13 +51,13 @@ func (s *Store) BeginRun(ctx context.Context, r rotation.Run) error {
 	if !r.Target.IsZero() {
 		target = r.Target[:]
 	}
-	_, err := s.pool.Exec(ctx, s.queries.Get("reseal_begin"), r.ID, target, r.MaxRate)
+	_, err := s.exec(ctx, s.queries.Get("reseal_begin"), r.ID, target, r.MaxRate)
 	return failure("beginning re-seal", err)
 }
 
 // GrowRun implements rotation.Store.
 func (s *Store) GrowRun(ctx context.Context, runID string, rows int64, planned bool) error {
-	tag, err := s.pool.Exec(ctx, s.queries.Get("reseal_grow"), runID, rows, planned)
+	tag, err := s.exec(ctx, s.queries.Get("reseal_grow"), runID, rows, planned)
 	if err == nil && tag.RowsAffected() == 0 {
 		err = rotation.ErrSuperseded
 	}
@@ -66,7 +66,7 @@ func (s *Store) GrowRun(ctx context.Context, runID string, rows int64, planned b
 
 // EndRun implements rotation.Store.
 func (s *Store) EndRun(ctx context.Context, runID string, failed int64) error {
-	_, err := s.pool.Exec(ctx, s.queries.Get("reseal_end"), runID, failed)
+	_, err := s.exec(ctx, s.queries.Get("reseal_end"), runID, failed)
 	return failure("ending re-seal", err)
 }
 
@@ -95,7 +95,9 @@ func scanRun(row pgx.CollectableRow) (r rotation.Run, err error) {
 // Pace implements rotation.Store.
 func (s *Store) Pace(ctx context.Context, runID string, rows int) (time.Duration, error) {
 	var seconds float64
-	err := s.pool.QueryRow(ctx, s.queries.Get("reseal_pace"), runID, float64(rows)).Scan(&seconds)
+	err := repeated(ctx, func() error {
+		return s.pool.QueryRow(ctx, s.queries.Get("reseal_pace"), runID, float64(rows)).Scan(&seconds)
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = rotation.ErrSuperseded
 	}
@@ -107,14 +109,14 @@ func (s *Store) Pace(ctx context.Context, runID string, rows int) (time.Duration
 
 // SaveReport implements rotation.Store.
 func (s *Store) SaveReport(ctx context.Context, report []byte) error {
-	_, err := s.pool.Exec(ctx, s.queries.Get("save_report"), string(report))
+	_, err := s.exec(ctx, s.queries.Get("save_report"), string(report))
 	return failure("saving report", err)
 }
 
 // LastReport implements rotation.Store.
 func (s *Store) LastReport(ctx context.Context) ([]byte, error) {
 	var report *string
-	err := s.pool.QueryRow(ctx, s.queries.Get("last_report")).Scan(&report)
+	err := repeated(ctx, func() error { return s.pool.QueryRow(ctx, s.queries.Get("last_report")).Scan(&report) })
 	if isOlder(err) || err == nil && report == nil {
 		return nil, nil
 	}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
+	"github.com/lockwood-kms/lockwood/store/internal/migration"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 	"github.com/lockwood-kms/lockwood/store/internal/sqltext"
 )
@@ -20,10 +22,15 @@ var queryFiles embed.FS
 // Store is a store in PostgreSQL. It is safe for concurrent use.
 type Store struct {
 	pool    *pgxpool.Pool
-	schema  string // as configured
-	quoted  string // as written in SQL
+	weak    []store.Finding // what the configuration of the connection lacks
+	schema  string          // as configured
+	quoted  string          // as written in SQL
 	queries sqltext.Set
-	records records.Dialect
+	// What the migrations make: the highest version, and all tables and functions.
+	version   int64
+	tables    []string
+	functions migration.Functions
+	records   records.Dialect
 	// The statement of Reseal.
 	resealUpdate string
 }
@@ -55,15 +62,29 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	version, tables, err := migration.Made(migrationFiles, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	functions, err := migration.LoadFunctions(migrationFiles, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	weak := cfg.weakTLS(settings)
+	leave := leaveReadOnly(settings)
 	pool, err := pgxpool.NewWithConfig(ctx, settings)
 	if err != nil {
 		return nil, errURL
 	}
+	leave(pool)
 	s := &Store{
 		pool:    pool,
+		weak:    weak,
 		schema:  schema,
 		quoted:  quoted,
 		queries: queries,
+		version: version,
+		tables:  tables, functions: functions,
 		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')"},
 	}
 	s.resealUpdate = resealSQL(s.records, records.Credentials())
@@ -84,13 +105,25 @@ func (s *Store) BinaryColumns(ctx context.Context) ([]credential.Column, error) 
 	return columns, failure("reading the schema", err)
 }
 
-// inTx runs f in a transaction, whose every statement sees what was committed before
-// that statement: whatever the server's default is, a count that follows a lock has
-// to see what was written before the lock was to be had. The error is
-// core.ErrOutcomeUnknown if the commit may have taken effect all the same.
+// table returns the name of a table of the schema as it is written in SQL.
+func (s *Store) table(name string) string { return pgx.Identifier{s.schema, name}.Sanitize() }
+
+// beginTx begins a transaction in one round trip.
+//
+// Each of its statements sees what was committed before that statement: whatever
+// the server's default is, a count that follows a lock has to see what was written
+// before the lock was to be had. Its functions and operators are PostgreSQL's own:
+// the search path of a role can put another "=" before them.
+const beginTx = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = " + ownSearchPath
+
+// ownSearchPath names pg_temp last, which would come first if it were left out.
+const ownSearchPath = "pg_catalog, pg_temp"
+
+// inTx runs f in a transaction. The error is core.ErrOutcomeUnknown if the commit may
+// have taken effect all the same.
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 	committing := false
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: beginTx}, func(tx pgx.Tx) error {
 		err := f(tx)
 		committing = err == nil
 		return err
@@ -102,10 +135,25 @@ func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 }
 
 // collect runs a query and gathers its rows.
-func collect[T any](ctx context.Context, pool *pgxpool.Pool, sql string, scan pgx.RowToFunc[T], args ...any) ([]T, error) {
-	rows, err := pool.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
+func collect[T any](ctx context.Context, db querier, sql string, scan pgx.RowToFunc[T], args ...any) (list []T, err error) {
+	query := func() error {
+		rows, err := db.Query(ctx, sql, args...)
+		if err == nil {
+			list, err = pgx.CollectRows(rows, scan)
+		}
+		return err
 	}
-	return pgx.CollectRows(rows, scan)
+	if _, ok := db.(*pgxpool.Pool); ok {
+		return list, repeated(ctx, query)
+	}
+	return list, query()
+}
+
+// exec runs a statement by itself.
+func (s *Store) exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
+	err = repeated(ctx, func() error {
+		tag, err = s.pool.Exec(ctx, sql, args...)
+		return err
+	})
+	return tag, err
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
 
@@ -74,32 +75,60 @@ func (s *Store) List(ctx context.Context, userID int64, after *string, limit int
 
 // Delete implements credential.Store.
 func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
-	n, err := exec(ctx, s.write, s.queries.Get("delete"), userID, mcpServerID)
-	return n > 0, failure("deleting credential", unlessDefinite(err))
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		n, err := exec(ctx, tx, s.queries.Get("delete"), userID, mcpServerID)
+		if existed = n > 0; err != nil || existed {
+			return unlessDefinite(err)
+		}
+		// There is no such row, or something stands in the table's place: then a client
+		// that is told that its credential is gone would be told wrong.
+		if err := s.proveSight(ctx, tx); err != nil {
+			return err
+		}
+		_, err = scanRow(tx.QueryRowContext(ctx, s.queries.Get("get"), userID, mcpServerID))
+		switch {
+		case err == nil:
+			return store.Undone(credential.Table)
+		case errors.Is(err, sql.ErrNoRows):
+			return nil
+		}
+		return err
+	})
+	return existed && err == nil, failure("deleting credential", err)
 }
 
 // Scan implements credential.Store.
 func (s *Store) Scan(ctx context.Context, after int64, limit int) ([]credential.Row, error) {
-	rows, err := collect(ctx, s.read, s.queries.Get("scan"), scanRow, after, limit)
+	rows, err := collectSeeing(ctx, s, s.queries.Get("scan"), scanRow, after, limit)
 	return rows, failure("scanning credentials", err)
 }
 
 // Counts implements credential.Store.
 func (s *Store) Counts(ctx context.Context) (credential.Counts, error) {
 	var tally records.Tally
-	for _, t := range records.Tables() {
-		_, err := collect(ctx, s.read, s.records.Count(t), func(row scanner) (none struct{}, err error) {
-			if err := row.Scan(tally.Line(t)...); err != nil {
-				return none, err
+	err := s.reading(ctx, func(tx *sql.Tx) error {
+		for _, t := range records.Tables() {
+			if err := s.count(ctx, tx, t, &tally); err != nil {
+				return err
 			}
-			tally.Add(t)
-			return none, nil
-		})
-		if err != nil {
-			return credential.Counts{}, failure("counting records", err)
 		}
+		return nil
+	})
+	if err != nil {
+		return credential.Counts{}, failure("counting records", err)
 	}
 	return tally.Counts, nil
+}
+
+func (s *Store) count(ctx context.Context, tx *sql.Tx, t records.Table, tally *records.Tally) error {
+	_, err := collect(ctx, tx, s.records.Count(t), func(row scanner) (none struct{}, err error) {
+		if err := row.Scan(tally.Line(t)...); err != nil {
+			return none, err
+		}
+		tally.Add(t)
+		return none, nil
+	})
+	return err
 }
 
 func scanRow(row scanner) (r credential.Row, err error) {

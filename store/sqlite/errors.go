@@ -26,6 +26,23 @@ var outages = []sqlite3.ErrorCode{
 // done, and the sentinel. SQLite's messages name tables, columns and
 // constraints, and never hold a value.
 func failure(doing string, err error) error {
+	return store.WithCause(causeOf(err), described(doing, err))
+}
+
+// causeOf returns why err was returned.
+func causeOf(err error) store.Cause {
+	switch {
+	case errors.Is(err, sqlite3.FULL):
+		return store.DiskFull
+	case errors.Is(err, sqlite3.READONLY):
+		return store.TakesNoWrites
+	case isOlder(err):
+		return store.NotMigrated
+	}
+	return ""
+}
+
+func described(doing string, err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -12,7 +12,7 @@ import (
 // CloseLegacy implements rotation.Store. It is one transaction, which excludes
 // every other writer while it counts.
 func (s *Store) CloseLegacy(ctx context.Context) (remaining int64, err error) {
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
+	err = s.seeing(ctx, func(tx *sql.Tx) error {
 		if err := tx.QueryRowContext(ctx, s.records.CountLegacy(records.Credentials())).Scan(&remaining); err != nil {
 			return err
 		}

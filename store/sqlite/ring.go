@@ -11,6 +11,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
 
@@ -144,7 +145,7 @@ func (s *Store) RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []cor
 	if err != nil {
 		return fmt.Errorf("removing wraps: %w", err)
 	}
-	err = s.inTx(ctx, func(tx *sql.Tx) error { return s.removeWraps(ctx, tx, id, string(names)) })
+	err = s.seeing(ctx, func(tx *sql.Tx) error { return s.removeWraps(ctx, tx, id, string(names)) })
 	return failure("removing wraps", err)
 }
 
@@ -201,7 +202,7 @@ func (s *Store) requireEnabled(ctx context.Context, db querier, id envelope.KeyI
 
 // DestroyDataKey implements keyring.Store.
 func (s *Store) DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error) {
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
+	err = s.seeing(ctx, func(tx *sql.Tx) error {
 		remaining, err = s.destroyDataKey(ctx, tx, id)
 		return err
 	})
@@ -229,7 +230,27 @@ func (s *Store) destroyDataKey(ctx context.Context, tx *sql.Tx, id envelope.KeyI
 			return 0, err
 		}
 	}
-	return 0, nil
+	return 0, s.requireDestroyed(ctx, tx, id)
+}
+
+// requireDestroyed looks whether the key and its wraps are gone, which a trigger can
+// prevent without a word.
+func (s *Store) requireDestroyed(ctx context.Context, tx *sql.Tx, id envelope.KeyID) error {
+	var left bool
+	if err := tx.QueryRowContext(ctx, s.queries.Get("has_wrap"), id[:]).Scan(&left); err != nil {
+		return err
+	}
+	if left {
+		return store.Undone("lockwood_data_key_wraps")
+	}
+	err := s.requireEnabled(ctx, tx, id)
+	switch {
+	case err == nil:
+		return store.Undone("lockwood_data_keys")
+	case errors.Is(err, keyring.ErrNotEnabled):
+		return nil
+	}
+	return err
 }
 
 // lockDataKey checks that the key may be destroyed.
@@ -250,7 +271,7 @@ func (s *Store) lockDataKey(ctx context.Context, tx *sql.Tx, id envelope.KeyID) 
 func (s *Store) LegacySample(ctx context.Context, n int) ([][]byte, error) {
 	var sample [][]byte
 	for _, t := range records.Tables() {
-		found, err := collect(ctx, s.read, s.records.Legacy(t), func(row scanner) (record []byte, err error) {
+		found, err := collectSeeing(ctx, s, s.records.Legacy(t), func(row scanner) (record []byte, err error) {
 			return record, row.Scan(&record)
 		}, n-len(sample))
 		if err != nil {

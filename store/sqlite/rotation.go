@@ -15,7 +15,7 @@ import (
 // Span implements rotation.Store.
 func (s *Store) Span(ctx context.Context) (first, last int64, ok bool, err error) {
 	var least, greatest *int64
-	err = s.read.QueryRowContext(ctx, s.queries.Get("span")).Scan(&least, &greatest)
+	err = s.scanSeeing(ctx, s.queries.Get("span"), nil, &least, &greatest)
 	if err != nil || least == nil {
 		return 0, 0, false, failure("looking for the first and the last row", err)
 	}
@@ -24,19 +24,19 @@ func (s *Store) Span(ctx context.Context) (first, last int64, ok bool, err error
 
 // SampleStale implements rotation.Store.
 func (s *Store) SampleStale(ctx context.Context, target rotation.Target, after int64, n int) (rows, stale int, last int64, err error) {
-	err = s.read.QueryRowContext(ctx, s.staleQuery("sample_stale", target), after, n).Scan(&rows, &stale, &last)
+	err = s.scanSeeing(ctx, s.staleQuery("sample_stale", target), []any{after, n}, &rows, &stale, &last)
 	return rows, stale, last, failure("looking for stale records", err)
 }
 
 // HasStale implements rotation.Store.
 func (s *Store) HasStale(ctx context.Context, target rotation.Target) (found bool, err error) {
-	err = s.read.QueryRowContext(ctx, s.staleQuery("has_stale", target)).Scan(&found)
+	err = s.scanSeeing(ctx, s.staleQuery("has_stale", target), nil, &found)
 	return found, failure("looking for stale records", err)
 }
 
 // ScanStale implements rotation.Store.
 func (s *Store) ScanStale(ctx context.Context, target rotation.Target, after, last int64, limit int) ([]credential.Row, error) {
-	rows, err := collect(ctx, s.read, s.staleQuery("scan_stale", target), scanBoundRow, after, last, limit)
+	rows, err := collectSeeing(ctx, s, s.staleQuery("scan_stale", target), scanBoundRow, after, last, limit)
 	return rows, failure("scanning stale records", err)
 }
 

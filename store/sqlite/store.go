@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
+	"github.com/lockwood-kms/lockwood/store/internal/migration"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 	"github.com/lockwood-kms/lockwood/store/internal/sqltext"
 )
@@ -54,7 +56,10 @@ type Store struct {
 	write   *sql.DB // one connection
 	read    *sql.DB // the same in memory, where there is one connection in all
 	jobs    *sql.DB // one connection, of the queue
+	path    string  // empty in memory
 	queries sqltext.Set
+	version int64  // the highest of the migrations
+	tables  string // a JSON array of the tables that they make
 	records records.Dialect
 }
 
@@ -67,7 +72,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening SQLite store: %w", err)
 	}
-	s := &Store{queries: queries, records: records.Dialect{Hex: "x'%s'"}}
+	version, tables, err := migration.Made(migrationFiles, "migrations")
+	if err != nil {
+		return nil, fmt.Errorf("opening SQLite store: %w", err)
+	}
+	names, err := json.Marshal(tables)
+	if err != nil {
+		return nil, fmt.Errorf("opening SQLite store: %w", err)
+	}
+	s := &Store{queries: queries, version: version, tables: string(names), records: records.Dialect{Hex: "x'%s'"}}
 	if err := s.open(ctx, cfg); err != nil {
 		return nil, failure("opening SQLite store", err)
 	}
@@ -84,6 +97,7 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 		}
 		return err
 	}
+	s.path = cfg.Path
 	if err := prepareFile(cfg); err != nil {
 		return err
 	}
@@ -232,8 +246,13 @@ func (s *Store) BinaryColumns(ctx context.Context) ([]credential.Column, error) 
 // scanner is a row.
 type scanner interface{ Scan(dest ...any) error }
 
+// rowsQuerier is what *sql.DB and *sql.Tx have in common.
+type rowsQuerier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
 // collect runs a query and gathers its rows.
-func collect[T any](ctx context.Context, db *sql.DB, query string, scan func(scanner) (T, error), args ...any) (list []T, err error) {
+func collect[T any](ctx context.Context, db rowsQuerier, query string, scan func(scanner) (T, error), args ...any) (list []T, err error) {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err

@@ -56,6 +56,8 @@ func Run(t *testing.T, h Harness) {
 		{"Ring", testRing},
 		{"Seals", testSeals},
 		{"Destroy", testDestroy},
+		{"Sight", testSight},
+		{"Examine", testExamine},
 		{"Guards", testGuards},
 		{"Credentials", testCredentials},
 		{"Quota", testQuota},

@@ -7,6 +7,9 @@
 -- it did. A row that was written over carries the lock that ON CONFLICT took on the
 -- old one in its xmax, and a new row has none. What is beyond the quota ends the
 -- statement with an error of our own, LW001, which takes the row back.
+--
+-- Functions and operators are named with their schema: the search path of the role
+-- that calls could put others of the same name before them.
 CREATE FUNCTION {{schema}}.lockwood_upsert_credential_4(
     p_user_id bigint, p_mcp_server_id text, p_refresh_token_enc bytea, p_client_id text, p_client_secret_enc bytea,
     p_client_secret_expires_at timestamptz, p_token_endpoint text, p_token_endpoint_auth_method text, p_scopes text,
@@ -17,7 +20,7 @@ DECLARE
 BEGIN
     WITH data_key AS (
         SELECT FROM {{schema}}.lockwood_data_keys
-        WHERE key_id = p_key_id AND state = 'enabled'
+        WHERE key_id OPERATOR(pg_catalog.=) p_key_id AND state OPERATOR(pg_catalog.=) 'enabled'
         FOR KEY SHARE
     )
     INSERT INTO {{schema}}.ai_mcp_oauth_credentials AS c (
@@ -26,7 +29,7 @@ BEGIN
     )
     SELECT p_user_id, p_mcp_server_id, p_refresh_token_enc, p_client_id, p_client_secret_enc, p_client_secret_expires_at,
         p_token_endpoint, p_token_endpoint_auth_method, p_scopes,
-        date_trunc('milliseconds', now()), date_trunc('milliseconds', now())
+        pg_catalog.date_trunc('milliseconds', pg_catalog.now()), pg_catalog.date_trunc('milliseconds', pg_catalog.now())
     WHERE p_key_id IS NULL OR EXISTS (SELECT FROM data_key)
     ON CONFLICT (user_id, mcp_server_id) DO UPDATE SET
         id = excluded.id,
@@ -39,12 +42,12 @@ BEGIN
         scopes = excluded.scopes,
         created_at = excluded.created_at,
         updated_at = excluded.updated_at
-    RETURNING c.xmax = 0 INTO v_is_new;
+    RETURNING c.xmax OPERATOR(pg_catalog.=) 0 INTO v_is_new;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    IF v_is_new AND p_quota > 0 THEN
-        PERFORM FROM {{schema}}.ai_mcp_oauth_credentials WHERE user_id = p_user_id OFFSET p_quota LIMIT 1;
+    IF v_is_new AND p_quota OPERATOR(pg_catalog.>) 0 THEN
+        PERFORM FROM {{schema}}.ai_mcp_oauth_credentials WHERE user_id OPERATOR(pg_catalog.=) p_user_id OFFSET p_quota LIMIT 1;
         IF FOUND THEN
             RAISE EXCEPTION 'lockwood: the user has as many credentials as the quota allows' USING ERRCODE = 'LW001';
         END IF;

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
+)
+
+// readyz is what the second listener says.
+func (s *server) readyz(t *testing.T) answer {
+	t.Helper()
+	resp, err := http.Get(s.admin + "/readyz")
+	if err != nil {
+		return answer{}
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return answer{}
+	}
+	return answer{resp.StatusCode, string(text), resp.Header}
+}
+
+// An instance whose database answers and takes no writes says so at its next beat, is
+// not ready after half a minute of it, and is again when writes go through.
+func TestNotReadyWithoutWrites(t *testing.T) {
+	t.Parallel()
+	d := postgresDatabase(t, pgtest.Shared(t))
+	fill(t, d.env, 1)
+	role, env := d.asRole(t)
+	s := serve(t, env).ready(t)
+	d.exec(t, "ALTER ROLE "+role+" SET default_transaction_read_only = on")
+	d.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+role+"'")
+	pgtest.Eventually(t, "readyz says it", func() bool {
+		a := s.readyz(t)
+		return a.status == http.StatusOK && strings.Contains(a.body, "25006")
+	})
+	if a := s.deposit(t, 1, "server", "token"); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+		t.Errorf("a deposit: %d %s", a.status, a.body)
+	}
+	if list := found(t, env, "writes"); len(list) != 1 || list[0].Verdict != verdictFail {
+		t.Errorf("doctor says %+v", list)
+	}
+	pgtest.Eventually(t, "the instance is not ready", func() bool { return s.readyz(t).status == http.StatusServiceUnavailable })
+	if a := s.call(t, 1, "GET", "/mcp-oauth-credentials", ""); a.status != http.StatusOK {
+		t.Errorf("listing: %d %s", a.status, a.body)
+	}
+	d.exec(t, "ALTER ROLE "+role+" RESET default_transaction_read_only")
+	pgtest.Eventually(t, "the instance is ready again", func() bool {
+		a := s.readyz(t)
+		return a.status == http.StatusOK && !strings.Contains(a.body, "writes")
+	})
+}
+
+// A role without the right to insert is found before a user does.
+func TestARoleWithoutInsert(t *testing.T) {
+	d := postgresDatabase(t, pgtest.Shared(t))
+	fill(t, d.env, 1)
+	role, env := d.asRole(t)
+	d.exec(t, "REVOKE INSERT ON forest.ai_mcp_oauth_credentials FROM "+role)
+	list := found(t, env, "rights")
+	if len(list) != 1 || list[0].Verdict != verdictFail {
+		t.Fatalf("doctor says %+v", list)
+	}
+	d.exec(t, afterRun(list[0].Remedy))
+	if list := found(t, env, "rights"); len(list) != 0 {
+		t.Errorf("after the remedy: %+v", list)
+	}
+}
