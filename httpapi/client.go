@@ -22,7 +22,7 @@ type client struct {
 // far as trusted proxies wrote it: the first address that is none of them is the
 // client. Whatever stands before it may be made up.
 func clientOf(r *http.Request, proxies []netip.Prefix) client {
-	address, _ := netip.ParseAddrPort(r.RemoteAddr) // the zero Addr if it is no TCP address
+	address, _ := netip.ParseAddrPort(r.RemoteAddr)        // the zero Addr if it is no TCP address
 	c := client{peer: address.Addr().Unmap().WithZone("")} // a prefix holds no address with a zone
 	c.trusted = contains(proxies, c.peer)
 	if !c.trusted {

@@ -156,7 +156,7 @@ func (c forgottenCredentials) List(context.Context, int64) iter.Seq2[[]credentia
 		first := new(strings.Repeat("s", 2048))
 		seen := weak.Make(first)
 		page := make([]credential.Metadata, credential.ListPage)
-		page[0].Scopes, first = first, nil
+		page[0].Scopes = first
 		if !yield(page, nil) {
 			return
 		}
