@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -25,8 +26,12 @@ func TestAdminListenerIsBounded(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- admin.Serve(httpapi.AdminListener(l)) }()
 	t.Cleanup(func() {
-		_ = admin.Close()
-		<-served //nolint:errcheck // it ends with the listener
+		if err := admin.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 	dial := func(send string) *bufio.Reader {
 		c, err := net.Dial("tcp", l.Addr().String())

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,9 +96,29 @@ func TestSlowBodiesSeeTheAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = resp.Body.Close()
-			if resp.StatusCode != 401 {
+			if resp.StatusCode != http.StatusUnauthorized {
 				t.Errorf("%d", resp.StatusCode)
 			}
 		})
+	}
+}
+
+// TestLongBodiesSeeTheAnswer holds that a connection whose body is longer than what is
+// read of it ends with the answer, and not with a reset that may overtake it.
+func TestLongBodiesSeeTheAnswer(t *testing.T) {
+	server, _ := newServer(t, nil)
+	addr := serve(t, server)
+	for _, head := range []string{"HTTP/1.1\r\nHost: x\r\n", "HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", "HTTP/1.0\r\n"} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		_, _ = fmt.Fprintf(c, "POST %s %sContent-Length: 1000000\r\n\r\n%300000d", route, head, 0)
+		answer, err := io.ReadAll(c)
+		if err != nil || !strings.Contains(string(answer), " 401 Unauthorized\r\n") {
+			t.Errorf("%q: %.40q, %v", head, answer, err)
+		}
 	}
 }

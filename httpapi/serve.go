@@ -75,9 +75,15 @@ func discardBody(w http.ResponseWriter, r *http.Request, deadline time.Time) {
 	if http.NewResponseController(w).SetReadDeadline(deadline) != nil {
 		return // the writer of a test, whose body cannot be bounded
 	}
-	if r.Header.Get("Expect") == "" && r.ContentLength <= maxRefused {
-		_, _ = io.CopyN(io.Discard, r.Body, maxRefused+1)
+	limit := int64(maxRefused)
+	switch {
+	case r.Header.Get("Expect") != "", r.ContentLength > maxRefused && !r.Close:
+		return // net/http ends the connection gently
+	case r.ContentLength > maxRefused:
+		limit = 0
 	}
+	// Beyond the limit it has net/http end the connection gently here too.
+	_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, limit))
 }
 
 // recovered serves x and turns a panic into a 500. The log gets the type of the

@@ -98,7 +98,7 @@ func TestALostCommitIsUnknown(t *testing.T) {
 	if _, err := other.Exec(ctx, "SELECT pg_advisory_lock(1)"); err != nil {
 		t.Fatal(err)
 	}
-	for last, unknown := range map[string]bool{"SELECT pg_terminate_backend(pg_backend_pid())": false, "INSERT INTO slow VALUES (1)": true} {
+	for last, unknown := range map[string]bool{"SELECT pg_terminate_backend(pg_backend_pid())": false, "INSERT INTO public.slow VALUES (1)": true} {
 		result := make(chan error, 1)
 		go func() {
 			result <- failure("destroying data key", s.inTx(ctx, func(tx pgx.Tx) error {
