@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,6 +32,8 @@ type Store struct {
 	tables    []string
 	functions migration.Functions
 	records   records.Dialect
+	// The tables that a transaction of seeing locked last.
+	lockedLast atomic.Pointer[[]string]
 	// The statement of Reseal.
 	resealUpdate string
 }
@@ -121,7 +124,11 @@ const ownSearchPath = "pg_catalog, pg_temp"
 
 // inTx runs f in a transaction.
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: beginTx}, f)
+	return s.begun(ctx, beginTx, f)
+}
+
+func (s *Store) begun(ctx context.Context, begin string, f func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, f)
 }
 
 // collect runs a query and gathers its rows.
