@@ -34,7 +34,7 @@ import (
 // row_security_active alone would not do: it is true under USING (true), and false
 // for a view.
 func (s *Store) seeing(ctx context.Context, f func(pgx.Tx) error) error {
-	return s.inTx(ctx, func(tx pgx.Tx) error {
+	return s.begun(ctx, beginTx+"; SET LOCAL row_security = off", func(tx pgx.Tx) error {
 		if err := s.proveSight(ctx, tx); err != nil {
 			return err
 		}
@@ -62,33 +62,49 @@ type relation struct {
 	Ruled, Filtered, Owned, Open bool
 }
 
-// proveSight returns a *store.UnseenError if not every row can be seen in tx.
+// proveSight returns a *store.UnseenError if not every row can be seen in tx, in which
+// row_security is off.
 func (s *Store) proveSight(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, "SET LOCAL row_security = off"); err != nil {
+	found, err := s.lockedRelations(ctx, tx)
+	if err != nil {
 		return err
-	}
-	var found, locked []relation
-	for {
-		var err error
-		if found, err = s.relations(ctx, tx); err != nil {
-			return err
-		}
-		if findings := s.unseen(found); len(findings) > 0 {
-			return &store.UnseenError{Findings: findings}
-		}
-		if slices.EqualFunc(found, locked, func(a, b relation) bool { return a.Name == b.Name }) {
-			break // what was found was found under the locks
-		}
-		if err := s.lockRelations(ctx, tx, found); err != nil {
-			return err
-		}
-		locked = found
 	}
 	if !slices.ContainsFunc(found, func(r relation) bool { return r.Filtered }) {
 		return nil
 	}
-	_, err := tx.Exec(ctx, "SET LOCAL row_security = on")
+	_, err = tx.Exec(ctx, "SET LOCAL row_security = on")
 	return err
+}
+
+// lockedRelations returns the relations under our names as they are under locks on
+// them, or a *store.UnseenError. It locks at first what was there the last time.
+func (s *Store) lockedRelations(ctx context.Context, tx pgx.Tx) ([]relation, error) {
+	var locked []string
+	if last := s.lockedLast.Load(); last != nil {
+		locked = *last
+	}
+	for {
+		if err := s.lockRelations(ctx, tx, locked); err != nil {
+			s.lockedLast.Store(nil)
+			return nil, err
+		}
+		found, err := s.relations(ctx, tx)
+		if err != nil {
+			return nil, err
+		}
+		if findings := s.unseen(found); len(findings) > 0 {
+			return nil, &store.UnseenError{Findings: findings}
+		}
+		names := make([]string, len(found))
+		for i, r := range found {
+			names[i] = s.table(r.Name)
+		}
+		if slices.Equal(names, locked) {
+			s.lockedLast.Store(&locked)
+			return found, nil
+		}
+		locked = names
+	}
 }
 
 func (s *Store) relations(ctx context.Context, tx pgx.Tx) ([]relation, error) {
@@ -99,10 +115,9 @@ func (s *Store) relations(ctx context.Context, tx pgx.Tx) ([]relation, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[relation])
 }
 
-func (s *Store) lockRelations(ctx context.Context, tx pgx.Tx, list []relation) error {
-	names := make([]string, len(list))
-	for i, r := range list {
-		names[i] = s.table(r.Name)
+func (s *Store) lockRelations(ctx context.Context, tx pgx.Tx, names []string) error {
+	if len(names) == 0 {
+		return nil
 	}
 	_, err := tx.Exec(ctx, "LOCK TABLE "+strings.Join(names, ", ")+" IN ACCESS SHARE MODE")
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,6 +32,8 @@ type Store struct {
 	tables    []string
 	functions migration.Functions
 	records   records.Dialect
+	// The tables that a transaction of seeing locked last.
+	lockedLast atomic.Pointer[[]string]
 	// The statement of Reseal.
 	resealUpdate string
 }
@@ -122,8 +125,13 @@ const ownSearchPath = "pg_catalog, pg_temp"
 // inTx runs f in a transaction. The error is core.ErrOutcomeUnknown if the commit may
 // have taken effect all the same.
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	return s.begun(ctx, beginTx, f)
+}
+
+// begun is inTx with a beginning of its own.
+func (s *Store) begun(ctx context.Context, begin string, f func(pgx.Tx) error) error {
 	committing := false
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: beginTx}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
 		err := f(tx)
 		committing = err == nil
 		return err
