@@ -262,3 +262,15 @@ func TestPreviousKeyProviders(t *testing.T) {
 		}
 	}
 }
+
+func TestTrustedProxies(t *testing.T) {
+	environ := []string{"FOREST_AUTH_SECRET=" + strings.Repeat("s", 32), "TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::1/32 ::ffff:172.16.0.1/108,::ffff:192.0.2.8"}
+	c, err := config.Load(environ, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "[10.0.0.0/8 192.0.2.7/32 2001:db8::/32 172.16.0.0/12 192.0.2.8/32]"
+	if got := fmt.Sprint(c.TrustedProxies); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}

@@ -230,6 +230,9 @@ func (l *loader) prefixes(name, value string) []netip.Prefix {
 			l.wrong("%s: want addresses or networks separated by commas, such as 10.0.0.0/8", name)
 			return nil
 		}
+		if bits := prefix.Bits() - 96; prefix.Addr().Is4In6() && bits >= 0 {
+			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), bits)
+		}
 		prefixes = append(prefixes, prefix.Masked())
 	}
 	return prefixes

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -102,9 +103,9 @@ func (s *Server) readyz(ctx context.Context, ready func(context.Context) Readine
 	answer := readyJSON{Status: "ready", State: s.State(), Database: "ok", Keys: r.Keys}
 	status := http.StatusOK
 	if r.Database != nil {
-		s.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "not ready: the database does not answer", slog.Any("error", r.Database))
 		answer.Database = "unavailable"
 	}
+	s.recordDatabase(ctx, r.Database)
 	if r.Database != nil || answer.State != StateRunning {
 		answer.Status, status = "unready", http.StatusServiceUnavailable
 	}
@@ -114,4 +115,32 @@ func (s *Server) readyz(ctx context.Context, ready func(context.Context) Readine
 	}
 	resp := jsonResponse(status, string(text))
 	return &resp
+}
+
+// outage is what was last logged of the database, by whoever asked for readiness.
+type outage struct {
+	mu     sync.Mutex
+	reason string // of the last line, or "" while the database answers
+	at     time.Time
+}
+
+// recordDatabase logs that the database does not answer: when that, or the reason,
+// is new, and once a minute.
+func (s *Server) recordDatabase(ctx context.Context, err error) {
+	reason := ""
+	if err != nil {
+		reason = err.Error()
+	}
+	o := &s.outage
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.reason == reason && (err == nil || time.Since(o.at) < time.Minute) {
+		return
+	}
+	o.reason, o.at = reason, time.Now()
+	if err == nil {
+		s.opts.Logger.LogAttrs(ctx, slog.LevelInfo, "the database answers again")
+		return
+	}
+	s.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "not ready: the database does not answer", slog.Any("error", err))
 }

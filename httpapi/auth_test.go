@@ -70,6 +70,8 @@ func TestTokens(t *testing.T) {
 		"expires as a string":     {jwt.MapClaims{"id": 7, "exp": "4102444800"}, 401},
 		"expires null":            {jwt.MapClaims{"id": 7, "exp": nil}, 401},
 		"not yet valid":           {jwt.MapClaims{"id": 7, "exp": later, "nbf": later}, 401},
+		"valid in half a second":  {jwt.MapClaims{"id": 7, "exp": later, "nbf": float64(now.Unix()) + 0.5}, 401},
+		"expired half a second":   {jwt.MapClaims{"id": 7, "exp": float64(now.Unix()) + 0.5}, 401},
 		"valid since":             {jwt.MapClaims{"id": 7, "exp": later, "nbf": earlier}, 204},
 		"since null":              {jwt.MapClaims{"id": 7, "exp": later, "nbf": nil}, 401},
 		"issued in the future":    {jwt.MapClaims{"id": 7, "exp": later, "iat": later}, 204},

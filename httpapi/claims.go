@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -57,9 +58,9 @@ func (c *claims) read(name string, dec *jsontext.Decoder) (err error) {
 	case "id":
 		c.userID, err = readUserID(dec)
 	case "exp":
-		c.expires, err = readNumericDate(dec)
+		c.expires, err = readNumericDate(dec, math.Floor)
 	case "nbf":
-		c.since, err = readNumericDate(dec)
+		c.since, err = readNumericDate(dec, math.Ceil)
 	case "aud":
 		// RFC 7519, section 4.1.3: who does not identify itself with the
 		// audience must reject the token. Lockwood has no such name.
@@ -70,8 +71,9 @@ func (c *claims) read(name string, dec *jsontext.Decoder) (err error) {
 	return err
 }
 
-// readNumericDate reads seconds since 1970, without their fraction. Any other type is an error, null too.
-func readNumericDate(dec *jsontext.Decoder) (*jwt.NumericDate, error) {
+// readNumericDate reads seconds since 1970 and rounds them. Any other type is an
+// error, null too.
+func readNumericDate(dec *jsontext.Decoder, round func(float64) float64) (*jwt.NumericDate, error) {
 	if dec.PeekKind() != jsontext.KindNumber {
 		return nil, errClaims
 	}
@@ -83,7 +85,7 @@ func readNumericDate(dec *jsontext.Decoder) (*jwt.NumericDate, error) {
 	if err != nil {
 		return nil, errClaims
 	}
-	seconds = max(-maxNumericDate, min(seconds, maxNumericDate))
+	seconds = max(-maxNumericDate, min(round(seconds), maxNumericDate))
 	return jwt.NewNumericDate(time.Unix(int64(seconds), 0)), nil
 }
 

@@ -21,7 +21,8 @@ func (s *Server) deposit(x *exchange) response {
 	if len(issues) > 0 {
 		return issues.response()
 	}
-	if err := s.credentials.Deposit(x.Context(), x.caller.userID, d); err != nil {
+	err := x.claim.write(x.Context(), func() error { return s.credentials.Deposit(x.Context(), x.caller.userID, d) })
+	if err != nil {
 		return s.failed(x, err)
 	}
 	return stored
@@ -34,7 +35,8 @@ func (s *Server) disconnect(x *exchange) response {
 	if strings.IndexByte(x.server, 0) >= 0 || longer(x.server, maxID) {
 		return noContent
 	}
-	if err := s.credentials.Disconnect(x.Context(), x.caller.userID, x.server); err != nil {
+	err := x.claim.write(x.Context(), func() error { return s.credentials.Disconnect(x.Context(), x.caller.userID, x.server) })
+	if err != nil {
 		return s.failed(x, err)
 	}
 	return noContent

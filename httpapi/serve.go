@@ -31,12 +31,13 @@ type exchange struct {
 	claim         *claim // what the caller's request holds
 }
 
-// ServeHTTP implements http.Handler.
+// ServeHTTP implements http.Handler. A client that hangs up, or only says that it
+// sends no more, cancels nothing: whatever was begun is finished, in RequestTimeout.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	info := &requestInfo{client: clientOf(r, s.opts.TrustedProxies)}
 	info.id = requestID(r.Header.Get("X-Request-Id"), info.client.trusted)
-	ctx, cancel := context.WithTimeout(withRequestInfo(r.Context(), info), s.opts.RequestTimeout)
+	ctx, cancel := context.WithTimeout(withRequestInfo(context.WithoutCancel(r.Context()), info), s.opts.RequestTimeout)
 	defer cancel()
 
 	x := &exchange{Request: r.WithContext(ctx)}
@@ -114,7 +115,7 @@ func (s *Server) serve(x *exchange) response {
 	if wait := s.limiter.wait(x.caller.userID); wait > 0 {
 		return tooMany.after(wait)
 	}
-	if x.claim = s.memory.enter(x.caller.userID); x.claim == nil {
+	if x.claim = s.shares.enter(x.caller.userID); x.claim == nil {
 		return tooMany.after(time.Second)
 	}
 	// Not before: a user holds no more places than requests.
@@ -172,8 +173,8 @@ func implemented(method string) bool {
 func (s *Server) failed(x *exchange, err error) response {
 	resp := failure(err)
 	level := slog.LevelError
-	if resp.status < 500 || errors.Is(err, errGone) || errors.Is(x.Context().Err(), context.Canceled) {
-		level = slog.LevelInfo // the client's doing, whatever err says: a database says that it was interrupted
+	if resp.status < 500 || errors.Is(err, errGone) {
+		level = slog.LevelInfo // the client's doing
 	}
 	s.opts.Logger.LogAttrs(x.Context(), level, "request failed",
 		slog.String("route", x.route), slog.Int64("user_id", x.caller.userID), slog.Any("error", err))

@@ -38,8 +38,9 @@ type Server struct {
 	opts        Options
 	metrics     *metrics
 	limiter     *userLimiter // nil without a limit
-	memory      *memory
+	shares      *shares
 	denied      *sampler
+	outage      outage
 	state       atomic.Value // State
 	http        *http.Server
 }
@@ -58,7 +59,7 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 		AllowUniqueLocal: s.opts.AllowUniqueLocalTokenEndpoints,
 	})
 	s.limiter = newUserLimiter(s.opts.RatePerUser, s.opts.RateBurst)
-	s.memory = newMemory(s.opts.MaxMemory, max(1, s.opts.MaxConnections/4))
+	s.shares = newShares(s.opts.MaxMemory, max(1, s.opts.MaxConnections/4))
 	s.denied = newSampler()
 	s.state.Store(StateIdle)
 	var err error

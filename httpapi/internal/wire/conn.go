@@ -109,6 +109,7 @@ func (c *conn) delivered(n int) {
 // that it returns the first few bytes, once, or an error; a later call goes on.
 func (c *conn) readHead(p []byte) (int, error) {
 	for {
+		c.skipEmptyLines()
 		var end int
 		if end, c.scanned = headEnd(c.held, c.scanned); end > 0 {
 			c.judge(end)
@@ -118,7 +119,7 @@ func (c *conn) readHead(p []byte) (int, error) {
 			c.giveUp() // net/http finds that it is too long
 			return 0, nil
 		}
-		if c.ahead < early && len(c.held) > c.ahead {
+		if c.ahead < early && len(c.held) > c.ahead && string(c.held) != "\r" {
 			n := copy(p, c.held[c.ahead:min(early, len(c.held))])
 			c.ahead += n
 			return n, nil
@@ -131,6 +132,14 @@ func (c *conn) readHead(p []byte) (int, error) {
 			}
 			return 0, err
 		}
+	}
+}
+
+// skipEmptyLines leaves out empty lines before a head, which some clients send
+// behind a body (RFC 9112, section 2.2).
+func (c *conn) skipEmptyLines() {
+	for c.ahead == 0 && bytes.HasPrefix(c.held, []byte("\r\n")) {
+		c.held, c.scanned = c.held[2:], 0
 	}
 }
 

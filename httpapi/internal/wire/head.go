@@ -72,12 +72,12 @@ func bodyLength(head []byte) (length int64, ok bool) {
 		switch {
 		case bytes.ContainsAny(name, " \t"):
 			return 0, false
-		case bytes.EqualFold(name, []byte("Content-Length")):
+		case equalFold(name, "Content-Length"):
 			framings++
 			length, ok = parseLength(value)
-		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
+		case equalFold(name, "Transfer-Encoding"):
 			framings++
-			length, ok = endless, later && bytes.EqualFold(value, []byte("chunked"))
+			length, ok = endless, later && equalFold(value, "chunked")
 		default:
 			continue
 		}
@@ -87,6 +87,10 @@ func bodyLength(head []byte) (length int64, ok bool) {
 	}
 	return length, true
 }
+
+// equalFold compares as HTTP does, by ASCII: for bytes.EqualFold the Kelvin sign is a
+// k, though it is of another length.
+func equalFold(b []byte, s string) bool { return len(b) == len(s) && bytes.EqualFold(b, []byte(s)) }
 
 // parseLength reads a Content-Length, which is decimal digits and nothing else
 // (RFC 9110, section 8.6).

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// TestMemoryShares holds that one user's requests leave the others their share, and
+// TestShares holds that one user's requests leave the others their share, and
 // that all of it comes back.
-func TestMemoryShares(t *testing.T) {
+func TestShares(t *testing.T) {
 	const most = 4 * leastShare
-	m := newMemory(most, 2)
+	m := newShares(most, 2)
 	a, b := m.enter(1), m.enter(1)
 	if m.enter(1) != nil {
 		t.Error("a third request of one user")
@@ -47,17 +47,17 @@ func TestMemoryShares(t *testing.T) {
 	(*claim)(nil).leave()
 }
 
-// TestMemoryWait holds that a request waits for memory, for a while, and takes
+// TestWaiting holds that a request waits for memory, for a while, and takes
 // nothing when it has waited in vain.
-func TestMemoryWait(t *testing.T) {
+func TestWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMemory(0, 10)
+		m := newShares(0, 10)
 		first, second := m.enter(1), m.enter(2)
 		if err := first.wait(t.Context(), leastShare); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		if err := second.wait(t.Context(), 1); !errors.Is(err, errBusy) || time.Since(start) != memoryWait {
+		if err := second.wait(t.Context(), 1); !errors.Is(err, errBusy) || time.Since(start) != shareWait {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		go func() {
@@ -84,7 +84,7 @@ func TestMemoryWait(t *testing.T) {
 // quarter of the time in the long run, and that other users do not wait for them.
 func TestWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMemory(0, 1000)
+		m := newShares(0, 1000)
 		const each = 50 * time.Millisecond
 		var working, done atomic.Int32
 		start := time.Now()
@@ -114,6 +114,47 @@ func TestWork(t *testing.T) {
 		time.Sleep(time.Hour)
 		if took := time.Since(start); early < 20 || early > 40 || done.Load() != 100 || took < 16*time.Second {
 			t.Errorf("%d at first, %d in %v", early, done.Load(), took)
+		}
+	})
+}
+
+// TestWrites holds that a user's writes are with the database a few at a time, and
+// that other users do not wait for them.
+func TestWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShares(0, 1000)
+		release := make(chan struct{})
+		var under, refused atomic.Int32
+		for range 10 {
+			c := s.enter(1)
+			go func() {
+				defer c.leave()
+				if err := c.write(t.Context(), func() error {
+					under.Add(1)
+					<-release
+					return nil
+				}); errors.Is(err, errBusy) {
+					refused.Add(1)
+				}
+			}()
+		}
+		other := s.enter(2)
+		defer other.leave()
+		if err := other.write(t.Context(), func() error { return nil }); err != nil {
+			t.Errorf("another user: %v", err)
+		}
+		synctest.Wait()
+		if under.Load() != statementsEach {
+			t.Errorf("%d at a time", under.Load())
+		}
+		time.Sleep(2 * shareWait) // the bubble's clock
+		if refused.Load() != 10-statementsEach {
+			t.Errorf("%d have waited in vain", refused.Load())
+		}
+		close(release)
+		synctest.Wait()
+		if c := s.enter(1); c.write(t.Context(), func() error { return nil }) != nil {
+			t.Error("the turns are not free again")
 		}
 	})
 }

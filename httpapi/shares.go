@@ -28,22 +28,27 @@ const (
 	// size that is hardly compressed, and what it is decompressed with.
 	leastShare = (bodyCost+compressedCost)*(maxJSON+1) + treesCost + 1<<maxWindowBits
 
+	// statementsEach is how many writes of one user's are with the database at the
+	// same time. It has a few connections, for which all others would wait.
+	statementsEach = 2
+
 	// workPerSecond and workBurst are how many microseconds a second a user's
 	// requests may work, in the long run and at once.
 	workPerSecond = 250_000
 	workBurst     = 1_000_000
 
-	// memoryWait is how long a request waits for memory, or for its turn to work,
-	// before it is answered 503.
-	memoryWait = 5 * time.Second
+	// shareWait is how long a request waits for memory, or for its turn, before it
+	// is answered 503.
+	shareWait = 5 * time.Second
 )
 
-var errBusy = errors.New("requests hold all the memory that they may hold")
+var errBusy = errors.New("the requests under way take all that they, or this user's, may take")
 
-// memory bounds what requests hold at the same time: bytes over all callers, and
-// for each user a share of them and a number of requests, so that nobody can take
-// it from the others. It is safe for concurrent use.
-type memory struct {
+// shares bounds what requests take at the same time: memory over all callers, and
+// for each user a share of it, of the requests, of the statements and of the
+// processors, so that nobody can take them from the others. It is safe for
+// concurrent use.
+type shares struct {
 	all      *semaphore.Weighted
 	share    int64
 	requests int
@@ -52,18 +57,19 @@ type memory struct {
 	users map[int64]*account
 }
 
-// account is what the requests of one user hold.
+// account is what the requests of one user take.
 type account struct {
-	bytes    *semaphore.Weighted
-	turn     *semaphore.Weighted // of one: see claim.work
-	pace     *rate.Limiter       // of microseconds of work
-	ready    time.Time           // when the next work may begin; whoever has the turn has it
-	requests int
+	bytes      *semaphore.Weighted
+	statements *semaphore.Weighted
+	turn       *semaphore.Weighted // of one: see claim.work
+	pace       *rate.Limiter       // of microseconds of work
+	ready      time.Time           // when the next work may begin; whoever has the turn has it
+	requests   int
 }
 
-func newMemory(most int64, requests int) *memory {
+func newShares(most int64, requests int) *shares {
 	share := max(most/4, leastShare)
-	return &memory{
+	return &shares{
 		all:      semaphore.NewWeighted(max(most, share)),
 		share:    share,
 		requests: requests,
@@ -71,9 +77,9 @@ func newMemory(most int64, requests int) *memory {
 	}
 }
 
-// claim is what one request holds. Only the request's goroutine uses it.
+// claim is what one request takes. Only the request's goroutine uses it.
 type claim struct {
-	memory  *memory
+	shares  *shares
 	userID  int64
 	account *account
 	bytes   int64
@@ -81,19 +87,24 @@ type claim struct {
 
 // enter begins a request of the user's. It returns nil if the user has as many
 // requests as may be served at the same time. The caller calls leave.
-func (m *memory) enter(userID int64) *claim {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	a, ok := m.users[userID]
+func (s *shares) enter(userID int64) *claim {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok := s.users[userID]
 	if !ok {
-		a = &account{bytes: semaphore.NewWeighted(m.share), turn: semaphore.NewWeighted(1), pace: rate.NewLimiter(workPerSecond, workBurst)}
-		m.users[userID] = a
+		a = &account{
+			bytes:      semaphore.NewWeighted(s.share),
+			statements: semaphore.NewWeighted(statementsEach),
+			turn:       semaphore.NewWeighted(1),
+			pace:       rate.NewLimiter(workPerSecond, workBurst),
+		}
+		s.users[userID] = a
 	}
-	if a.requests >= m.requests {
+	if a.requests >= s.requests {
 		return nil
 	}
 	a.requests++
-	return &claim{memory: m, userID: userID, account: a}
+	return &claim{shares: s, userID: userID, account: a}
 }
 
 // leave gives back everything. It is for use on a nil claim, too.
@@ -102,10 +113,10 @@ func (c *claim) leave() {
 		return
 	}
 	c.shrink(0)
-	c.memory.mu.Lock()
-	defer c.memory.mu.Unlock()
+	c.shares.mu.Lock()
+	defer c.shares.mu.Unlock()
 	if c.account.requests--; c.account.requests == 0 {
-		delete(c.memory.users, c.userID)
+		delete(c.shares.users, c.userID)
 	}
 }
 
@@ -115,12 +126,12 @@ func (c *claim) wait(ctx context.Context, n int64) error {
 	if c.grow(n) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, memoryWait)
+	ctx, cancel := context.WithTimeout(ctx, shareWait)
 	defer cancel()
 	if c.account.bytes.Acquire(ctx, n) != nil {
 		return errBusy
 	}
-	if c.memory.all.Acquire(ctx, n) != nil {
+	if c.shares.all.Acquire(ctx, n) != nil {
 		c.account.bytes.Release(n)
 		return errBusy
 	}
@@ -133,7 +144,7 @@ func (c *claim) grow(n int64) bool {
 	if !c.account.bytes.TryAcquire(n) {
 		return false
 	}
-	if !c.memory.all.TryAcquire(n) {
+	if !c.shares.all.TryAcquire(n) {
 		c.account.bytes.Release(n)
 		return false
 	}
@@ -141,12 +152,24 @@ func (c *claim) grow(n int64) bool {
 	return true
 }
 
+// write runs f, which writes to the database, when few other requests of the user
+// do. It returns errBusy when its turn does not come soon.
+func (c *claim) write(ctx context.Context, f func() error) error {
+	waiting, cancel := context.WithTimeout(ctx, shareWait)
+	defer cancel()
+	if c.account.statements.Acquire(waiting, 1) != nil {
+		return errBusy
+	}
+	defer c.account.statements.Release(1)
+	return f()
+}
+
 // work runs f when no other request of the user works, and all of them have not
 // worked too much. What takes processor time, reading a page of a list or
 // decompressing a body, is work. So one user leaves the processors to the others. It
 // returns errBusy when its turn does not come soon.
 func (c *claim) work(ctx context.Context, f func()) error {
-	ctx, cancel := context.WithTimeout(ctx, memoryWait)
+	ctx, cancel := context.WithTimeout(ctx, shareWait)
 	defer cancel()
 	a := c.account
 	if a.turn.Acquire(ctx, 1) != nil {
@@ -171,7 +194,7 @@ func (c *claim) work(ctx context.Context, f func()) error {
 // shrink gives back what is held above n bytes.
 func (c *claim) shrink(n int64) {
 	if back := c.bytes - n; back > 0 {
-		c.memory.all.Release(back)
+		c.shares.all.Release(back)
 		c.account.bytes.Release(back)
 		c.bytes = n
 	}
