@@ -36,8 +36,12 @@ func command(ctx context.Context) error {
 	only := flag.String("only", "", "measure only this: sealing, deposits, scale, startup, plugin or hostile")
 	records := flag.Int("records", 100_000, "how many credentials the part scale fills PostgreSQL with")
 	rounds := flag.Int("rounds", 9, "how often the part scale seals them anew")
+	beside := flag.String("beside", "", "a binary of another build: measure only deposits, beside it")
 	flag.Parse()
 	b, err := newBench(*short, *only, *records, *rounds)
+	if *beside != "" && err == nil {
+		b = besideBench(*short, *beside)
+	}
 	if err != nil {
 		return err
 	}

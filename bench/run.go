@@ -79,6 +79,18 @@ func newBench(short bool, only string, records, rounds int) (*bench, error) {
 	return &bench{parts}, nil
 }
 
+// besideBench returns a run that compares deposits with those of another build.
+func besideBench(short bool, other string) *bench {
+	plan := measure.Plan{Rounds: 11, Window: 3 * time.Second}
+	if short {
+		plan = measure.Plan{Rounds: 3, Window: time.Second}
+	}
+	return &bench{[]part{{"deposits", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
+		t, err := deposits.Beside(ctx, plan, binary, other, dir)
+		return []*measure.Table{t}, err
+	}}}}
+}
+
 // run measures and prints. A figure beyond its bound is printed and is no error.
 func (b *bench) run(ctx context.Context, w io.Writer) error {
 	dir, err := os.MkdirTemp("", "lockwood-bench")
