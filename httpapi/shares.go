@@ -53,8 +53,9 @@ type shares struct {
 	share    int64
 	requests int
 
-	mu    sync.Mutex
-	users map[int64]*account
+	mu     sync.Mutex
+	users  map[int64]*account
+	unused []*account // of users without a request, to be used again
 }
 
 // account is what the requests of one user take.
@@ -92,12 +93,7 @@ func (s *shares) enter(userID int64) *claim {
 	defer s.mu.Unlock()
 	a, ok := s.users[userID]
 	if !ok {
-		a = &account{
-			bytes:      semaphore.NewWeighted(s.share),
-			statements: semaphore.NewWeighted(statementsEach),
-			turn:       semaphore.NewWeighted(1),
-			pace:       rate.NewLimiter(workPerSecond, workBurst),
-		}
+		a = s.newAccount()
 		s.users[userID] = a
 	}
 	if a.requests >= s.requests {
@@ -117,6 +113,32 @@ func (c *claim) leave() {
 	defer c.shares.mu.Unlock()
 	if c.account.requests--; c.account.requests == 0 {
 		delete(c.shares.users, c.userID)
+		c.shares.keep(c.account)
+	}
+}
+
+// unusedAccounts is how many accounts are kept to be used again, which spares most
+// requests the making of one.
+const unusedAccounts = 64
+
+func (s *shares) newAccount() *account {
+	if last := len(s.unused) - 1; last >= 0 {
+		a := s.unused[last]
+		s.unused = s.unused[:last]
+		return a
+	}
+	return &account{
+		bytes:      semaphore.NewWeighted(s.share),
+		statements: semaphore.NewWeighted(statementsEach),
+		turn:       semaphore.NewWeighted(1),
+		pace:       rate.NewLimiter(workPerSecond, workBurst),
+	}
+}
+
+// keep keeps an account that nobody uses, unless it remembers that its user worked.
+func (s *shares) keep(a *account) {
+	if a.ready.IsZero() && len(s.unused) < unusedAccounts {
+		s.unused = append(s.unused, a)
 	}
 }
 
@@ -155,12 +177,15 @@ func (c *claim) grow(n int64) bool {
 // write runs f, which writes to the database, when few other requests of the user
 // do. It returns errBusy when its turn does not come soon.
 func (c *claim) write(ctx context.Context, f func() error) error {
-	waiting, cancel := context.WithTimeout(ctx, shareWait)
-	defer cancel()
-	if c.account.statements.Acquire(waiting, 1) != nil {
-		return errBusy
+	statements := c.account.statements
+	if !statements.TryAcquire(1) {
+		waiting, cancel := context.WithTimeout(ctx, shareWait)
+		defer cancel()
+		if statements.Acquire(waiting, 1) != nil {
+			return errBusy
+		}
 	}
-	defer c.account.statements.Release(1)
+	defer statements.Release(1)
 	return f()
 }
 
