@@ -30,6 +30,8 @@ var reasons = []struct {
 	reason string
 }{
 	{ErrQuotaExceeded, "quota"},
+	{ErrUnstorable, "unstorable_character"},
+	{core.ErrRowsHidden, "rows_hidden"},
 	{keyring.ErrNotEnabled, "data_key_not_enabled"},
 	{core.ErrStoreUnavailable, "database_unavailable"},
 	{core.ErrKeyMissing, "key_missing"},

@@ -20,6 +20,7 @@ type auditLine struct {
 	UserID    int64  `json:"user_id"`
 	Server    string `json:"mcp_server_id"`
 	Outcome   string `json:"outcome"`
+	Reason    string `json:"reason"`
 	RequestID string `json:"request_id"`
 	Client    string `json:"client"`
 	Forwarded string `json:"forwarded_for"`
