@@ -3,6 +3,7 @@ package credential
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -87,6 +88,9 @@ func (s *Service) Disconnect(ctx context.Context, userID int64, mcpServerID stri
 	}
 	defer cancel()
 	existed, err := s.store.Delete(statement, userID, mcpServerID)
+	if errors.Is(err, ErrUnstorable) {
+		existed, err = false, nil // no credential can have such an ID
+	}
 	if err != nil {
 		s.audit(ctx, a.wrote("", err))
 		return fmt.Errorf("deleting credential: %w", err)

@@ -38,8 +38,51 @@ func TestADatabaseInLatin1(t *testing.T) {
 	if list := found(t, env, "encoding"); len(list) != 1 || list[0].Verdict != verdictWarn {
 		t.Errorf("doctor says %+v", list)
 	}
+	if a := s.call(t, 1, "DELETE", "/mcp-oauth-credentials/5%20%E2%82%AC", ""); a.status != http.StatusNoContent {
+		t.Errorf("deleting what cannot be there: %d %s", a.status, a.body)
+	}
 	if a := s.call(t, 1, "DELETE", "/mcp-oauth-credentials/caf%C3%A9", ""); a.status != http.StatusNoContent {
 		t.Errorf("deleting: %d %s", a.status, a.body)
+	}
+}
+
+// What was deposited on a database in any encoding opens after a dump was restored into
+// one in UTF-8.
+func TestADumpIntoUTF8(t *testing.T) {
+	cluster := pgtest.Shared(t)
+	for encoding, servers := range map[string][]string{
+		"LATIN1":    {"café", "plain", "ÿ"},
+		"UTF8":      {"café", "5 €", "\U0001f510", "plain"},
+		"SQL_ASCII": {"café", "5 €", "\U0001f510", "plain"},
+	} {
+		from := "dump_" + strings.ToLower(encoding)
+		pgtest.Exec(t, cluster.URL(pgtest.Superuser, "postgres"), "DROP DATABASE IF EXISTS "+from+" WITH (FORCE)")
+		pgtest.Exec(t, cluster.URL(pgtest.Superuser, "postgres"),
+			"CREATE DATABASE "+from+" ENCODING '"+encoding+"' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+		url := cluster.URL(pgtest.Superuser, from)
+		s := serve(t, append(keysOf(url), "DATABASE_SSL=false")).ready(t)
+		for _, server := range servers {
+			if a := s.deposit(t, 1, server, "token"); a.status != http.StatusOK {
+				t.Fatalf("%s: depositing %q: %d %s", encoding, server, a.status, a.body)
+			}
+		}
+		s.stop(t)
+
+		restored := cluster.NewDatabase(t)
+		cluster.Copy(t, url, restored)
+		env := append(keysOf(restored), "DATABASE_SSL=false")
+		if report := verify(t, env, exitOK); report.OK != int64(len(servers)) {
+			t.Errorf("%s: %+v", encoding, report)
+		}
+		again := serve(t, env).ready(t)
+		for _, server := range servers {
+			if a := again.deposit(t, 1, server, "another"); a.status != http.StatusOK {
+				t.Errorf("%s: depositing %q anew: %d %s", encoding, server, a.status, a.body)
+			}
+		}
+		if n := strings.Count(again.call(t, 1, "GET", "/mcp-oauth-credentials", "").body, `"mcpServerId"`); n != len(servers) {
+			t.Errorf("%s: %d credentials are listed, want %d", encoding, n, len(servers))
+		}
 	}
 }
 

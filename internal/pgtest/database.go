@@ -50,3 +50,12 @@ func Connect(tb testing.TB, databaseURL string) *pgx.Conn {
 	tb.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
 }
+
+// Copy dumps a database and restores it into another one, which is empty, with the
+// server's own programs.
+func (c *Cluster) Copy(tb testing.TB, from, to string) {
+	tb.Helper()
+	const file = "copy.sql"
+	c.run(tb, c.program("pg_dump"), "--dbname", from, "--file", file)
+	c.run(tb, c.program("psql"), "--quiet", "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--dbname", to, "--file", file)
+}
