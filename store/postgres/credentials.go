@@ -21,11 +21,14 @@ func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.
 	if !under.IsZero() {
 		key = under[:]
 	}
+	args := []any{
+		row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
+		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key, int64(quota),
+	}
 	var written bool
-	err := s.write(ctx, func(db statements) error {
-		return db.QueryRow(ctx, s.queries.Get("upsert"),
-			row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
-			row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key, int64(quota)).Scan(&written)
+	err := s.write(ctx, func(db statements) (err error) {
+		written, err = s.upsert(ctx, db, args)
+		return err
 	})
 	if err == nil && !written {
 		err = keyring.ErrNotEnabled
@@ -33,7 +36,21 @@ func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.
 	return failure("writing credential", err)
 }
 
-// write runs f, which sends one statement. The error is core.ErrOutcomeUnknown if
+// upsert writes the row and reports whether it did. Unnamed, the function is cheaper
+// than the statement, since its plan is kept; and it says why a row is not written.
+func (s *Store) upsert(ctx context.Context, db statements, args []any) (written bool, err error) {
+	if db.mode == named {
+		tag, err := db.Exec(ctx, s.queries.Get("upsert_prepared"), args...)
+		if tag.RowsAffected() > 0 || err != nil && !hasCode(err, divisionByZero) {
+			return err == nil, err
+		}
+	}
+	err = db.QueryRow(ctx, s.queries.Get("upsert"), args...).Scan(&written)
+	return written, err
+}
+
+// write runs f, which writes in one statement, and before it sends none that leaves
+// anything behind. The error is core.ErrOutcomeUnknown if
 // the statement may have taken effect all the same.
 func (s *Store) write(ctx context.Context, f func(statements) error) error {
 	return s.prepared(func(mode pgx.QueryExecMode) error {
