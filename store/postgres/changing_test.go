@@ -24,7 +24,7 @@ func newChanging(t *testing.T, setting string) *changing {
 	}
 	t.Cleanup(s.Close)
 	c := &changing{t, s, setting}
-	c.onTable("CREATE TABLE public.t (a int)")
+	c.onTable("CREATE TABLE public.t (a int, other int)")
 	c.onTable("INSERT INTO public.t VALUES (0)")
 	return c
 }
@@ -84,25 +84,25 @@ func (c *changing) number(sql string) (n int) {
 func TestPreparedStatementsThatChange(t *testing.T) {
 	for setting, prepared := range map[string]bool{"": true, "auto": true, "true": true, "false": false} {
 		c := newChanging(t, setting)
-		c.use(1, "nothing")
-		c.use(1, "nothing")
+		c.use(2, "nothing")
+		c.use(2, "nothing")
 		n := c.number("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%public.t%' AND name <> ''")
 		if (n > 0) != prepared {
 			t.Errorf("%q: %d statements are prepared", setting, n)
 		}
 		c.onTable("ALTER TABLE public.t ADD COLUMN b int")
-		c.use(2, "a new column")
+		c.use(3, "a new column")
 		c.onTable("ALTER TABLE public.t ALTER COLUMN a TYPE bigint")
-		c.use(2, "a new type")
+		c.use(3, "a new type")
 		c.onTable("ALTER TABLE public.t DROP COLUMN b")
-		c.use(1, "a column less")
+		c.use(2, "a column less")
 		if c.preparing.off.Load() == prepared {
 			t.Errorf("%q: a migration changed whether statements are prepared", setting)
 		}
 		c.onAll("DEALLOCATE ALL")
-		c.use(1, "DEALLOCATE ALL")
+		c.use(2, "DEALLOCATE ALL")
 		c.onAll("DISCARD ALL")
-		c.use(1, "DISCARD ALL")
+		c.use(2, "DISCARD ALL")
 		if off := c.preparing.off.Load(); off != (setting != "true") {
 			t.Errorf("%q: prepared statements are off: %v", setting, off)
 		}

@@ -78,7 +78,7 @@ func TestOutcomesAreToldApart(t *testing.T) {
 		"no such prepared statement": report("ERROR", "26000"), "a prepared statement of that name": report("ERROR", "42P05"),
 		"no such prepared statement at PgBouncer": &pgconn.PgError{Severity: "FATAL", Code: "08P01", Message: "prepared statement did not exist"},
 		"another result":            &pgconn.PgError{Severity: "ERROR", Code: "0A000", Routine: "RevalidateCachedQuery"},
-		"another number of columns": &pgconn.PgError{Severity: "ERROR", Code: "08P01", Routine: "exec_bind_message"},
+		"another number of columns": &pgconn.PgError{Severity: "ERROR", Code: "08P01", Routine: "PortalSetResultFormat"},
 	} {
 		if got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err))); got == nil || errors.Is(got, core.ErrOutcomeUnknown) {
 			t.Errorf("%s: %v, want no core.ErrOutcomeUnknown", name, got)

@@ -124,7 +124,6 @@ func TestPreparedStatementsAreGivenUp(t *testing.T) {
 	for name, settings := range map[string][]string{
 		"transaction mode":                    nil,
 		"transaction mode with DISCARD ALL":   {"server_reset_query = DISCARD ALL", "server_reset_query_always = 1"},
-		"transaction mode, DEALLOCATE ALL":    {"server_reset_query = DEALLOCATE ALL", "server_reset_query_always = 1"},
 		"transaction mode, connections short": {"server_lifetime = 0"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -158,5 +158,5 @@ func isUnprepared(err error) bool {
 // them apart, in every language.
 func isOutdated(err error) bool {
 	e := serverReport(err)
-	return e.Code == notSupported && e.Routine == "RevalidateCachedQuery" || e.Code == protocolViolation && e.Routine == "exec_bind_message"
+	return e.Code == notSupported && e.Routine == "RevalidateCachedQuery" || e.Code == protocolViolation && e.Routine == "PortalSetResultFormat"
 }
