@@ -99,6 +99,9 @@ type Database struct {
 	// SSL is "true" (the server's certificate is verified), "no-verify" or
 	// "false"; an sslmode in URL wins. SSLCA is a file of roots.
 	SSL, SSLCA string
+	// PreparedStatements says whether PostgreSQL keeps prepared statements: "auto",
+	// "true" or "false".
+	PreparedStatements string
 }
 
 // LogValue shows what is no secret.

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -73,7 +74,7 @@ func TestDotenv(t *testing.T) {
 
 func TestAllErrorsAtOnceWithoutValues(t *testing.T) {
 	_, err := config.Load([]string{
-		"DATABASE_URL=mysql://u:hunter2@h/d", "DATABASE_SCHEMA=1hunter2", "DATABASE_SSL=hunter2", "HTTP_PORT=hunter2", "ADMIN_ADDR=hunter2",
+		"DATABASE_URL=mysql://u:hunter2@h/d", "DATABASE_SCHEMA=1hunter2", "DATABASE_SSL=hunter2", "DATABASE_PREPARED_STATEMENTS=hunter2", "HTTP_PORT=hunter2", "ADMIN_ADDR=hunter2",
 		"DRAIN_GRACE=hunter2", "RATE_LIMIT=hunter2", "LOG_LEVEL=hunter2", "LOG_FORMAT=hunter2", "FOREST_EXECUTOR_ALLOW_WEAK_KEY=hunter2",
 		"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=hunter2", "FOREST_EXECUTOR_WRITE_FORMAT=hunter2", "FOREST_EXECUTOR_LEGACY=hunter2",
 		"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS=hunter2", "FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS=hunter2",
@@ -83,7 +84,7 @@ func TestAllErrorsAtOnceWithoutValues(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, name := range []string{
-		"FOREST_AUTH_SECRET", "DATABASE_URL", "DATABASE_SCHEMA", "DATABASE_SSL", "HTTP_PORT", "ADMIN_ADDR", "DRAIN_GRACE", "RATE_LIMIT", "LOG_LEVEL", "LOG_FORMAT",
+		"FOREST_AUTH_SECRET", "DATABASE_URL", "DATABASE_SCHEMA", "DATABASE_SSL", "DATABASE_PREPARED_STATEMENTS", "HTTP_PORT", "ADMIN_ADDR", "DRAIN_GRACE", "RATE_LIMIT", "LOG_LEVEL", "LOG_FORMAT",
 		"FOREST_EXECUTOR_ALLOW_WEAK_KEY", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET", "FOREST_EXECUTOR_WRITE_FORMAT", "FOREST_EXECUTOR_LEGACY", "FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS",
 		"FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS",
 		"FOREST_EXECUTOR_CREDENTIAL_QUOTA", "HTTP_MAX_CONNECTIONS", "HTTP_MAX_MEMORY", "TRUSTED_PROXIES",
@@ -130,6 +131,7 @@ func TestDatabase(t *testing.T) {
 		"IPv6":       {[]string{"DATABASE_HOST=::1", "DATABASE_NAME=d", "DATABASE_USER=u"}, config.Database{Driver: config.Postgres, URL: "postgres://u@[::1]/d"}},
 		"socket":     {[]string{"DATABASE_HOST=/run/postgresql", "DATABASE_NAME=d", "DATABASE_USER=u"}, config.Database{Driver: config.Postgres, URL: "postgres://u@/d?host=%2Frun%2Fpostgresql"}},
 		"own schema": {[]string{"DATABASE_URL=postgres://h/d", "DATABASE_SCHEMA=Vault$1", "DATABASE_SSL=false"}, config.Database{Driver: config.Postgres, URL: "postgres://h/d", Schema: "Vault$1", SSL: "false"}},
+		"unprepared": {[]string{"DATABASE_URL=postgres://h/d", "DATABASE_PREPARED_STATEMENTS=false"}, config.Database{Driver: config.Postgres, URL: "postgres://h/d", PreparedStatements: "false"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -141,6 +143,7 @@ func TestDatabase(t *testing.T) {
 			if want.Schema == "" {
 				want.Schema, want.SSL = "forest", "true"
 			}
+			want.PreparedStatements = cmp.Or(want.PreparedStatements, "auto")
 			if c.Database != want {
 				t.Errorf("got %q with URL %q, want %q", fmt.Sprint(c.Database), string(c.Database.URL), string(want.URL))
 			}

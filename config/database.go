@@ -17,6 +17,7 @@ func (l *loader) database(v *variables) {
 	db := &l.cfg.Database
 	db.Schema, db.SSLCA = v.DatabaseSchema, v.DatabaseSSLCA
 	db.SSL = l.oneOf("DATABASE_SSL", v.DatabaseSSL, "true", "no-verify", "false")
+	db.PreparedStatements = l.oneOf("DATABASE_PREPARED_STATEMENTS", v.DatabasePrepared, "auto", "true", "false")
 	parts := v.DatabaseHost != "" || v.DatabasePort != "" || v.DatabaseName != "" || v.DatabaseUser != "" || v.DatabasePassword != ""
 	switch {
 	case parts && v.DatabaseURL != "":

@@ -18,6 +18,7 @@ type variables struct {
 	DatabaseSchema   string `env:"DATABASE_SCHEMA"     envDefault:"forest"`
 	DatabaseSSL      string `env:"DATABASE_SSL"        envDefault:"true"`
 	DatabaseSSLCA    string `env:"DATABASE_SSL_CA"`
+	DatabasePrepared string `env:"DATABASE_PREPARED_STATEMENTS" envDefault:"auto"`
 
 	HTTPHost   string `env:"HTTP_HOST"`
 	HTTPPort   string `env:"HTTP_PORT"   envDefault:"3400"`

@@ -19,19 +19,30 @@ type deposit struct {
 	Scopes                  *string `json:"scopes"`
 }
 
-// upsert writes into the same table as Lockwood does.
-const upsert = `
+// insert and update are the upsert into the table that Lockwood writes to, around where
+// the values come from.
+const (
+	insert = `
 INSERT INTO forest.ai_mcp_oauth_credentials AS c (
 	user_id, mcp_server_id, refresh_token_enc, client_id, token_endpoint,
 	token_endpoint_auth_method, scopes, created_at, updated_at
-) VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now())
+) `
+	update = `
 ON CONFLICT (user_id, mcp_server_id) DO UPDATE SET
 	id = excluded.id, refresh_token_enc = excluded.refresh_token_enc, client_id = excluded.client_id,
 	token_endpoint = excluded.token_endpoint, token_endpoint_auth_method = excluded.token_endpoint_auth_method,
 	scopes = excluded.scopes, created_at = excluded.created_at, updated_at = excluded.updated_at`
 
+	upsert  = insert + `VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now())` + update
+	locking = `WITH data_key AS (SELECT FROM forest.lockwood_data_keys WHERE key_id = $8 AND state = 'enabled' FOR KEY SHARE)` +
+		insert + `SELECT $1, $2, $3, $4, $5, $6, $7, now(), now() WHERE EXISTS (SELECT FROM data_key)` + update
+)
+
 // handler upserts every deposit for one user.
-type handler struct{ pool *pgxpool.Pool }
+type handler struct {
+	pool    *pgxpool.Pool
+	locking bool
+}
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var d deposit
@@ -41,7 +52,11 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	const user = 1
 	secret := append(make([]byte, envelope.Overhead, envelope.Overhead+len(d.RefreshToken)), d.RefreshToken...)
-	_, err := h.pool.Exec(r.Context(), upsert, user, d.MCPServerID, secret, d.ClientID, d.TokenEndpoint, d.TokenEndpointAuthMethod, d.Scopes)
+	sql, args := upsert, []any{user, d.MCPServerID, secret, d.ClientID, d.TokenEndpoint, d.TokenEndpointAuthMethod, d.Scopes}
+	if h.locking {
+		sql, args = locking, append(args, DataKey[:])
+	}
+	_, err := h.pool.Exec(r.Context(), sql, args...)
 	if err != nil {
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return

@@ -9,23 +9,31 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/lockwood-kms/lockwood/core/envelope"
 )
 
 // Command is the argument that makes the bench program be this server. It is
-// configured by HTTP_HOST, HTTP_PORT, DATABASE_URL and ExecModeVariable.
+// configured by HTTP_HOST, HTTP_PORT, DATABASE_URL and ModeVariable.
 const Command = "baseline-server"
 
-// ExecModeVariable holds how pgx executes: SameMode or DefaultMode.
-const ExecModeVariable = "BENCH_EXEC_MODE"
+// ModeVariable holds which of the modes the server has.
+const ModeVariable = "BENCH_MODE"
 
-// The ways in which pgx executes.
+// The modes.
 const (
-	// SameMode is Lockwood's: descriptions are cached, and statements unnamed, so
-	// that a transaction pooler can stand in between.
-	SameMode = "cache_describe"
-	// DefaultMode is pgx's own: statements are prepared once for a connection.
-	DefaultMode = "cache_statement"
+	// Prepared is pgx's default: statements are prepared once for a connection.
+	Prepared = "prepared"
+	// Unnamed caches descriptions and leaves statements unnamed, so that any pooler can
+	// stand in between.
+	Unnamed = "unnamed"
+	// Locking is Prepared, and the statement locks a data key against destruction
+	// besides.
+	Locking = "locking"
 )
+
+// DataKey is the data key that Locking locks. It has to be there.
+var DataKey = envelope.KeyID{1}
 
 // connections is the size of the pool, which is Lockwood's.
 const connections = 16
@@ -37,8 +45,9 @@ func Main(ctx context.Context) error {
 		return fmt.Errorf("reading DATABASE_URL: %w", err)
 	}
 	cfg.MaxConns = connections
+	mode := os.Getenv(ModeVariable)
 	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
-	if os.Getenv(ExecModeVariable) == SameMode {
+	if mode == Unnamed {
 		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
@@ -46,5 +55,5 @@ func Main(ctx context.Context) error {
 		return fmt.Errorf("opening pool: %w", err)
 	}
 	defer pool.Close()
-	return http.ListenAndServe(net.JoinHostPort(os.Getenv("HTTP_HOST"), os.Getenv("HTTP_PORT")), handler{pool})
+	return http.ListenAndServe(net.JoinHostPort(os.Getenv("HTTP_HOST"), os.Getenv("HTTP_PORT")), handler{pool, mode == Locking})
 }

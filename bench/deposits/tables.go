@@ -11,11 +11,22 @@ import (
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
-// The bounds.
-const (
-	leastRate = 0.85 // of the baseline's deposits a second
-	mostCPU   = 1.3  // times the baseline's CPU time a deposit
-)
+// comparison is Lockwood in one configuration against the minimal handler in one mode.
+type comparison struct {
+	name     string
+	prepared string // DATABASE_PREPARED_STATEMENTS
+	mode     string // of the minimal handler
+	// The bounds: deposits a second, and CPU time a deposit, as ratios. Zero is none.
+	leastRate, mostServer, mostDatabase float64
+}
+
+func comparisons() []comparison {
+	return []comparison{
+		{"statements prepared", "auto", baseline.Prepared, 0.80, 1.25, 1.40},
+		{"prepared, and the data key locked", "auto", baseline.Locking, 0.90, 0, 0},
+		{"statements unnamed, as behind some poolers", "false", baseline.Unnamed, 0.85, 1.30, 0},
+	}
+}
 
 // The collisions.
 const (
@@ -28,7 +39,7 @@ const (
 func Run(ctx context.Context, plan measure.Plan, binary, dir string) ([]*measure.Table, error) {
 	speed := &measure.Table{
 		Title:  "Deposits over HTTP on PostgreSQL",
-		Header: []string{"minimal handler in", "figure", "minimal handler", "Lockwood", "ratio", "quartiles", "bound", ""},
+		Header: []string{"minimal handler", "figure", "minimal handler", "Lockwood", "ratio", "quartiles", "bound", ""},
 		Notes: []string{fmt.Sprintf("%d connections, tokens of 1 KiB, fsync on, client and database on the same machine; medians of %d interleaved pairs of windows of %v. "+
 			"The minimal handler checks, validates and seals nothing. Clients repeat their token and their endpoint, as real ones do.", connections, plan.Rounds, plan.Window)},
 	}
@@ -37,24 +48,29 @@ func Run(ctx context.Context, plan measure.Plan, binary, dir string) ([]*measure
 		Header: []string{"clients", "rounds", "answered 200"},
 	}
 	err := withCluster(func(h *host, c *pgtest.Cluster) error {
-		lockwood, err := newLockwood(ctx, binary, dir, newDatabase(h, c))
+		for _, with := range comparisons() {
+			if err := with.run(ctx, plan, speed, binary, dir, newDatabase(h, c), newDatabase(h, c)); err != nil {
+				return err
+			}
+		}
+		lockwood, err := newLockwood(ctx, binary, dir, newDatabase(h, c), "auto")
 		if err != nil {
 			return err
 		}
 		defer lockwood.stop()
-		for _, mode := range []string{baseline.SameMode, baseline.DefaultMode} {
-			if err := compare(ctx, plan, speed, lockwood, dir, newDatabase(h, c), mode); err != nil {
-				return err
-			}
-		}
 		return collide(collisions, lockwood)
 	})
 	return []*measure.Table{speed, collisions}, err
 }
 
-// compare adds the rows of Lockwood against the baseline in one mode.
-func compare(ctx context.Context, plan measure.Plan, t *measure.Table, lockwood *target, dir string, db database, mode string) error {
-	minimal, err := newBaseline(ctx, dir, db, mode)
+// run adds its rows, measured on a database for each side.
+func (c comparison) run(ctx context.Context, plan measure.Plan, t *measure.Table, binary, dir string, one, other database) error {
+	lockwood, err := newLockwood(ctx, binary, dir, one, c.prepared)
+	if err != nil {
+		return err
+	}
+	defer lockwood.stop()
+	minimal, err := newBaseline(ctx, dir, other, c.mode)
 	if err != nil {
 		return fmt.Errorf("starting the minimal handler: %w", err)
 	}
@@ -63,22 +79,19 @@ func compare(ctx context.Context, plan measure.Plan, t *measure.Table, lockwood 
 	if err != nil {
 		return err
 	}
-	name := map[string]string{baseline.SameMode: "our exec mode", baseline.DefaultMode: "pgx's default mode"}[mode]
-	row := func(figure string, ours, theirs measure.Sample) float64 {
+	row := func(figure string, ours, theirs measure.Sample, sign string, bound float64) {
 		ratio := ours.Over(theirs)
-		t.Add(name, figure, fmt.Sprintf("%.0f", theirs.Median()), fmt.Sprintf("%.0f", ours.Median()),
-			fmt.Sprintf("%.2f", ratio.Median()), ratio.Spread(2), "", "")
-		return ratio.Median()
+		text, verdict := "", ""
+		if bound > 0 {
+			text = fmt.Sprintf("%s %.2f", sign, bound)
+			verdict = measure.Verdict(sign == "≥" == (ratio.Median() >= bound))
+		}
+		t.Add(c.name, figure, fmt.Sprintf("%.0f", theirs.Median()), fmt.Sprintf("%.0f", ours.Median()),
+			fmt.Sprintf("%.2f", ratio.Median()), ratio.Spread(2), text, verdict)
 	}
-	bound := func(text string, holds bool) {
-		last := t.Rows[len(t.Rows)-1]
-		last[len(last)-2], last[len(last)-1] = text, measure.Verdict(holds)
-	}
-	rate := row("deposits/s", ours.rate, theirs.rate)
-	bound(fmt.Sprintf("≥ %.2f", leastRate), rate >= leastRate)
-	cpu := row("server CPU, µs/deposit", ours.server, theirs.server)
-	bound(fmt.Sprintf("≤ %.2f", mostCPU), cpu <= mostCPU)
-	row("database CPU, µs/deposit", ours.database, theirs.database)
+	row("deposits/s", ours.rate, theirs.rate, "≥", c.leastRate)
+	row("server CPU, µs/deposit", ours.server, theirs.server, "≤", c.mostServer)
+	row("database CPU, µs/deposit", ours.database, theirs.database, "≤", c.mostDatabase)
 	return nil
 }
 

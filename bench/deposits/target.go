@@ -10,6 +10,7 @@ import (
 	"github.com/lockwood-kms/lockwood/bench/measure"
 	"github.com/lockwood-kms/lockwood/bench/server"
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/postgres"
@@ -32,10 +33,10 @@ func (t *target) stop() {
 }
 
 // newLockwood starts the product on a database.
-func newLockwood(ctx context.Context, binary, dir string, db database) (*target, error) {
+func newLockwood(ctx context.Context, binary, dir string, db database, prepared string) (*target, error) {
 	secret := envkey.Generate()
 	return newTarget(ctx, dir, db, secret, []string{
-		"DATABASE_URL=" + db.url, "ADMIN_ADDR=",
+		"DATABASE_URL=" + db.url, "ADMIN_ADDR=", "DATABASE_PREPARED_STATEMENTS=" + prepared,
 		"FOREST_AUTH_SECRET=" + secret, "FOREST_EXECUTOR_ENCRYPTION_KEY=" + envkey.Generate(),
 	}, binary, "serve")
 }
@@ -50,11 +51,14 @@ func newBaseline(ctx context.Context, dir string, db database, mode string) (*ta
 	if err := schema.Migrate(ctx, store.MigrateOptions{WriteLegacy: true}); err != nil { // what it writes is no record
 		return nil, err
 	}
+	if err := schema.InsertDataKey(ctx, keyring.NewDataKey{ID: baseline.DataKey, Version: 1}); err != nil {
+		return nil, err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	env := []string{"DATABASE_URL=" + db.url, baseline.ExecModeVariable + "=" + mode}
+	env := []string{"DATABASE_URL=" + db.url, baseline.ModeVariable + "=" + mode}
 	return newTarget(ctx, dir, db, envkey.Generate(), env, self, baseline.Command)
 }
 

@@ -49,7 +49,7 @@ func (c *cli) drill(ctx context.Context, path string, sample int) error {
 	if err != nil {
 		return err
 	}
-	s, err := openStore(ctx, &cfg.Database, true)
+	s, err := openStore(ctx, &cfg.Database, true, log)
 	if err != nil {
 		return err
 	}

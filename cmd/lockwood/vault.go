@@ -57,7 +57,7 @@ func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, e
 		return nil, usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
 	}
 	v.warnings = append(v.cfg.Warnings, v.providers.keys.Warnings()...)
-	if v.store, err = openStore(ctx, &v.cfg.Database, readOnly); err != nil {
+	if v.store, err = openStore(ctx, &v.cfg.Database, readOnly, v.log); err != nil {
 		v.providers.close()
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (v *vault) liveKEKs(ctx context.Context) ([]keyring.LiveInstance, error) {
 }
 
 // openStore opens the configured database. It does not wait for one that is down.
-func openStore(ctx context.Context, db *config.Database, readOnly bool) (store.Store, error) {
+func openStore(ctx context.Context, db *config.Database, readOnly bool, log *slog.Logger) (store.Store, error) {
 	if db.Driver == config.SQLite {
 		s, err := sqlite.Open(ctx, sqlite.Config{Path: db.Path, Memory: db.Memory, ReadOnly: readOnly})
 		if err != nil {
@@ -122,7 +122,9 @@ func openStore(ctx context.Context, db *config.Database, readOnly bool) (store.S
 		}
 		return s, nil
 	}
-	s, err := postgres.Open(ctx, postgres.Config{URL: db.URL, Schema: db.Schema, SSL: db.SSL, SSLCA: db.SSLCA})
+	s, err := postgres.Open(ctx, postgres.Config{
+		URL: db.URL, Schema: db.Schema, SSL: db.SSL, SSLCA: db.SSLCA, PreparedStatements: db.PreparedStatements, Logger: log,
+	})
 	if err != nil {
 		return nil, usageError(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -13,9 +14,9 @@ const bouncerPidFile = "pid"
 
 // PgBouncer starts PgBouncer in transaction mode in front of the cluster, with
 // at most serverConns connections to each database, and returns a function from
-// a URL of the cluster to that of the same database behind PgBouncer. It ends
-// with the test.
-func (c *Cluster) PgBouncer(tb testing.TB, serverConns int) func(databaseURL string) string {
+// a URL of the cluster to that of the same database behind PgBouncer. Further settings
+// are lines of its configuration, and win. It ends with the test.
+func (c *Cluster) PgBouncer(tb testing.TB, serverConns int, settings ...string) func(databaseURL string) string {
 	tb.Helper()
 	program := bouncer(tb)
 	h, end := newHome(tb, bouncerPidFile)
@@ -38,7 +39,8 @@ default_pool_size = %d
 max_client_conn = 500
 logfile = %s/%s
 pidfile = %s/%s
-`, server, Superuser, port, serverConns, h.dir, logFile, h.dir, bouncerPidFile))
+%s
+`, server, Superuser, port, serverConns, h.dir, logFile, h.dir, bouncerPidFile, strings.Join(settings, "\n")))
 	h.run(tb, program, "-d", "ini")
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	Eventually(tb, "PgBouncer listens", func() bool { return answers(address) })

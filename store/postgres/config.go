@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"regexp"
 	"slices"
@@ -50,6 +51,12 @@ type Config struct {
 	// MaxConns is the most connections that are held; at least 2. Zero is
 	// pool_max_conns in the URL, or else 16.
 	MaxConns int32
+	// PreparedStatements says whether the server keeps prepared statements: "true",
+	// "false", or "auto" or empty, where they are given up for good once the server, or
+	// a pooler before it, does not know one.
+	PreparedStatements string
+	// Logger is told when that happens; nil discards it.
+	Logger *slog.Logger
 	// Tracer, if not nil, is told of every statement: for tracing, and for tests
 	// that stop at one.
 	Tracer pgx.QueryTracer
@@ -112,10 +119,7 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "lockwood"
 	}
-	// No named prepared statements, which a transaction pooler cannot follow from
-	// one server connection to the next: descriptions are cached on our side, and
-	// every execution is one unnamed statement in one round trip.
-	conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	conn.DefaultQueryExecMode = unnamed
 	conn.Tracer = c.Tracer
 	p.BeforeConnect = func(_ context.Context, next *pgx.ConnConfig) error {
 		// A file of passwords is read anew for each connection: the password may have

@@ -6,7 +6,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
@@ -22,11 +21,14 @@ func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.
 	if !under.IsZero() {
 		key = under[:]
 	}
+	args := []any{
+		row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
+		row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key, int64(quota),
+	}
 	var written bool
-	err := s.write(ctx, func(conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, s.queries.Get("upsert"),
-			row.UserID, row.MCPServerID, row.RefreshTokenEnc, row.ClientID, row.ClientSecretEnc, row.ClientSecretExpiresAt,
-			row.TokenEndpoint, row.TokenEndpointAuthMethod, row.Scopes, key, int64(quota)).Scan(&written)
+	err := s.write(ctx, func(db statements) (err error) {
+		written, err = s.upsert(ctx, db, args)
+		return err
 	})
 	if err == nil && !written {
 		err = keyring.ErrNotEnabled
@@ -34,20 +36,36 @@ func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.
 	return failure("writing credential", err)
 }
 
-// write runs f, which sends one statement. The error is core.ErrOutcomeUnknown if
-// the statement may have taken effect all the same.
-func (s *Store) write(ctx context.Context, f func(*pgxpool.Conn) error) error {
-	conn, err := s.pool.Acquire(ctx) // apart from the statement, so that it is known that none was sent
-	if err != nil {
-		return err
+// upsert writes the row and reports whether it did. Unnamed, the function is cheaper
+// than the statement, since its plan is kept; and it says why a row is not written.
+func (s *Store) upsert(ctx context.Context, db statements, args []any) (written bool, err error) {
+	if db.mode == named {
+		tag, err := db.Exec(ctx, s.queries.Get("upsert_prepared"), args...)
+		if tag.RowsAffected() > 0 || err != nil && !hasCode(err, divisionByZero) {
+			return err == nil, err
+		}
 	}
-	defer conn.Release()
-	return unlessDefinite(repeated(ctx, func() error { return f(conn) }))
+	err = db.QueryRow(ctx, s.queries.Get("upsert"), args...).Scan(&written)
+	return written, err
+}
+
+// write runs f, which writes in one statement, and before it sends none that leaves
+// anything behind. The error is core.ErrOutcomeUnknown if
+// the statement may have taken effect all the same.
+func (s *Store) write(ctx context.Context, f func(statements) error) error {
+	return s.prepared(func(mode pgx.QueryExecMode) error {
+		conn, err := s.pool.Acquire(ctx) // apart from the statement, so that it is known that none was sent
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		return unlessDefinite(repeated(ctx, func() error { return f(statements{conn, mode}) }))
+	})
 }
 
 // Get implements credential.Store.
 func (s *Store) Get(ctx context.Context, userID int64, mcpServerID string) (*credential.Row, error) {
-	rows, err := collect(ctx, s.pool, s.queries.Get("get"), scanRow, userID, mcpServerID)
+	rows, err := collectAlone(ctx, s, s.queries.Get("get"), scanRow, userID, mcpServerID)
 	if err != nil {
 		return nil, failure("reading credential", err)
 	}
@@ -59,14 +77,14 @@ func (s *Store) Get(ctx context.Context, userID int64, mcpServerID string) (*cre
 
 // List implements credential.Store.
 func (s *Store) List(ctx context.Context, userID int64, after *string, limit int) ([]credential.Metadata, error) {
-	list, err := collect(ctx, s.pool, s.queries.Get("list"), scanMetadata, userID, after, int64(limit))
+	list, err := collectAlone(ctx, s, s.queries.Get("list"), scanMetadata, userID, after, int64(limit))
 	return list, failure("listing credentials", err)
 }
 
 // Delete implements credential.Store.
 func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
-	err = s.write(ctx, func(conn *pgxpool.Conn) error {
-		tag, err := conn.Exec(ctx, s.queries.Get("delete"), userID, mcpServerID)
+	err = s.write(ctx, func(db statements) error {
+		tag, err := db.Exec(ctx, s.queries.Get("delete"), userID, mcpServerID)
 		existed = tag.RowsAffected() > 0
 		return err
 	})
@@ -104,6 +122,7 @@ func (s *Store) Scan(ctx context.Context, after int64, limit int) ([]credential.
 func (s *Store) Counts(ctx context.Context) (credential.Counts, error) {
 	var tally records.Tally
 	err := s.seeing(ctx, func(tx pgx.Tx) error {
+		tally = records.Tally{} // of this transaction
 		for _, t := range records.Tables() {
 			if err := s.count(ctx, tx, t, &tally); err != nil {
 				return err

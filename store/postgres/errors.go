@@ -36,6 +36,13 @@ const (
 	invalidSchema    = "3F000"
 	lockNotAvailable = "55P03"
 	outcomeUnknown   = "40003"
+	// divisionByZero is brought about by queries/upsert_prepared.sql.
+	divisionByZero = "22012"
+	// What is said of a prepared statement; see isUnprepared and isOutdated.
+	invalidStatementName = "26000"
+	duplicateStatement   = "42P05"
+	protocolViolation    = "08P01"
+	notSupported         = "0A000"
 	// quotaExceeded is raised by migrations/004_quota.up.sql.
 	quotaExceeded = "LW001"
 )
@@ -76,7 +83,7 @@ func unlessDefinite(err error) error {
 	if err == nil || pgconn.SafeToRetry(err) {
 		return err
 	}
-	if server, ok := errors.AsType[*pgconn.PgError](err); ok && isRollback(server) {
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok && isRollback(server) || isUnprepared(err) || isOutdated(err) {
 		return err
 	}
 	return &lostAnswerError{err}
@@ -153,9 +160,15 @@ func isFiltered(e *pgconn.PgError) bool {
 	return e.Code == notPermitted && e.Routine == "check_enable_rls"
 }
 
-func hasCode(err error, code string) bool {
-	e, ok := errors.AsType[*pgconn.PgError](err)
-	return ok && e.Code == code
+func hasCode(err error, code string) bool { return serverReport(err).Code == code }
+
+// serverReport returns what the server reports, which is nothing if err did not come
+// from it.
+func serverReport(err error) pgconn.PgError {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return *e
+	}
+	return pgconn.PgError{}
 }
 
 // isOutage reports whether the code says that the server cannot serve now,

@@ -75,6 +75,10 @@ func TestOutcomesAreToldApart(t *testing.T) {
 		"constraint": report("ERROR", "23505"), "rights": report("ERROR", "42501"), "statement_timeout": report("ERROR", "57014"),
 		"deadlock": report("ERROR", "40P01"), "serialization": report("ERROR", "40001"), "read-only": report("ERROR", "25006"),
 		"disk full": report("ERROR", "53100"), "quota": report("ERROR", "LW001"), "not sent": notSentError{},
+		"no such prepared statement": report("ERROR", "26000"), "a prepared statement of that name": report("ERROR", "42P05"),
+		"no such prepared statement at PgBouncer": &pgconn.PgError{Severity: "FATAL", Code: "08P01", Message: "prepared statement did not exist"},
+		"another result":            &pgconn.PgError{Severity: "ERROR", Code: "0A000", Routine: "RevalidateCachedQuery"},
+		"another number of columns": &pgconn.PgError{Severity: "ERROR", Code: "08P01", Routine: "PortalSetResultFormat"},
 	} {
 		if got := failure("writing", unlessDefinite(fmt.Errorf("wrapped: %w", err))); got == nil || errors.Is(got, core.ErrOutcomeUnknown) {
 			t.Errorf("%s: %v, want no core.ErrOutcomeUnknown", name, got)

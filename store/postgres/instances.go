@@ -39,7 +39,7 @@ func (s *Store) Instances(ctx context.Context) ([]fleet.Instance, error) {
 
 func (s *Store) instances(ctx context.Context, writesLegacy string) ([]fleet.Instance, error) {
 	query := s.queries.Render("instances", "{{writes_legacy}}", writesLegacy)
-	return collect(ctx, s.pool, query, scanInstance, fleet.LiveWindow.Seconds())
+	return collectAlone(ctx, s, query, scanInstance, fleet.LiveWindow.Seconds())
 }
 
 func scanInstance(row pgx.CollectableRow) (i fleet.Instance, err error) {

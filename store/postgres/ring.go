@@ -60,7 +60,7 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 }
 
 func (s *Store) ringLines(ctx context.Context, compromised string) ([]ringLine, error) {
-	return collect(ctx, s.pool, s.queries.Render("load_ring", "{{compromised}}", compromised), scanRingLine)
+	return collectAlone(ctx, s, s.queries.Render("load_ring", "{{compromised}}", compromised), scanRingLine)
 }
 
 // addTo adds the line to state, in which the key of the line before is the last.
@@ -199,7 +199,7 @@ func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit in
 // requireEnabled returns keyring.ErrNotEnabled unless the key is enabled.
 func (s *Store) requireEnabled(ctx context.Context, id envelope.KeyID) error {
 	var state keyring.KeyState
-	err := repeated(ctx, func() error { return s.pool.QueryRow(ctx, s.queries.Get("data_key_state"), id[:]).Scan(&state) })
+	err := s.scanAlone(ctx, s.queries.Get("data_key_state"), []any{id[:]}, &state)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && state != keyring.Enabled {
 		return keyring.ErrNotEnabled
 	}

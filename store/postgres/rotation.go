@@ -72,7 +72,7 @@ func (s *Store) EndRun(ctx context.Context, runID string, failed int64) error {
 
 // CurrentRun implements rotation.Store.
 func (s *Store) CurrentRun(ctx context.Context) (r rotation.Run, ok bool, err error) {
-	runs, err := collect(ctx, s.pool, s.queries.Get("reseal_current"), scanRun)
+	runs, err := collectAlone(ctx, s, s.queries.Get("reseal_current"), scanRun)
 	if isMissing(err) {
 		return rotation.Run{}, false, nil
 	}
@@ -95,9 +95,7 @@ func scanRun(row pgx.CollectableRow) (r rotation.Run, err error) {
 // Pace implements rotation.Store.
 func (s *Store) Pace(ctx context.Context, runID string, rows int) (time.Duration, error) {
 	var seconds float64
-	err := repeated(ctx, func() error {
-		return s.pool.QueryRow(ctx, s.queries.Get("reseal_pace"), runID, float64(rows)).Scan(&seconds)
-	})
+	err := s.scanAlone(ctx, s.queries.Get("reseal_pace"), []any{runID, float64(rows)}, &seconds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = rotation.ErrSuperseded
 	}
@@ -116,7 +114,7 @@ func (s *Store) SaveReport(ctx context.Context, report []byte) error {
 // LastReport implements rotation.Store.
 func (s *Store) LastReport(ctx context.Context) ([]byte, error) {
 	var report *string
-	err := repeated(ctx, func() error { return s.pool.QueryRow(ctx, s.queries.Get("last_report")).Scan(&report) })
+	err := s.scanAlone(ctx, s.queries.Get("last_report"), nil, &report)
 	if isOlder(err) || err == nil && report == nil {
 		return nil, nil
 	}

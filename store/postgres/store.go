@@ -34,6 +34,7 @@ type Store struct {
 	records   records.Dialect
 	// The tables that a transaction of seeing locked last.
 	lockedLast atomic.Pointer[[]string]
+	preparing  *preparing
 	// The statement of Reseal.
 	resealUpdate string
 }
@@ -73,6 +74,10 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	preparing, err := cfg.newPreparing()
+	if err != nil {
+		return nil, err
+	}
 	weak := cfg.weakTLS(settings)
 	leave := leaveReadOnly(settings)
 	pool, err := pgxpool.NewWithConfig(ctx, settings)
@@ -81,13 +86,14 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	leave(pool)
 	s := &Store{
-		pool:    pool,
-		weak:    weak,
-		schema:  schema,
-		quoted:  quoted,
-		queries: queries,
-		version: version,
-		tables:  tables, functions: functions,
+		pool:      pool,
+		weak:      weak,
+		schema:    schema,
+		quoted:    quoted,
+		queries:   queries,
+		preparing: preparing,
+		version:   version,
+		tables:    tables, functions: functions,
 		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')"},
 	}
 	s.resealUpdate = resealSQL(s.records, records.Credentials())
@@ -104,7 +110,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // BinaryColumns implements store.Store.
 func (s *Store) BinaryColumns(ctx context.Context) ([]credential.Column, error) {
-	columns, err := collect(ctx, s.pool, s.queries.Get("binary_columns"), pgx.RowToStructByPos[credential.Column], s.schema)
+	columns, err := collectAlone(ctx, s, s.queries.Get("binary_columns"), pgx.RowToStructByPos[credential.Column], s.schema)
 	return columns, failure("reading the schema", err)
 }
 
@@ -122,7 +128,8 @@ const beginTx = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = "
 // ownSearchPath names pg_temp last, which would come first if it were left out.
 const ownSearchPath = "pg_catalog, pg_temp"
 
-// inTx runs f in a transaction. The error is core.ErrOutcomeUnknown if the commit may
+// inTx runs f in a transaction, and in another one if the first was undone because of
+// how its statements were prepared. The error is core.ErrOutcomeUnknown if the commit may
 // have taken effect all the same.
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 	return s.begun(ctx, beginTx, f)
@@ -130,37 +137,47 @@ func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 
 // begun is inTx with a beginning of its own.
 func (s *Store) begun(ctx context.Context, begin string, f func(pgx.Tx) error) error {
-	committing := false
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
-		err := f(tx)
-		committing = err == nil
-		return err
-	})
-	if committing {
-		return unlessDefinite(err)
-	}
-	return err
-}
-
-// collect runs a query and gathers its rows.
-func collect[T any](ctx context.Context, db querier, sql string, scan pgx.RowToFunc[T], args ...any) (list []T, err error) {
-	query := func() error {
-		rows, err := db.Query(ctx, sql, args...)
-		if err == nil {
-			list, err = pgx.CollectRows(rows, scan)
+	return s.prepared(func(mode pgx.QueryExecMode) error {
+		committing := false
+		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
+			err := f(transaction{tx, mode})
+			committing = err == nil
+			return err
+		})
+		if committing {
+			return unlessDefinite(err)
 		}
 		return err
+	})
+}
+
+// collect runs a query of a transaction and gathers its rows.
+func collect[T any](ctx context.Context, db querier, sql string, scan pgx.RowToFunc[T], args ...any) ([]T, error) {
+	rows, err := db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
 	}
-	if _, ok := db.(*pgxpool.Pool); ok {
-		return list, repeated(ctx, query)
-	}
-	return list, query()
+	return pgx.CollectRows(rows, scan)
+}
+
+// collectAlone is collect for a query by itself.
+func collectAlone[T any](ctx context.Context, s *Store, sql string, scan pgx.RowToFunc[T], args ...any) (list []T, err error) {
+	err = s.alone(ctx, func(db statements) error {
+		list, err = collect(ctx, db, sql, scan, args...)
+		return err
+	})
+	return list, err
+}
+
+// scanAlone scans the one row of a query by itself.
+func (s *Store) scanAlone(ctx context.Context, sql string, args []any, dest ...any) error {
+	return s.alone(ctx, func(db statements) error { return db.QueryRow(ctx, sql, args...).Scan(dest...) })
 }
 
 // exec runs a statement by itself.
 func (s *Store) exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
-	err = repeated(ctx, func() error {
-		tag, err = s.pool.Exec(ctx, sql, args...)
+	err = s.alone(ctx, func(db statements) error {
+		tag, err = db.Exec(ctx, sql, args...)
 		return err
 	})
 	return tag, err
