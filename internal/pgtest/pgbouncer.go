@@ -32,7 +32,8 @@ func (c *Cluster) PgBouncer(tb testing.TB, serverConns int) func(databaseURL str
 	return c.NewBouncer(tb, serverConns).URL
 }
 
-// NewBouncer is PgBouncer for a test that stops it and starts it again.
+// NewBouncer is PgBouncer for a test that ends it and starts it again. Its console, the
+// database "pgbouncer", is Superuser's.
 func (c *Cluster) NewBouncer(tb testing.TB, serverConns int) *Bouncer {
 	tb.Helper()
 	b := &Bouncer{tb: tb, program: bouncer(tb)}
@@ -53,12 +54,13 @@ listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
 auth_type = any
+admin_users = %s
 pool_mode = transaction
 default_pool_size = %d
 max_client_conn = 500
 logfile = %s/%s
 pidfile = %s/%s
-`, server, Superuser, port, serverConns, b.dir, logFile, b.dir, bouncerPidFile))
+`, server, Superuser, port, Superuser, serverConns, b.dir, logFile, b.dir, bouncerPidFile))
 	b.Start()
 	return b
 }
