@@ -58,6 +58,7 @@ admin_users = %s
 pool_mode = transaction
 default_pool_size = %d
 max_client_conn = 500
+server_login_retry = 1
 logfile = %s/%s
 pidfile = %s/%s
 `, server, Superuser, port, Superuser, serverConns, b.dir, logFile, b.dir, bouncerPidFile))

@@ -117,6 +117,7 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	// every execution is one unnamed statement in one round trip.
 	conn.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	conn.Tracer = c.Tracer
+	conn.OnNotice = noteUnreplicated
 	conn.DialFunc = newSilence(conn.DialFunc).Dial
 	p.BeforeConnect = func(_ context.Context, next *pgx.ConnConfig) error {
 		// A file of passwords is read anew for each connection: the password may have

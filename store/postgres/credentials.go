@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -42,7 +43,7 @@ func (s *Store) write(ctx context.Context, f func(*pgxpool.Conn) error) error {
 		return err
 	}
 	defer conn.Release()
-	return unlessDefinite(repeated(ctx, func() error { return f(conn) }))
+	return cmp.Or(unlessDefinite(repeated(ctx, func() error { return f(conn) })), replicated(conn.Conn()))
 }
 
 // Get implements credential.Store.
