@@ -14,7 +14,8 @@ import (
 )
 
 // TestDisturbances has two instances in use while their server restarts, their sessions
-// are ended, PgBouncer restarts, and the password changes.
+// are ended, PgBouncer restarts, and the password changes. TestFailover says how to run
+// the long form.
 func TestDisturbances(t *testing.T) {
 	t.Parallel()
 	t.Run("server", func(t *testing.T) {
@@ -22,7 +23,7 @@ func TestDisturbances(t *testing.T) {
 		c := pgtest.Start(t, nil)
 		d := postgresDatabase(t, c)
 		w := write(t, d, 6)
-		for range 2 {
+		for range rounds() {
 			c.Restart(t)
 			w.recovered(t, time.Now())
 			endSessions(t, c)
@@ -37,7 +38,7 @@ func TestDisturbances(t *testing.T) {
 		bouncer := c.NewBouncer(t, 4)
 		d.env = d.with("DATABASE_URL=" + bouncer.URL(d.url))
 		w := write(t, d, 6)
-		for range 2 {
+		for range rounds() {
 			bouncer.Kill()
 			bouncer.Start()
 			w.recovered(t, time.Now())
@@ -64,7 +65,7 @@ func TestDisturbances(t *testing.T) {
 		keep(0)
 		d.env = d.with(fmt.Sprintf("DATABASE_URL=postgres://service@127.0.0.1:%d/%s?passfile=%s", c.Port(), nameOf(t, d.url), file))
 		w := write(t, d, 6)
-		for n := 1; n < 3; n++ {
+		for n := 1; n <= rounds(); n++ {
 			failed := w.failed.Load()
 			d.exec(t, fmt.Sprintf("ALTER ROLE service PASSWORD 'password-%d'", n))
 			endSessions(t, c)

@@ -3,6 +3,7 @@ package main
 import (
 	"database/sql"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -45,50 +46,108 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// TestFailover takes the primary away in several ways, while two instances serve, and
-// promotes its standby.
+// failover is a way in which a primary goes, and the former primary comes back.
+type failover struct {
+	writers  int
+	takeAway func(t *testing.T, c *cluster, w *writers)
+	back     func(t *testing.T, c *cluster)
+	long     bool // whether it is for the long form only
+}
+
+var failovers = map[string]failover{
+	"killed":                                {6, kill, rejoin, false},
+	"demoted, with its sessions":            {6, demote, rejoinUnwritten, false},
+	"frozen, with every connection in use":  {80, freeze, fence, false},
+	"frozen, and found out before promoted": {6, freezeForLong, fence, true},
+	"restarted as a standby":                {6, func(t *testing.T, c *cluster, _ *writers) { c.primary.Stop(t) }, func(t *testing.T, c *cluster) { c.primary.Follow(t, c.standby) }, true},
+}
+
+func kill(t *testing.T, c *cluster, _ *writers) { c.primary.Kill(t) }
+
+func freeze(t *testing.T, c *cluster, _ *writers) { c.primary.Freeze(t) }
+
+// freezeForLong freezes the primary until both instances have noticed.
+func freezeForLong(t *testing.T, c *cluster, w *writers) {
+	c.primary.Freeze(t)
+	failed := w.failed.Load()
+	pgtest.Eventually(t, "the instances answer 503 at once", func() bool { return w.failed.Load() > failed+100 })
+}
+
+// demote has the primary take no writes, and leaves its sessions.
+func demote(t *testing.T, c *cluster, _ *writers) {
+	admin := c.primary.URL(pgtest.Superuser, "postgres")
+	pgtest.Exec(t, admin, "ALTER SYSTEM SET default_transaction_read_only = on")
+	pgtest.Exec(t, admin, "SELECT pg_reload_conf()")
+	pgtest.Eventually(t, "no write is under way", func() bool {
+		before := c.left
+		c.left = c.rowsOf(t, c.primary)
+		return before == c.left
+	})
+}
+
+// rejoin makes a standby of a former primary that does not run.
+func rejoin(t *testing.T, c *cluster) { c.primary.Rejoin(t, c.standby) }
+
+// fence ends a former primary, so that nothing is written to it, and rejoins it.
+func fence(t *testing.T, c *cluster) {
+	c.primary.Kill(t)
+	rejoin(t, c)
+}
+
+// rejoinUnwritten sees that nothing was written to the former primary, and fences it.
+func rejoinUnwritten(t *testing.T, c *cluster) {
+	if now := c.rowsOf(t, c.primary); now != c.left {
+		t.Errorf("the former primary had %d rows, and has %d", c.left, now)
+	}
+	fence(t, c)
+}
+
+// TestFailover takes the primary away while two instances are in use, and promotes its
+// standby. The short form runs with every go test; the long one, with every way, back and
+// forth several times, by
+//
+//	LOCKWOOD_TEST_REQUIRE_SERVERS=1 LOCKWOOD_TEST_LONG=1 go test ./cmd/lockwood -run 'TestFailover|TestDisturbances' -timeout 30m -v
 func TestFailover(t *testing.T) {
 	t.Parallel()
-	freeze := func(t *testing.T, c *cluster) { c.primary.Freeze(t) }
-	fence := func(t *testing.T, c *cluster) {
-		c.primary.Kill(t)
-		c.primary.Rejoin(t, c.standby)
-	}
-	demote := func(t *testing.T, c *cluster) {
-		pgtest.Exec(t, c.primary.URL(pgtest.Superuser, "postgres"), "ALTER SYSTEM SET default_transaction_read_only = on")
-		pgtest.Exec(t, c.primary.URL(pgtest.Superuser, "postgres"), "SELECT pg_reload_conf()")
-		pgtest.Eventually(t, "no deposit is under way", func() bool {
-			before := c.left
-			c.left = c.rowsOf(t, c.primary)
-			return before == c.left
-		})
-	}
-	for name, test := range map[string]struct {
-		writers  int
-		takeAway func(t *testing.T, c *cluster)
-		back     func(t *testing.T, c *cluster)
-	}{
-		"killed": {6, func(t *testing.T, c *cluster) { c.primary.Kill(t) }, func(t *testing.T, c *cluster) { c.primary.Rejoin(t, c.standby) }},
-		"demoted, with its sessions": {6, demote, func(t *testing.T, c *cluster) {
-			if n, now := c.left, c.rowsOf(t, c.primary); n != now {
-				t.Errorf("the former primary had %d rows, and has %d", n, now)
-			}
-			fence(t, c)
-		}},
-		"restarted": {6, func(t *testing.T, c *cluster) { c.primary.Stop(t) }, func(t *testing.T, c *cluster) { c.primary.Follow(t, c.standby) }},
-		"frozen":    {6, freeze, fence}, "frozen, with every connection in use": {80, freeze, fence},
-	} {
+	for name, f := range failovers {
+		if f.long && rounds() == 1 {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
-			w := write(t, c.testDatabase, test.writers)
-			test.takeAway(t, c)
-			c.standby.Promote(t)
-			w.recovered(t, time.Now())
-			test.back(t, c)
-			c.standby.WaitForStandby(t)
-			w.recovered(t, time.Now())
+			w := write(t, c.testDatabase, f.writers)
+			for range rounds() {
+				f.takeAway(t, c, w)
+				c.standby.Promote(t)
+				w.recovered(t, time.Now())
+				f.back(t, c)
+				c.standby.WaitForStandby(t)
+				w.recovered(t, time.Now())
+				c.primary, c.standby = c.standby, c.primary
+			}
 			w.judge(t)
 		})
+	}
+}
+
+// rounds is how often the long and the short form repeat what they do.
+func rounds() int {
+	if os.Getenv("LOCKWOOD_TEST_LONG") != "" {
+		return 4
+	}
+	return 1
+}
+
+// failoverSituation is a store with credentials whose primary was lost.
+func failoverSituation(t *testing.T) situation {
+	c := newCluster(t)
+	fill(t, c.env, 10)
+	c.primary.Kill(t)
+	c.standby.Promote(t)
+	return situation{
+		env:    c.env,
+		values: map[string]string{"postgres://lockwood@pg1:5432,pg2:5432/app": c.url},
+		after:  wants("answers, shows every row, and takes writes", "ok         10"),
 	}
 }

@@ -19,24 +19,13 @@ func (d *testDatabase) alone(t *testing.T) {
 		d.exec(t, aloneOnPostgres)
 		return
 	}
-	d.exec(t, "DROP TABLE lockwood_data_key_wraps")
-	rows, err := d.db.QueryContext(t.Context(), "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'ai_mcp_oauth_credentials'")
-	if err != nil {
+	d.exec(t, "DROP TABLE lockwood_data_key_wraps") // which refers to another
+	var names string
+	row := d.db.QueryRowContext(t.Context(), "SELECT group_concat(name) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name <> 'ai_mcp_oauth_credentials'")
+	if err := row.Scan(&names); err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close()
-	var names []string
-	for rows.Next() {
-		var name string
-		if err := rows.Scan(&name); err != nil {
-			t.Fatal(err)
-		}
-		names = append(names, name)
-	}
-	if err := rows.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
+	for name := range strings.SplitSeq(names, ",") {
 		d.exec(t, "DROP TABLE "+name)
 	}
 }
