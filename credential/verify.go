@@ -36,6 +36,8 @@ type Failure struct {
 	ID     int64  `json:"id"` // of the row
 	Column string `json:"column"`
 	Reason string `json:"reason"`
+	// KeyID is the data key that the record names, "" for a legacy record.
+	KeyID string `json:"key_id,omitempty"`
 }
 
 // VerifyOptions are the optional settings of Verify.
@@ -119,7 +121,11 @@ func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
 				if s.boundToOtherBytes(ctx, &rows[i], column.Name, err) {
 					reason = otherBytes
 				}
-				report.Failed = append(report.Failed, Failure{rows[i].ID, column.Name, reason})
+				failure := Failure{ID: rows[i].ID, Column: column.Name, Reason: reason}
+				if id, sealed := envelope.ParseHeader(record); sealed {
+					failure.KeyID = id.String()
+				}
+				report.Failed = append(report.Failed, failure)
 				continue
 			}
 			if err != nil {

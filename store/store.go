@@ -67,4 +67,6 @@ type MigrateOptions struct {
 	// refuses them; a table that was there before is left as it is and stays
 	// open to them.
 	WriteLegacy bool
+	// Logger, if not nil, is told what a migration waits for that takes long.
+	Logger *slog.Logger
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -32,11 +33,11 @@ that a record does not open.`,
 				return err
 			}
 			defer v.close()
-			report, err := c.verify(ctx, v)
+			report, lost, err := c.verify(ctx, v)
 			if err != nil {
 				return err
 			}
-			if err := c.print(report, func(w io.Writer) { printReport(w, report) }); err != nil {
+			if err := c.print(report, func(w io.Writer) { printReport(w, report, lost) }); err != nil {
 				return err
 			}
 			if len(report.Failed) > 0 {
@@ -47,13 +48,14 @@ that a record does not open.`,
 	}
 }
 
-// verify verifies every record, with a progress bar on a terminal.
-func (c *cli) verify(ctx context.Context, v *vault) (*credential.Report, error) {
+// verify verifies every record, with a progress bar on a terminal, and says of which data
+// keys that records name nothing is left.
+func (c *cli) verify(ctx context.Context, v *vault) (report *credential.Report, lost []string, err error) {
 	opts := &credential.VerifyOptions{}
 	if c.onTerminal() {
 		counts, err := v.store.Counts(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		bar := progressbar.NewOptions64(counts.Credentials, progressbar.OptionSetWriter(c.stderr),
 			progressbar.OptionSetDescription("verifying"), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
@@ -61,7 +63,10 @@ func (c *cli) verify(ctx context.Context, v *vault) (*credential.Report, error) 
 		defer func() { _ = bar.Finish() }()
 		opts.Progress = func(rows int) { _ = bar.Add(rows) }
 	}
-	return v.credentials.Verify(ctx, opts)
+	if report, err = v.credentials.Verify(ctx, opts); err == nil {
+		lost, err = v.explain(ctx, report)
+	}
+	return report, lost, err
 }
 
 // onTerminal reports whether standard error is one.
@@ -70,7 +75,7 @@ func (c *cli) onTerminal() bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-func printReport(w io.Writer, r *credential.Report) {
+func printReport(w io.Writer, r *credential.Report, lost []string) {
 	_, _ = fmt.Fprintf(w, `credentials  %d
 records      %d
   ok         %d
@@ -84,5 +89,8 @@ records      %d
 			break
 		}
 		_, _ = fmt.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
+	}
+	if len(lost) > 0 {
+		_, _ = fmt.Fprintf(w, "%s\n→ %s\n", strings.Join(lost, "\n"), lostRemedy)
 	}
 }

@@ -215,12 +215,15 @@ func (c *cli) checkRecords(ctx context.Context, v *vault) []finding {
 	if errors.Is(v.startErr, core.ErrKeyMissing) {
 		return []finding{skipped("records", "the key")}
 	}
-	report, err := c.verify(ctx, v)
+	report, lost, err := c.verify(ctx, v)
 	if err != nil {
 		return []finding{{"records", verdictFail, err.Error(), "mend what it names, and run doctor again"}}
 	}
 	if n := len(report.Failed); n > 0 {
 		detail := fmt.Sprintf("%d of %d records do not open", n, report.Records)
+		if len(lost) > 0 {
+			return []finding{{"records", verdictFail, detail + ": " + strings.Join(lost, ", "), lostRemedy}}
+		}
 		if report.OK == 0 {
 			detail += ": the configured key is not the one they were written with"
 		}

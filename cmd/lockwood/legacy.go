@@ -51,7 +51,7 @@ func (c *cli) closeLegacy(ctx context.Context, v *vault, yes, dryRun bool) error
 	if err := v.fitForClosing(ctx); err != nil {
 		return err
 	}
-	report, err := c.verify(ctx, v)
+	report, _, err := c.verify(ctx, v)
 	if err != nil {
 		return err
 	}

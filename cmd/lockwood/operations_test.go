@@ -134,6 +134,7 @@ func TestRunbooks(t *testing.T) {
 			d.exec(t, "UPDATE "+d.table+" SET mcp_server_id = 'moved' WHERE mcp_server_id = 'server-3'")
 			return situation{env: d.env, after: wants("failed     1", "moved from another row")}
 		},
+		"The primary fails over": failoverSituation,
 	}
 	for title := range books {
 		if situations[title] == nil {

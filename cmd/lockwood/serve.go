@@ -254,7 +254,7 @@ func (s *service) examine(ctx context.Context) error {
 
 func (s *service) migrate(ctx context.Context) error {
 	try := func() (struct{}, error) {
-		err := s.store.Migrate(ctx, store.MigrateOptions{WriteLegacy: s.cfg.WriteLegacy})
+		err := s.store.Migrate(ctx, store.MigrateOptions{WriteLegacy: s.cfg.WriteLegacy, Logger: s.log})
 		if err != nil && !errors.Is(err, core.ErrStoreUnavailable) {
 			err = backoff.Permanent(err)
 		}

@@ -239,11 +239,7 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 	if s.StoreID == "" {
 		problems = append(problems, "the database has none of Lockwood's tables yet; lockwood serve makes them")
 	}
-	for id, n := range byKey {
-		if !hasEnabled(state, id) {
-			problems = append(problems, fmt.Sprintf("%d records are sealed under data key %s, which this store does not have", n, id))
-		}
-	}
+	problems = append(problems, lostKeys(state, byKey)...)
 	if s.Legacy == "closed" && s.LegacyRecords > 0 {
 		problems = append(problems, fmt.Sprintf("%d legacy records are refused because the %s closed legacy; if they are wanted, %s", s.LegacyRecords, s.LegacyClosedBy, s.legacyRemedy()))
 	}

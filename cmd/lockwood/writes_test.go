@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -69,4 +71,44 @@ func TestARoleWithoutInsert(t *testing.T) {
 	if list := found(t, env, "rights"); len(list) != 0 {
 		t.Errorf("after the remedy: %+v", list)
 	}
+}
+
+// A deposit that finds no room on the disk is answered 503, and the reason is logged. With
+// room the instance goes on by itself.
+func TestADatabaseWithoutRoom(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Start(t, nil)
+	d := postgresDatabase(t, c)
+	s := serve(t, d.env).ready(t)
+	var file string
+	if err := d.db.QueryRowContext(t.Context(), "SELECT pg_relation_filepath('"+d.table+"')").Scan(&file); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(c.Dir(), "data", file)
+	move := func(from, to string) {
+		t.Helper()
+		c.Stop(t)
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(file, file+".kept")
+	if err := os.Symlink("/dev/full", file); err != nil { // which takes no byte, as a full disk
+		t.Fatal(err)
+	}
+	c.Start(t)
+	var got answer
+	pgtest.Eventually(t, "a deposit finds no room", func() bool {
+		got = s.deposit(t, 1, "server", "token")
+		return strings.Contains(s.log.String(), "53100")
+	})
+	if got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {
+		t.Errorf("a deposit: %d %s", got.status, got.body)
+	}
+	if a := s.call(t, 1, "GET", "/mcp-oauth-credentials", ""); a.status != http.StatusOK {
+		t.Errorf("listing: %d %s", a.status, a.body)
+	}
+	move(file+".kept", file)
+	c.Start(t)
+	pgtest.Eventually(t, "deposits go on", func() bool { return s.deposit(t, 1, "server", "token").status == http.StatusOK })
 }

@@ -138,8 +138,30 @@ func (c *Cluster) Restart(tb testing.TB) {
 // processes of the server are gone.
 func (c *Cluster) Kill(tb testing.TB) {
 	tb.Helper()
-	path := filepath.Join(c.dir, pidFile)
-	text, err := os.ReadFile(path)
+	pid := c.postmaster(tb)
+	children := childrenOf(pid)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		tb.Fatal(err)
+	}
+	for _, p := range children {
+		_ = syscall.Kill(p, syscall.SIGKILL) // it may have ended with its parent
+	}
+	for _, p := range append(children, pid) {
+		waitGone(tb, p)
+	}
+	// The number may soon be another process's. The socket's lock has it too.
+	sockets, _ := filepath.Glob(filepath.Join(c.dir, ".s.PGSQL.*"))
+	for _, file := range append(sockets, filepath.Join(c.dir, pidFile)) {
+		if err := os.Remove(file); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// postmaster is the process ID of the running server.
+func (c *Cluster) postmaster(tb testing.TB) int {
+	tb.Helper()
+	text, err := os.ReadFile(filepath.Join(c.dir, pidFile))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -148,20 +170,7 @@ func (c *Cluster) Kill(tb testing.TB) {
 	if err != nil || pid <= 1 {
 		tb.Fatalf("%s holds no process ID", pidFile)
 	}
-	children := childrenOf(pid)
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		tb.Fatal(err)
-	}
-	for _, p := range append(children, pid) {
-		waitGone(tb, p)
-	}
-	// The number may soon be another process's. The socket's lock has it too.
-	sockets, _ := filepath.Glob(filepath.Join(c.dir, ".s.PGSQL.*"))
-	for _, file := range append(sockets, path) {
-		if err := os.Remove(file); err != nil {
-			tb.Fatal(err)
-		}
-	}
+	return pid
 }
 
 // childrenOf returns the children of a process, which end by themselves once it

@@ -4,13 +4,24 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
 const bouncerPidFile = "pid"
+
+// Bouncer is a PgBouncer in front of a cluster.
+type Bouncer struct {
+	home
+	tb      testing.TB
+	program string
+	address string
+}
 
 // PgBouncer starts PgBouncer in transaction mode in front of the cluster, with
 // at most serverConns connections to each database, and returns a function from
@@ -18,15 +29,24 @@ const bouncerPidFile = "pid"
 // are lines of its configuration, and win. It ends with the test.
 func (c *Cluster) PgBouncer(tb testing.TB, serverConns int, settings ...string) func(databaseURL string) string {
 	tb.Helper()
-	program := bouncer(tb)
-	h, end := newHome(tb, bouncerPidFile)
+	return c.NewBouncer(tb, serverConns, settings...).URL
+}
+
+// NewBouncer is PgBouncer for a test that ends it and starts it again. Its console, the
+// database "pgbouncer", is Superuser's.
+func (c *Cluster) NewBouncer(tb testing.TB, serverConns int, settings ...string) *Bouncer {
+	tb.Helper()
+	b := &Bouncer{tb: tb, program: bouncer(tb)}
+	var end func()
+	b.home, end = newHome(tb, bouncerPidFile)
 	tb.Cleanup(end)
 	port := freePort(tb)
+	b.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	server := "host=" + c.dir
 	if c.port != 0 {
 		server += " port=" + strconv.Itoa(c.port)
 	}
-	h.write(tb, "ini", fmt.Sprintf(`
+	b.write(tb, "ini", fmt.Sprintf(`
 [databases]
 * = %s user=%s
 [pgbouncer]
@@ -34,24 +54,56 @@ listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
 auth_type = any
+admin_users = %s
 pool_mode = transaction
 default_pool_size = %d
 max_client_conn = 500
+server_login_retry = 1
 logfile = %s/%s
 pidfile = %s/%s
 %s
-`, server, Superuser, port, serverConns, h.dir, logFile, h.dir, bouncerPidFile, strings.Join(settings, "\n")))
-	h.run(tb, program, "-d", "ini")
-	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	Eventually(tb, "PgBouncer listens", func() bool { return answers(address) })
-	return func(databaseURL string) string {
-		u, err := url.Parse(databaseURL)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		u.Host, u.RawQuery = address, "sslmode=disable"
-		return u.String()
+`, server, Superuser, port, Superuser, serverConns, b.dir, logFile, b.dir, bouncerPidFile, strings.Join(settings, "\n")))
+	b.Start()
+	return b
+}
+
+// Start starts PgBouncer, on the same port, and returns when it listens.
+func (b *Bouncer) Start() {
+	b.tb.Helper()
+	b.run(b.tb, b.program, "-d", "ini")
+	Eventually(b.tb, "PgBouncer listens", func() bool { return answers(b.address) })
+}
+
+// Kill ends PgBouncer with SIGKILL, and all connections through it.
+func (b *Bouncer) Kill() {
+	b.tb.Helper()
+	path := filepath.Join(b.dir, bouncerPidFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		b.tb.Fatal(err)
 	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 {
+		b.tb.Fatalf("%s holds no process ID", bouncerPidFile)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		b.tb.Fatal(err)
+	}
+	waitGone(b.tb, pid)
+	if err := os.Remove(path); err != nil {
+		b.tb.Fatal(err)
+	}
+}
+
+// URL returns the URL of the same database behind PgBouncer.
+func (b *Bouncer) URL(databaseURL string) string {
+	b.tb.Helper()
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		b.tb.Fatal(err)
+	}
+	u.Host, u.RawQuery = b.address, "sslmode=disable"
+	return u.String()
 }
 
 func bouncer(tb testing.TB) string {

@@ -56,6 +56,46 @@ func TestPgBouncerServesAnotherSessionPerTransaction(t *testing.T) {
 	}
 }
 
+// What is committed while a standby follows is there after its promotion, and the former
+// primary comes back as a standby, by a copy or by what it had.
+func TestAStandbyTakesOver(t *testing.T) {
+	ctx := context.Background()
+	one := pgtest.Start(t, &pgtest.Options{NoSync: true, TCP: true})
+	db := one.NewDatabase(t)
+	name := db[strings.LastIndex(db, "/")+1 : strings.Index(db, "?")]
+	two := one.Standby(t)
+	pgtest.Exec(t, db, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+	rows := func(c *pgtest.Cluster) (n int, standby bool) {
+		t.Helper()
+		row := pgtest.Connect(t, c.URL(pgtest.Superuser, name)).QueryRow(ctx, "SELECT count(*), pg_is_in_recovery() FROM t")
+		if err := row.Scan(&n, &standby); err != nil {
+			t.Fatal(err)
+		}
+		return n, standby
+	}
+	for n, back := range []func(former, primary *pgtest.Cluster){
+		func(former, primary *pgtest.Cluster) {
+			former.Freeze(t)
+			former.Kill(t)
+			primary.Promote(t)
+			former.Rejoin(t, primary)
+		},
+		func(former, primary *pgtest.Cluster) {
+			former.Stop(t)
+			primary.Promote(t)
+			former.Follow(t, primary)
+		},
+	} {
+		back(one, two)
+		two.WaitForStandby(t)
+		pgtest.Exec(t, two.URL(pgtest.Superuser, name), "INSERT INTO t VALUES (1)")
+		for _, c := range []*pgtest.Cluster{one, two} {
+			pgtest.Eventually(t, "the row is there", func() bool { got, standby := rows(c); return got == n+2 && standby == (c == one) })
+		}
+		one, two = two, one
+	}
+}
+
 // childEnv makes the test binary start a cluster, say where, and wait.
 const childEnv = "PGTEST_CHILD"
 

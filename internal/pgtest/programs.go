@@ -76,12 +76,12 @@ type home struct {
 
 // reaper waits for the end of its input, which is the end of the test process
 // however it ends, then ends the server named by the pid file and removes the
-// directory. A server that has ended may stay a zombie for want of a parent.
+// directory, also one that was frozen. A server that has ended may stay a zombie for want of a parent.
 const reaper = `
 cat >/dev/null
 if [ -s "$2" ]; then
 	pid=$(head -n 1 "$2")
-	kill -QUIT "$pid" && while kill -0 "$pid" && ! grep -q ') Z ' "/proc/$pid/stat"; do sleep 0.05; done
+	kill -QUIT "$pid" && kill -CONT "$pid" && while kill -0 "$pid" && ! grep -q ') Z ' "/proc/$pid/stat"; do sleep 0.05; done
 fi
 rm -rf -- "$1"
 `

@@ -121,6 +121,8 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	}
 	conn.DefaultQueryExecMode = unnamed
 	conn.Tracer = c.Tracer
+	conn.OnNotice = noteUnreplicated
+	conn.DialFunc = newSilence(conn.DialFunc).Dial
 	p.BeforeConnect = func(_ context.Context, next *pgx.ConnConfig) error {
 		// A file of passwords is read anew for each connection: the password may have
 		// been changed since.

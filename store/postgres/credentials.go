@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -59,7 +60,8 @@ func (s *Store) write(ctx context.Context, f func(statements) error) error {
 			return err
 		}
 		defer conn.Release()
-		return unlessDefinite(repeated(ctx, func() error { return f(statements{conn, mode}) }))
+		err = unlessDefinite(repeated(ctx, func() error { return f(statements{conn, mode}) }))
+		return cmp.Or(err, replicated(conn.Conn()))
 	})
 }
 

@@ -1,11 +1,13 @@
 package postgres
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -34,6 +36,33 @@ func leaveReadOnly(cfg *pgxpool.Config) (of func(*pgxpool.Pool)) {
 		return false
 	}
 	return pool.Store
+}
+
+// unreplicated is the key of a connection's custom data under which it is noted that the
+// server gave up waiting for its standby.
+const unreplicated = "lockwood.unreplicated"
+
+// errUnreplicated is why it is not known whether a write that the server answered lasts.
+var errUnreplicated = errors.New("the server stopped waiting for its standby, which may not have the write")
+
+// noteUnreplicated takes down the warning with which a server answers that it committed,
+// and that somebody cancelled its wait for a synchronous standby. The report names the
+// function of the server, which is the same in every language.
+func noteUnreplicated(conn *pgconn.PgConn, notice *pgconn.Notice) {
+	if notice.Routine == "SyncRepWaitForLSN" {
+		conn.CustomData()[unreplicated] = true
+	}
+}
+
+// replicated returns a *lostAnswerError if what was written on conn may not outlive its
+// server.
+func replicated(conn *pgx.Conn) error {
+	data := conn.PgConn().CustomData()
+	if _, ok := data[unreplicated]; !ok {
+		return nil
+	}
+	delete(data, unreplicated)
+	return &lostAnswerError{errUnreplicated}
 }
 
 // hasManyHosts reports whether the connection string names more than one server.

@@ -94,3 +94,46 @@ func TestFailover(t *testing.T) {
 		t.Errorf("on the former primary: %v, %v; want store.ReadOnly", found, err)
 	}
 }
+
+// A commit that no standby has confirmed, since somebody cancelled its wait, is not told
+// as done: it is gone with its server.
+func TestAnUnreplicatedWriteIsUnknown(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Start(t, &pgtest.Options{NoSync: true})
+	url, key, ctx := cluster.NewDatabase(t), newKey(), t.Context()
+	s := openMigrated(t, postgres.Config{URL: core.Secret(url)})
+	if err := s.InsertDataKey(ctx, key); err != nil {
+		t.Fatal(err)
+	}
+	next := newKey()
+	next.Replaces, next.Version = key.ID, key.Version+1
+	admin := pgtest.Connect(t, url)
+	for _, sql := range []string{"ALTER SYSTEM SET synchronous_standby_names = 'missing'", "SELECT pg_reload_conf()"} {
+		if _, err := admin.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancelled := func(write func() error) error {
+		writing := start(write)
+		pgtest.Eventually(t, "a write waits for a standby", func() bool {
+			select {
+			case err := <-writing: // the server did not know of the setting yet
+				if err != nil {
+					t.Fatal(err)
+				}
+				writing = start(write)
+			default:
+			}
+			var n int
+			err := admin.QueryRow(ctx, "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n)
+			return err == nil && n == 1
+		})
+		return <-writing
+	}
+	if err := cancelled(func() error { return s.Upsert(ctx, sealedRow(key.ID, "server"), key.ID, 0) }); !errors.Is(err, core.ErrOutcomeUnknown) {
+		t.Errorf("a statement: %v, want core.ErrOutcomeUnknown", err)
+	}
+	if err := cancelled(func() error { return s.InsertDataKey(ctx, next) }); !errors.Is(err, core.ErrOutcomeUnknown) {
+		t.Errorf("a transaction: %v, want core.ErrOutcomeUnknown", err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -50,6 +51,31 @@ type migrator struct {
 	db       *sql.DB // the pool, as goose wants it
 	versions *migration.Versions
 	goose    *goose.Provider
+	waitsFor atomic.Pointer[string]
+}
+
+// tellAfter is how long a migration may take before it says what it waits for.
+const tellAfter = 5 * time.Second
+
+// What a migration may wait for.
+const (
+	waitsForAnswer = "an answer of the database"
+	waitsForLock   = "the lock under which migrations run: another instance or upstream holds it, and it is free when that one has migrated or ends"
+	waitsForSecond = "a second connection, beside the one that holds the lock under which migrations run: a pooler has to have two at least " +
+		"(PgBouncer: default_pool_size), or it ends this after a while (query_wait_timeout, 120 s)"
+	waitsForTables = "its statements, which wait for every transaction on the credential table that began before"
+)
+
+func (m *migrator) waitFor(what string) { m.waitsFor.Store(&what) }
+
+// tell logs what the migration waits for if it takes long, until stop.
+func (m *migrator) tell() (stop func() bool) {
+	m.waitFor(waitsForAnswer)
+	return time.AfterFunc(tellAfter, func() {
+		if m.opts.Logger != nil {
+			m.opts.Logger.Warn("the migration of the database waits; nothing is served until it is done", "waits_for", *m.waitsFor.Load())
+		}
+	}).Stop
 }
 
 func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
@@ -83,6 +109,7 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 // server connection, and behind a pooler with few of them the instance that
 // holds the lock might never get the second one that it works on.
 func (m *migrator) run(ctx context.Context) error {
+	defer m.tell()()
 	for {
 		pending, err := m.pending(ctx)
 		if err != nil || !pending {
@@ -92,6 +119,7 @@ func (m *migrator) run(ctx context.Context) error {
 		if err != nil || locked {
 			return err
 		}
+		m.waitFor(waitsForLock)
 		if err := wait(ctx, lockPoll/2+rand.N(lockPoll)); err != nil {
 			return err
 		}
@@ -121,6 +149,7 @@ func (m *migrator) tryLocked(ctx context.Context, f func(context.Context) error)
 		if !locked {
 			return nil
 		}
+		m.waitFor(waitsForSecond)
 		return f(ctx)
 	})
 	return locked, err
@@ -130,6 +159,7 @@ func (m *migrator) up(ctx context.Context) error {
 	if err := m.makeSchema(ctx); err != nil {
 		return fmt.Errorf("creating schema: %w", err)
 	}
+	m.waitFor(waitsForTables)
 	_, err := m.goose.Up(ctx)
 	return err
 }

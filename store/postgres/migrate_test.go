@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -168,4 +169,55 @@ func TestMigrationsExcludeEachOther(t *testing.T) {
 	if err := open(t, postgres.Config{URL: core.Secret(url)}).Migrate(short, store.MigrateOptions{}); err != nil {
 		t.Errorf("with everything applied, a migration waits for the lock: %v", err)
 	}
+}
+
+// A migration that waits says for what: another's lock, or a second connection behind a
+// pooler that has one.
+func TestAMigrationThatWaitsSaysForWhat(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.Shared(t)
+	for name, test := range map[string]struct {
+		connections int
+		locked      bool
+		want        string
+	}{
+		"the lock":            {2, true, "another instance or upstream holds it"},
+		"a second connection": {1, false, "default_pool_size"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := cluster.NewDatabase(t)
+			if conn := pgtest.Connect(t, url); test.locked {
+				if _, err := conn.Exec(t.Context(), "SELECT pg_advisory_lock($1)", int64(upstreamLock)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := open(t, postgres.Config{URL: core.Secret(cluster.PgBouncer(t, test.connections)(url))})
+			lines := make(chan string, 10)
+			ctx, cancel := context.WithCancel(t.Context())
+			migrating := start(func() error {
+				return s.Migrate(ctx, store.MigrateOptions{Logger: slog.New(slog.NewTextHandler(logLines(lines), nil))})
+			})
+			select {
+			case line := <-lines:
+				if !strings.Contains(line, test.want) {
+					t.Errorf("it says %q, want %q", line, test.want)
+				}
+			case err := <-migrating:
+				t.Fatalf("it ended with %v", err)
+			}
+			cancel()
+			if err := <-migrating; !errors.Is(err, core.ErrStoreUnavailable) {
+				t.Errorf("cancelled, it ended with %v", err)
+			}
+		})
+	}
+}
+
+// logLines are the lines that a logger writes.
+type logLines chan string
+
+func (l logLines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"fmt"
@@ -138,16 +139,18 @@ func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 // begun is inTx with a beginning of its own.
 func (s *Store) begun(ctx context.Context, begin string, f func(pgx.Tx) error) error {
 	return s.prepared(func(mode pgx.QueryExecMode) error {
-		committing := false
-		err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
-			err := f(transaction{tx, mode})
-			committing = err == nil
-			return err
+		return s.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+			committing := false
+			err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error {
+				err := f(transaction{tx, mode})
+				committing = err == nil
+				return err
+			})
+			if !committing {
+				return err
+			}
+			return cmp.Or(unlessDefinite(err), replicated(conn.Conn()))
 		})
-		if committing {
-			return unlessDefinite(err)
-		}
-		return err
 	})
 }
 
