@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -70,9 +71,9 @@ type Finding struct {
 
 // String says it for a log.
 func (f Finding) String() string {
-	text := f.Object + ": " + string(f.Condition)
+	text := fmt.Sprintf("%s: %s", core.Text(f.Object), f.Condition)
 	if f.Detail != "" {
-		text += " (" + f.Detail + ")"
+		text += fmt.Sprintf(" (%s)", core.Text(f.Detail))
 	}
 	return text
 }

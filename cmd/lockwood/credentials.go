@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"github.com/schollz/progressbar/v3"
@@ -10,6 +9,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 )
 
 // shownFailures is how many failures are printed as text; JSON has all.
@@ -55,7 +55,7 @@ func (c *cli) verify(ctx context.Context, v *vault) (*credential.Report, error) 
 		if err != nil {
 			return nil, err
 		}
-		bar := progressbar.NewOptions64(counts.Credentials, progressbar.OptionSetWriter(c.stderr),
+		bar := progressbar.NewOptions64(counts.Credentials, progressbar.OptionSetWriter(c.terminal),
 			progressbar.OptionSetDescription("verifying"), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
 			progressbar.OptionSetItsString("credentials"), progressbar.OptionClearOnFinish())
 		defer func() { _ = bar.Finish() }()
@@ -66,12 +66,12 @@ func (c *cli) verify(ctx context.Context, v *vault) (*credential.Report, error) 
 
 // onTerminal reports whether standard error is one.
 func (c *cli) onTerminal() bool {
-	f, ok := c.stderr.(interface{ Fd() uintptr })
+	f, ok := c.terminal.(interface{ Fd() uintptr })
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func printReport(w io.Writer, r *credential.Report) {
-	_, _ = fmt.Fprintf(w, `credentials  %d
+	plain.Fprintf(w, `credentials  %d
 records      %d
   ok         %d
   legacy     %d (of the ok ones)
@@ -80,9 +80,9 @@ records      %d
 `, r.Credentials, r.Records, r.OK, r.Legacy, r.Stale, len(r.Failed))
 	for i, f := range r.Failed {
 		if i == shownFailures {
-			_, _ = fmt.Fprintf(w, "… and %d more; --json lists all\n", len(r.Failed)-i)
+			plain.Fprintf(w, "… and %d more; --json lists all\n", len(r.Failed)-i)
 			break
 		}
-		_, _ = fmt.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
+		plain.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -65,7 +66,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 			return usageError(err)
 		}
 		for _, name := range added {
-			_, _ = fmt.Fprintf(c.stdout, "made %s and kept it in %s\n", name, c.envFile)
+			plain.Fprintf(c.stdout, "made %s and kept it in %s\n", name, c.envFile)
 		}
 		if !isSet(environ, "HTTP_HOST") {
 			environ = append(environ, "HTTP_HOST=127.0.0.1")
