@@ -302,11 +302,12 @@ func (r *Report) verdict() string {
 	everything := fmt.Sprintf("every data key is wrapped under %s", r.KEKID)
 	switch {
 	case len(r.Remains) > 0:
-		text := "This store still depends on an old key:"
+		var text strings.Builder
+		text.WriteString("This store still depends on an old key:")
 		for _, remains := range r.Remains {
-			text += "\n  " + core.Printable(remains, maxRemains)
+			text.WriteString("\n  " + core.Printable(remains, maxRemains))
 		}
-		return text
+		return text.String()
 	case len(r.Kept) > 0:
 		return fmt.Sprintf("This store is not independent of the old key: %s was a previous key and is a recovery key, and opens everything, as configured. Otherwise %s, "+
 			"and no record is under an older data key.", joined(r.Kept), everything)

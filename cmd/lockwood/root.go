@@ -94,7 +94,9 @@ Exit codes:
 	}
 	root.SetOut(stdout) // help, and scripts for shells, which are the program's own
 	root.SetErr(c.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return usageError(errors.New(fmt.Sprint(core.Text(err.Error()))))
+	})
 	root.PersistentFlags().StringVar(&c.envFile, "env-file", ".env", "file of further variables; the environment wins")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print facts as JSON")
 	root.AddCommand(newServe(c), newKey(c), newCredentials(c), newPlugin(c), newRecover(c), newDoctor(c), newVersion(c))

@@ -13,7 +13,7 @@ import (
 // written as an escape of Go, such as \x1b. Each call of Write has to hold whole
 // characters.
 func Text(w io.Writer) io.Writer {
-	return &writer{w, func(text []byte, r rune, size int) []byte {
+	return &writer{w, func(text []byte, _ rune, size int) []byte {
 		quoted := core.Quote(string(text[:size]))
 		return []byte(quoted[1 : len(quoted)-1])
 	}}
