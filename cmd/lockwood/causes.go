@@ -15,6 +15,7 @@ var causeRemedies = map[store.Cause]string{
 	store.NoDatabase:       "make the database, or correct its name in DATABASE_URL",
 	store.NoRights:         "grant the role the rights that the README lists; lockwood doctor names what is missing",
 	store.DiskFull:         "make room on the disk of the database; it goes on by itself",
+	store.Moved:            "restart the service, once the file that it is to use is at its path",
 	store.TakesNoWrites:    "find out why the database takes no writes: it may be a former primary, transactions may be read-only for the role, or the file may be closed to this user",
 	store.TooMany:          "raise max_connections, or have fewer instances or a smaller pool_max_conns in DATABASE_URL",
 	store.NotMigrated:      "start lockwood serve, which makes its tables; if it did, correct DATABASE_URL or DATABASE_SCHEMA",

@@ -73,6 +73,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	findings := append(v.checkConfiguration(), checkHost(v.cfg)...)
 	findings = append(findings, c.checkEnvFile())
 	findings = append(findings, c.checkPlugins(ctx, v.cfg)...)
+	findings = append(findings, checkRunning(ctx, v.cfg.AdminAddr)...)
 	if err := v.store.Ping(ctx); err != nil {
 		return append(findings,
 			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "start the database, or correct DATABASE_URL")},

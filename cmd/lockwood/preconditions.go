@@ -112,6 +112,12 @@ var preconditions = []precondition{
 		remedy:    "move to a database that is made with ENCODING 'UTF8'",
 	},
 	{
+		condition: store.LittleRoom, check: "disk", weight: warns,
+		found:     "the file system of {object} has {detail} left",
+		endangers: "once it is full, deposits and deletions fail; a re-seal needs room for a log, and rewriting the file twice its size",
+		remedy:    "make room, or move the file to a larger file system while nothing serves",
+	},
+	{
 		condition: store.NotDurable, check: "durability", weight: warns,
 		found:     "{object} is {detail}",
 		endangers: "a deposit that was answered, or a count of seals, may be gone after a crash",

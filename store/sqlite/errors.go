@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -26,13 +27,18 @@ var outages = []sqlite3.ErrorCode{
 // done, and the sentinel. SQLite's messages name tables, columns and
 // constraints, and never hold a value.
 func failure(doing string, err error) error {
+	if errors.Is(err, sqlite3.CONSTRAINT_COMMITHOOK) {
+		err = errMoved
+	}
 	return store.WithCause(causeOf(err), described(doing, err))
 }
 
 // causeOf returns why err was returned.
 func causeOf(err error) store.Cause {
 	switch {
-	case errors.Is(err, sqlite3.FULL):
+	case errors.Is(err, errMoved):
+		return store.Moved
+	case isFull(err):
 		return store.DiskFull
 	case errors.Is(err, sqlite3.READONLY):
 		return store.TakesNoWrites
@@ -64,7 +70,7 @@ func described(doing string, err error) error {
 // vouch for that where the disk failed: a commit that could not be synced may come
 // back from the log when the file is opened again.
 func unlessDefinite(err error) error {
-	if errors.Is(err, sqlite3.IOERR) {
+	if errors.Is(err, sqlite3.IOERR) && !isFull(err) {
 		return fmt.Errorf("%w: %w", core.ErrOutcomeUnknown, err)
 	}
 	return err
@@ -79,7 +85,13 @@ func isOutage(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sql.ErrConnDone) {
 		return true
 	}
-	return slices.ContainsFunc(outages, func(c sqlite3.ErrorCode) bool { return errors.Is(err, c) })
+	return errors.Is(err, errMoved) || slices.ContainsFunc(outages, func(c sqlite3.ErrorCode) bool { return errors.Is(err, c) })
+}
+
+// isFull reports whether there was no room for what was written: on the file system, or
+// within the limit of the user or the process. SQLite rolls back then.
+func isFull(err error) bool {
+	return errors.Is(err, sqlite3.FULL) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
 // isMissing reports whether a table is not there.
