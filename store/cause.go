@@ -17,7 +17,7 @@ const (
 	NoRole           Cause = "no role"               // the role does not exist
 	NoDatabase       Cause = "no database"           // the database does not exist
 	NoRights         Cause = "no rights"             // the role may not do what was asked
-	DiskFull         Cause = "disk full"             // or the user's quota, or the limit on the size of a file
+	DiskFull         Cause = "disk full"             // or a quota, or a limit on the size of files, or a disk that fails
 	Moved            Cause = "file moved"            // the path names another file than the one that is open, or none
 	TakesNoWrites    Cause = "takes no writes"       // the server, or the file, is read-only
 	TooMany          Cause = "too many connections"  //

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -70,7 +69,7 @@ func described(doing string, err error) error {
 // vouch for that where the disk failed: a commit that could not be synced may come
 // back from the log when the file is opened again.
 func unlessDefinite(err error) error {
-	if errors.Is(err, sqlite3.IOERR) && !isFull(err) {
+	if errors.Is(err, sqlite3.IOERR) {
 		return fmt.Errorf("%w: %w", core.ErrOutcomeUnknown, err)
 	}
 	return err
@@ -88,10 +87,11 @@ func isOutage(err error) bool {
 	return errors.Is(err, errMoved) || slices.ContainsFunc(outages, func(c sqlite3.ErrorCode) bool { return errors.Is(err, c) })
 }
 
-// isFull reports whether there was no room for what was written: on the file system, or
-// within the limit of the user or the process. SQLite rolls back then.
+// isFull reports whether the file system did not take what was written. The driver
+// reports a full disk, a quota and a limit on the size of files as a failed write, and
+// does not say which; SQLite itself reports only its own limit as full.
 func isFull(err error) bool {
-	return errors.Is(err, sqlite3.FULL) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+	return errors.Is(err, sqlite3.FULL) || errors.Is(err, sqlite3.IOERR_WRITE)
 }
 
 // isMissing reports whether a table is not there.
