@@ -142,3 +142,43 @@ func TestNoRoomWhileServing(t *testing.T) {
 	}
 	pgtest.Eventually(t, "the service writes again", func() bool { return !strings.Contains(s.readyz(t).body, `"writes"`) })
 }
+
+// A store that a newer version migrated is told at the start, which serves on, and by
+// doctor, with what is not safe.
+func TestANewerSchemaIsTold(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *testDatabase) {
+		fill(t, d.env, 1)
+		d.exec(t, "INSERT INTO "+d.schema+"lockwood_migrations (version, applied_at) VALUES (99, CURRENT_TIMESTAMP)")
+		list := found(t, d.env, "schema version")
+		if len(list) != 1 || list[0].Verdict != verdictWarn || !strings.Contains(list[0].Detail, "to version 99") ||
+			!strings.Contains(list[0].Detail, "rotation") || list[0].Remedy == "" {
+			t.Errorf("doctor says %+v", list)
+		}
+		s := serve(t, d.env).ready(t)
+		if text := s.log.String(); !strings.Contains(text, "to version 99") || !strings.Contains(text, "before any command that changes keys") {
+			t.Errorf("the start does not say it:\n%s", text)
+		}
+		if a := s.deposit(t, 1, "another", "token"); a.status != http.StatusOK {
+			t.Errorf("a deposit: %d %s", a.status, a.body)
+		}
+	})
+}
+
+// The backup that docs/operations.md names, made while a service writes, has everything.
+func TestABackupWhileServing(t *testing.T) {
+	t.Parallel()
+	d := sqliteDatabase(t)
+	s := serve(t, d.env).ready(t)
+	if a := s.deposit(t, 1, "a", "token"); a.status != http.StatusOK {
+		t.Fatalf("deposit: %d %s", a.status, a.body)
+	}
+	copied := filepath.Join(t.TempDir(), "backup.db")
+	d.exec(t, "VACUUM INTO ?", copied)
+	if report := verify(t, d.with("DATABASE_URL=sqlite:"+copied), exitOK); report.OK != 1 {
+		t.Errorf("the backup: %+v", report)
+	}
+	if a := s.deposit(t, 1, "b", "token"); a.status != http.StatusOK {
+		t.Errorf("a deposit afterwards: %d %s", a.status, a.body)
+	}
+}
