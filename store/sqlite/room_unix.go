@@ -15,8 +15,9 @@ func room(dir string) (free int64, ok bool) {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, false
 	}
-	if s.Bavail > uint64(math.MaxInt64/max(1, int64(s.Bsize))) {
+	size := int64(s.Bsize) //nolint:unconvert // not of this type on every system
+	if s.Bavail > uint64(math.MaxInt64/max(1, size)) {
 		return math.MaxInt64, true
 	}
-	return int64(s.Bavail) * int64(s.Bsize), true
+	return int64(s.Bavail) * size, true
 }
