@@ -8,6 +8,7 @@ package fleet
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -22,14 +23,15 @@ const (
 	LiveWindow = 30 * time.Second
 )
 
-// Instance is one running instance. Nothing in it is secret.
+// Instance is one running instance. Nothing in it is secret, and whoever can write to the
+// database says what stands there.
 type Instance struct {
-	ID         string       // random, new at every start
-	Hostname   string       // where it runs, for an operator to find it
+	ID         core.Text    // random, new at every start
+	Hostname   core.Text    // where it runs, for an operator to find it
 	KEKIDs     []core.KEKID // the KEKs it can use, its current one first; none while its key is missing
-	State      string       // the ring's state in a word, such as "ready" or "mismatch"
-	ConfigHash string       // hash of its configuration without its secrets
-	Version    string       // of the binary
+	State      core.Text    // the ring's state in a word, such as "ready" or "mismatch"
+	ConfigHash core.Text    // hash of its configuration without its secrets
+	Version    core.Text    // of the binary
 	// WritesLegacy says that it seals in upstream's format.
 	WritesLegacy bool
 	StartedAt    time.Time // the time of the database at the first beat
@@ -38,7 +40,7 @@ type Instance struct {
 }
 
 // Name names the instance for an operator: its ID and where it runs.
-func (i *Instance) Name() string { return i.ID + " on " + i.Hostname }
+func (i *Instance) Name() string { return fmt.Sprintf("%s on %s", i.ID, i.Hostname) }
 
 // CanUse reports whether the instance can use the key of id, whatever its
 // version.
@@ -70,7 +72,7 @@ func (i *Instance) differsFrom(o *Instance) []string {
 		found = append(found, "instance "+i.Name()+" and instance "+o.Name()+" "+what)
 	}
 	if len(i.KEKIDs) > 0 && len(o.KEKIDs) > 0 && i.KEKIDs[0].Key() != o.KEKIDs[0].Key() {
-		add("wrap under different keys: " + string(i.KEKIDs[0]) + ", " + string(o.KEKIDs[0]))
+		add(fmt.Sprintf("wrap under different keys: %s, %s", i.KEKIDs[0], o.KEKIDs[0]))
 	}
 	if (len(i.KEKIDs) > 0) != (len(o.KEKIDs) > 0) {
 		add("do not both have a key")
@@ -82,7 +84,7 @@ func (i *Instance) differsFrom(o *Instance) []string {
 		add("are configured differently")
 	}
 	if i.Version != o.Version {
-		add("run different versions: " + i.Version + ", " + o.Version)
+		add(fmt.Sprintf("run different versions: %s, %s", i.Version, o.Version))
 	}
 	return found
 }

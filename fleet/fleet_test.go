@@ -39,7 +39,7 @@ func (r *rows) Instances(context.Context) ([]Instance, error) {
 }
 
 func alike(id string) Instance {
-	return Instance{ID: id, Hostname: "host", KEKIDs: []core.KEKID{"kms:a#1"}, ConfigHash: "c", Version: "v1", Live: true}
+	return Instance{ID: core.Text(id), Hostname: "host", KEKIDs: []core.KEKID{"kms:a#1"}, ConfigHash: "c", Version: "v1", Live: true}
 }
 
 func TestDrift(t *testing.T) {

@@ -75,7 +75,7 @@ func (h *Heart) Failing() (time.Duration, error) {
 func (h *Heart) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if err := h.store.Leave(ctx, h.describe().ID); err != nil {
+	if err := h.store.Leave(ctx, string(h.describe().ID)); err != nil {
 		h.log.Warn("the row of this instance remains until it counts as dead", "error", err)
 	}
 }

@@ -151,7 +151,7 @@ func (r *Rotator) compromisable(ctx context.Context, state *keyring.State) (keys
 	for _, id := range r.ring.Status().RecoveryKEKIDs {
 		if slices.Contains(keys, id.Key()) {
 			found = append(found, fmt.Sprintf("%s is a previous key, which would be named compromised, and a recovery key; "+
-				"take it out of FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS on every instance, and try again", id.Key()))
+				"take it out of FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS on every instance, and try again", core.Text(id.Key())))
 		}
 	}
 	return keys, found, nil

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 )
 
 // Plan is what a rotation would do now. Making it writes nothing.
@@ -68,8 +70,8 @@ func (e Expectation) Words() string {
 
 // Endpoint is a token endpoint that legacy rows name, and how many do.
 type Endpoint struct {
-	TokenEndpoint string `json:"token_endpoint"`
-	Credentials   int64  `json:"credentials"`
+	TokenEndpoint core.Text `json:"token_endpoint"`
+	Credentials   int64     `json:"credentials"`
 }
 
 const (
@@ -260,13 +262,13 @@ func (r *Rotator) LegacyEndpoints(ctx context.Context) ([]Endpoint, error) {
 	}
 	var endpoints []Endpoint
 	for url, n := range counts {
-		endpoints = append(endpoints, Endpoint{url, n})
+		endpoints = append(endpoints, Endpoint{core.Text(url), n})
 	}
 	slices.SortFunc(endpoints, func(a, b Endpoint) int {
 		if a.Credentials != b.Credentials {
 			return int(b.Credentials - a.Credentials)
 		}
-		return strings.Compare(a.TokenEndpoint, b.TokenEndpoint)
+		return cmp.Compare(a.TokenEndpoint, b.TokenEndpoint)
 	})
 	return endpoints, nil
 }
@@ -283,7 +285,7 @@ func holdsLegacy(row *credential.Row) bool {
 
 // Print writes the plan for people.
 func (p *Plan) Print(w io.Writer) {
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	line := func(format string, args ...any) { plain.Fprintf(w, format+"\n", args...) }
 	line("KEK               %s", p.KEKID)
 	line("found             %d records of %d credentials, %d of them legacy, under %d data keys",
 		p.Now.Records, p.Now.Credentials, p.Now.Legacy, len(p.Now.DataKeys))
@@ -317,7 +319,7 @@ func (p *Plan) Print(w io.Writer) {
 		verb = "go on although"
 	}
 	for _, b := range p.Blockers {
-		line("\nwould %s: %s", verb, b)
+		line("\nwould %s: %s", verb, plain.Prose(b))
 	}
 	line("\nNothing was written.")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 )
 
 // Report is what a rotation found, did and verified. It is kept in the store
@@ -239,7 +240,7 @@ func (r *Report) oldKEKs() (ids []core.KEKID) {
 
 // Print writes the report for people.
 func (r *Report) Print(w io.Writer) {
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	line := func(format string, args ...any) { plain.Fprintf(w, format+"\n", args...) }
 	line("KEK               %s", r.KEKID)
 	for _, id := range r.oldKEKs() {
 		line("KEK before        %s", id)
@@ -272,20 +273,27 @@ func (r *Report) Print(w io.Writer) {
 	for _, s := range r.conclusions() {
 		line("%s", s)
 	}
+	for _, s := range r.Notes {
+		line("%s", s)
+	}
 }
 
-// shownFailures is how many records that do not open are printed as text.
-const shownFailures = 100
+const (
+	// shownFailures is how many records that do not open are printed as text.
+	shownFailures = 100
+	// maxRemains is how many characters of one of Report.Remains are printed.
+	maxRemains = 4000
+)
 
-func (r *Report) conclusions() []string {
-	said := []string{r.verdict()}
+func (r *Report) conclusions() []plain.Prose {
+	said := []plain.Prose{plain.Prose(r.verdict())}
 	for _, b := range r.Backups {
-		said = append(said, fmt.Sprintf("A backup from before %s: %s.", r.StartedAt.UTC().Format(time.RFC3339), b.words()))
+		said = append(said, plain.Prose(fmt.Sprintf("A backup from before %s: %s.", r.StartedAt.UTC().Format(time.RFC3339), b.words())))
 	}
 	if len(r.Compromised) > 0 {
 		said = append(said, "What could be read while the compromised key was valid may be known. Revoke those tokens and client secrets at their issuers: no rotation here does that.")
 	}
-	return append(said, r.Notes...)
+	return said
 }
 
 // verdict is what the store depends on.
@@ -294,7 +302,12 @@ func (r *Report) verdict() string {
 	everything := fmt.Sprintf("every data key is wrapped under %s", r.KEKID)
 	switch {
 	case len(r.Remains) > 0:
-		return "This store still depends on an old key:\n  " + strings.Join(r.Remains, "\n  ")
+		var text strings.Builder
+		text.WriteString("This store still depends on an old key:")
+		for _, remains := range r.Remains {
+			text.WriteString("\n  " + core.Printable(remains, maxRemains))
+		}
+		return text.String()
 	case len(r.Kept) > 0:
 		return fmt.Sprintf("This store is not independent of the old key: %s was a previous key and is a recovery key, and opens everything, as configured. Otherwise %s, "+
 			"and no record is under an older data key.", joined(r.Kept), everything)
@@ -313,7 +326,7 @@ func (r *Report) verdict() string {
 func joined(ids []core.KEKID) string {
 	texts := make([]string, len(ids))
 	for i, id := range ids {
-		texts[i] = string(id)
+		texts[i] = fmt.Sprint(id)
 	}
 	return strings.Join(texts, ", ")
 }
@@ -325,7 +338,7 @@ func (b BackupNeed) words() string {
 // PrintNeeds says, for people, what copies of the database from before now need.
 func PrintNeeds(w io.Writer, needs []BackupNeed) {
 	for _, b := range needs {
-		_, _ = fmt.Fprintf(w, "A backup from before now: %s.\n", b.words())
+		plain.Fprintf(w, "A backup from before now: %s.\n", b.words())
 	}
 }
 
@@ -333,5 +346,5 @@ func kekWords(id core.KEKID) string {
 	if id == legacyKEK {
 		return "the env key alone, since they are legacy records"
 	}
-	return string(id)
+	return fmt.Sprint(id)
 }

@@ -17,7 +17,8 @@ const (
 	NoRole           Cause = "no role"               // the role does not exist
 	NoDatabase       Cause = "no database"           // the database does not exist
 	NoRights         Cause = "no rights"             // the role may not do what was asked
-	DiskFull         Cause = "disk full"             //
+	DiskFull         Cause = "disk full"             // or a quota, or a limit on the size of files, or a disk that fails
+	Moved            Cause = "file moved"            // the path names another file than the one that is open, or none
 	TakesNoWrites    Cause = "takes no writes"       // the server, or the file, is read-only
 	TooMany          Cause = "too many connections"  //
 	NotMigrated      Cause = "no tables of Lockwood" // or those of an older version
@@ -26,7 +27,7 @@ const (
 // Causes returns all causes.
 func Causes() []Cause {
 	return []Cause{
-		Unreachable, NoTLS, TLSRequired, UnknownAuthority, OtherName, BadCertificate, WrongPassword, NoRole, NoDatabase, NoRights, DiskFull,
+		Unreachable, NoTLS, TLSRequired, UnknownAuthority, OtherName, BadCertificate, WrongPassword, NoRole, NoDatabase, NoRights, DiskFull, Moved,
 		TakesNoWrites, TooMany, NotMigrated,
 	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -45,6 +46,9 @@ const (
 	// WeakTLS means that the connection to a host is protected less well than was asked
 	// for, since the URL has the sslmode of the detail.
 	WeakTLS Condition = "weak TLS"
+	// LittleRoom means that the file system of a database file has little room left: the
+	// detail.
+	LittleRoom Condition = "little room"
 	// NotDurable means that a setting of the database lets go of what was committed.
 	NotDurable Condition = "not durable"
 )
@@ -52,7 +56,7 @@ const (
 // Conditions returns all conditions.
 func Conditions() []Condition {
 	return []Condition{
-		RowsHidden, NotATable, Rewritten, ForeignFunction, ReplacedFunctions, NoUniqueIndex, NotUTF8, ReadOnly, Standby, NoRight, NewerSchema, WeakTLS, NotDurable,
+		RowsHidden, NotATable, Rewritten, ForeignFunction, ReplacedFunctions, NoUniqueIndex, NotUTF8, ReadOnly, Standby, NoRight, NewerSchema, WeakTLS, LittleRoom, NotDurable,
 	}
 }
 
@@ -70,9 +74,9 @@ type Finding struct {
 
 // String says it for a log.
 func (f Finding) String() string {
-	text := f.Object + ": " + string(f.Condition)
+	text := fmt.Sprintf("%s: %s", core.Text(f.Object), f.Condition)
 	if f.Detail != "" {
-		text += " (" + f.Detail + ")"
+		text += fmt.Sprintf(" (%s)", core.Text(f.Detail))
 	}
 	return text
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/rotation"
 	"github.com/lockwood-kms/lockwood/store"
 )
@@ -114,17 +115,17 @@ func (c *cli) rewrap(ctx context.Context, v *vault, dryRun bool) error {
 func (r rewrapped) print(w io.Writer) {
 	if r.DryRun {
 		for _, wrap := range r.Lacking {
-			_, _ = fmt.Fprintf(w, "data key %s would be wrapped under %s\n", wrap.KeyID, wrap.KEKID)
+			plain.Fprintf(w, "data key %s would be wrapped under %s\n", wrap.KeyID, wrap.KEKID)
 		}
-		_, _ = fmt.Fprintf(w, "%d wraps would be added; nothing was written\n", len(r.Lacking))
+		plain.Fprintf(w, "%d wraps would be added; nothing was written\n", len(r.Lacking))
 		return
 	}
-	_, _ = fmt.Fprintf(w, "%d wraps added; the KEK is %s\n", len(r.Added), r.KEKID)
+	plain.Fprintf(w, "%d wraps added; the KEK is %s\n", len(r.Added), r.KEKID)
 	for _, id := range r.Older {
-		_, _ = fmt.Fprintf(w, "Older wraps stay, under %s: it opens the data keys here and in every backup.\n", id)
+		plain.Fprintf(w, "Older wraps stay, under %s: it opens the data keys here and in every backup.\n", id)
 	}
 	if len(r.Older) > 0 {
-		_, _ = fmt.Fprintln(w, "lockwood key prune removes them here; only new data keys are independent of it: lockwood key rotate --reseal --wait")
+		plain.Fprintf(w, "lockwood key prune removes them here; only new data keys are independent of it: lockwood key rotate --reseal --wait\n")
 	}
 }
 
@@ -153,10 +154,10 @@ credentials reseal does that.`,
 			after := v.ring.Status().Primary
 			return c.print(map[string]any{"before": keyName(before), "after": keyName(after), "dry_run": dryRun}, func(w io.Writer) {
 				if dryRun {
-					_, _ = fmt.Fprintf(w, "a new data key would take the place of %s; nothing was written\n", keyName(before))
+					plain.Fprintf(w, "a new data key would take the place of %s; nothing was written\n", keyName(before))
 					return
 				}
-				_, _ = fmt.Fprintf(w, "the primary data key is %s, was %s\n", keyName(after), keyName(before))
+				plain.Fprintf(w, "the primary data key is %s, was %s\n", keyName(after), keyName(before))
 			})
 		},
 	}
@@ -229,11 +230,11 @@ func (c *cli) destroy(ctx context.Context, v *vault, id envelope.KeyID, dryRun b
 	if err := c.print(result, func(w io.Writer) {
 		switch {
 		case remaining > 0:
-			_, _ = fmt.Fprintf(w, "data key %s is not destroyed: %d records are sealed under it; run lockwood credentials reseal first\n", id, remaining)
+			plain.Fprintf(w, "data key %s is not destroyed: %d records are sealed under it; run lockwood credentials reseal first\n", id, remaining)
 		case dryRun:
-			_, _ = fmt.Fprintf(w, "data key %s would be destroyed: no record is sealed under it; nothing was written\n", id)
+			plain.Fprintf(w, "data key %s would be destroyed: no record is sealed under it; nothing was written\n", id)
 		default:
-			_, _ = fmt.Fprintf(w, "data key %s is destroyed\n", id)
+			plain.Fprintf(w, "data key %s is destroyed\n", id)
 		}
 	}); err != nil {
 		return err
@@ -322,10 +323,10 @@ func printPruned(w io.Writer, wraps []rotation.Wrap, dryRun bool) {
 		verb = "would be removed"
 	}
 	for _, wrap := range wraps {
-		_, _ = fmt.Fprintf(w, "the wrap of data key %s under %s %s\n", wrap.KeyID, wrap.KEKID, verb)
+		plain.Fprintf(w, "the wrap of data key %s under %s %s\n", wrap.KeyID, wrap.KEKID, verb)
 	}
 	if len(wraps) == 0 {
-		_, _ = fmt.Fprintln(w, "there is nothing to prune")
+		plain.Fprintf(w, "there is nothing to prune\n")
 	}
 }
 

@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"strings"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 )
 
 // shownFailures is how many failures are printed as text; JSON has all.
@@ -57,7 +56,7 @@ func (c *cli) verify(ctx context.Context, v *vault) (report *credential.Report, 
 		if err != nil {
 			return nil, nil, err
 		}
-		bar := progressbar.NewOptions64(counts.Credentials, progressbar.OptionSetWriter(c.stderr),
+		bar := progressbar.NewOptions64(counts.Credentials, progressbar.OptionSetWriter(c.terminal),
 			progressbar.OptionSetDescription("verifying"), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
 			progressbar.OptionSetItsString("credentials"), progressbar.OptionClearOnFinish())
 		defer func() { _ = bar.Finish() }()
@@ -71,12 +70,12 @@ func (c *cli) verify(ctx context.Context, v *vault) (report *credential.Report, 
 
 // onTerminal reports whether standard error is one.
 func (c *cli) onTerminal() bool {
-	f, ok := c.stderr.(interface{ Fd() uintptr })
+	f, ok := c.terminal.(interface{ Fd() uintptr })
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 func printReport(w io.Writer, r *credential.Report, lost []string) {
-	_, _ = fmt.Fprintf(w, `credentials  %d
+	plain.Fprintf(w, `credentials  %d
 records      %d
   ok         %d
   legacy     %d (of the ok ones)
@@ -85,12 +84,15 @@ records      %d
 `, r.Credentials, r.Records, r.OK, r.Legacy, r.Stale, len(r.Failed))
 	for i, f := range r.Failed {
 		if i == shownFailures {
-			_, _ = fmt.Fprintf(w, "… and %d more; --json lists all\n", len(r.Failed)-i)
+			plain.Fprintf(w, "… and %d more; --json lists all\n", len(r.Failed)-i)
 			break
 		}
-		_, _ = fmt.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
+		plain.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
 	}
 	if len(lost) > 0 {
-		_, _ = fmt.Fprintf(w, "%s\n→ %s\n", strings.Join(lost, "\n"), lostRemedy)
+		for _, key := range lost {
+			plain.Fprintf(w, "%s\n", key)
+		}
+		plain.Fprintf(w, "→ %s\n", lostRemedy)
 	}
 }

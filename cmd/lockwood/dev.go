@@ -13,6 +13,7 @@ import (
 	"github.com/joho/godotenv"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
@@ -35,7 +36,7 @@ func ensureDevSecrets(path string, environ []string) (added []string, err error)
 		if _, ok := inFile[name+"_FILE"]; ok {
 			continue
 		}
-		fmt.Fprintf(&lines, "%s=%s\n", name, envkey.Generate())
+		lines.WriteString(name + "=" + envkey.Generate() + "\n")
 		added = append(added, name)
 	}
 	if len(added) == 0 {
@@ -99,7 +100,7 @@ func devToken(secret core.Secret, now time.Time) (string, error) {
 // printCurl prints the commands that try the service at base, such as
 // http://127.0.0.1:3400.
 func printCurl(w io.Writer, base, token string) {
-	_, _ = fmt.Fprintf(w, `
+	plain.Fprintf(w, `
 Deposit a credential (as user 1, the token is valid for a day):
 
   curl -sS -X POST %[1]s/mcp-oauth-credentials -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' -d '{"mcpServerId":"my-server","refreshToken":"my-refresh-token","tokenEndpoint":"https://idp.example.com/oauth2/token"}'

@@ -16,6 +16,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	agekek "github.com/lockwood-kms/lockwood/providers/age"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 	"github.com/lockwood-kms/lockwood/store"
@@ -72,6 +73,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	findings := append(v.checkConfiguration(), checkHost(v.cfg)...)
 	findings = append(findings, c.checkEnvFile())
 	findings = append(findings, c.checkPlugins(ctx, v.cfg)...)
+	findings = append(findings, checkRunning(ctx, v.cfg.AdminAddr)...)
 	if err := v.store.Ping(ctx); err != nil {
 		return append(findings,
 			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "start the database, or correct DATABASE_URL")},
@@ -167,15 +169,15 @@ func checkSchema(s *keyStatus) finding {
 	if s.StoreID == "" {
 		return finding{"schema", verdictWarn, "the database has none of Lockwood's tables yet", "lockwood serve makes them; upstream's table stays as it is"}
 	}
-	return finding{"schema", verdictOK, "store " + s.StoreID, ""}
+	return finding{"schema", verdictOK, fmt.Sprintf("store %s", s.StoreID), ""}
 }
 
 func (v *vault) checkKey(s *keyStatus) finding {
 	switch {
 	case v.startErr == nil && s.StoreID == "":
-		return finding{"key", verdictOK, "configured is " + string(s.KEKID), ""}
+		return finding{"key", verdictOK, fmt.Sprintf("configured is %s", s.KEKID), ""}
 	case v.startErr == nil:
-		return finding{"key", verdictOK, "unwraps the primary data key; configured is " + string(s.KEKID), ""}
+		return finding{"key", verdictOK, fmt.Sprintf("unwraps the primary data key; configured is %s", s.KEKID), ""}
 	}
 	return finding{"key", verdictFail, v.startErr.Error(), keyRemedy(v.startErr, v.cfg.KeyProvider)}
 }
@@ -312,9 +314,9 @@ func (v *vault) checkRecovery(s *keyStatus) finding {
 
 func printFindings(w io.Writer, findings []finding) {
 	for _, f := range findings {
-		_, _ = fmt.Fprintf(w, "%-4s  %s: %s\n", f.Verdict, f.Check, strings.ReplaceAll(f.Detail, "\n", "\n      "))
+		plain.Fprintf(w, "%-4s  %s: %s\n", f.Verdict, f.Check, plain.Indent(f.Detail, 6))
 		if f.Remedy != "" {
-			_, _ = fmt.Fprintf(w, "      → %s\n", f.Remedy)
+			plain.Fprintf(w, "      → %s\n", plain.Indent(f.Remedy, 8))
 		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 )
 
 // drilled is the outcome of "recover --drill", and the shape of its JSON.
@@ -254,7 +255,7 @@ func lastID(ctx context.Context, s credential.Store, first int64) (int64, error)
 }
 
 func (d *drilled) print(w io.Writer) {
-	line := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	line := func(format string, args ...any) { plain.Fprintf(w, format+"\n", args...) }
 	if len(d.DataKeys) == 0 {
 		line("There is no data key in this database, so nothing was proven: is it the one that lockwood serve uses, or a whole copy of it?")
 		return

@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
@@ -24,7 +24,7 @@ func newKeyGenerate(c *cli) *cobra.Command {
 FOREST_EXECUTOR_ENCRYPTION_KEY or FOREST_AUTH_SECRET. Nothing is stored.`,
 		RunE: func(*cobra.Command, []string) error {
 			key := envkey.Generate()
-			return c.print(map[string]string{"key": key}, func(w io.Writer) { _, _ = fmt.Fprintln(w, key) })
+			return c.print(map[string]string{"key": key}, func(w io.Writer) { plain.Fprintf(w, "%s\n", key) })
 		},
 	}
 }
@@ -62,9 +62,9 @@ func (c *cli) report(ctx context.Context) error {
 func printLast(w io.Writer, last *rotation.Report) {
 	switch {
 	case last == nil:
-		_, _ = fmt.Fprintln(w, "This store holds no report of a rotation: none was run, or another version wrote it.")
+		plain.Fprintf(w, "This store holds no report of a rotation: none was run, or another version wrote it.\n")
 	case last.State != "done":
-		_, _ = fmt.Fprintf(w, "The last rotation, to %s, began at %s and is not finished: run %s again.\nUntil then lockwood key status shows how far it is.\n",
+		plain.Fprintf(w, "The last rotation, to %s, began at %s and is not finished: run %s again.\nUntil then lockwood key status shows how far it is.\n",
 			last.KEKID, last.StartedAt.UTC().Format(time.RFC3339), rotateAgain(last))
 	default:
 		last.Print(w)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
 
@@ -60,7 +61,7 @@ func (c *cli) closeLegacy(ctx context.Context, v *vault, yes, dryRun bool) error
 	}
 	if dryRun {
 		return c.print(map[string]any{"legacy": "open", "dry_run": true}, func(w io.Writer) {
-			_, _ = fmt.Fprintf(w, "all %d records open and none is legacy: legacy would be closed; nothing was written\n", report.Records)
+			plain.Fprintf(w, "all %d records open and none is legacy: legacy would be closed; nothing was written\n", report.Records)
 		})
 	}
 	if err := c.confirm(yes); err != nil {
@@ -78,7 +79,7 @@ func (c *cli) closeLegacy(ctx context.Context, v *vault, yes, dryRun bool) error
 	}
 	v.log.Info("audit", "event", "legacy_closed")
 	return c.print(map[string]any{"legacy": "closed", "records": report.Records}, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "legacy is closed: all %d records are of format 1, and the database refuses any other\n", report.Records)
+		plain.Fprintf(w, "legacy is closed: all %d records are of format 1, and the database refuses any other\n", report.Records)
 	})
 }
 
@@ -111,7 +112,7 @@ func (c *cli) confirm(yes bool) error {
 	if yes {
 		return nil
 	}
-	_, _ = fmt.Fprintf(c.stderr, "A legacy writer that still runs will fail from now on. To go on, type: %s\n> ", upstreamIsStopped)
+	plain.Fprintf(c.stderr, "A legacy writer that still runs will fail from now on. To go on, type: %s\n> ", upstreamIsStopped)
 	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("reading the answer: %w", err)
@@ -165,12 +166,12 @@ func (c *cli) openLegacy(ctx context.Context, v *vault, dryRun bool) error {
 	opened := legacyOpened{Legacy: "open", DryRun: dryRun, StillRefused: v.cfg.LegacyClosed}
 	return c.print(opened, func(w io.Writer) {
 		if dryRun {
-			_, _ = fmt.Fprintln(w, "legacy would be opened; nothing was written")
+			plain.Fprintf(w, "legacy would be opened; nothing was written\n")
 		} else {
-			_, _ = fmt.Fprintln(w, "legacy is open. Warning: a legacy record is bound to no row; whoever can write to the database can paste one anywhere.\nClose it again with lockwood key legacy close")
+			plain.Fprintf(w, "legacy is open. Warning: a legacy record is bound to no row; whoever can write to the database can paste one anywhere.\nClose it again with lockwood key legacy close\n")
 		}
 		if opened.StillRefused {
-			_, _ = fmt.Fprintln(w, "FOREST_EXECUTOR_LEGACY=closed is set here, which refuses legacy records whatever the database admits: unset it on every instance, and restart them")
+			plain.Fprintf(w, "FOREST_EXECUTOR_LEGACY=closed is set here, which refuses legacy records whatever the database admits: unset it on every instance, and restart them\n")
 		}
 	})
 }

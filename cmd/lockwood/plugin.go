@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockwood-kms/lockwood/config"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/plugins"
 )
 
@@ -103,7 +104,7 @@ func (c *cli) listPlugins(ctx context.Context, cfg *config.Config) ([]pluginEntr
 
 func printPlugins(w io.Writer, entries []pluginEntry) {
 	if len(entries) == 0 {
-		fmt.Fprintln(w, "There is no plugin, neither in the plugin directory nor in the lock file.")
+		plain.Fprintf(w, "There is no plugin, neither in the plugin directory nor in the lock file.\n")
 	}
 	for _, e := range entries {
 		state := "not pinned"
@@ -113,13 +114,13 @@ func printPlugins(w io.Writer, entries []pluginEntry) {
 		case e.Pinned:
 			state = "pinned, may not run"
 		}
-		fmt.Fprintf(w, "%s  %s\n", e.Scheme, state)
-		fmt.Fprintf(w, "  file      %s\n  sha256    %s\n", e.File, orNone(e.SHA256))
+		plain.Fprintf(w, "%s  %s\n", e.Scheme, state)
+		plain.Fprintf(w, "  file      %s\n  sha256    %s\n", e.File, orNone(e.SHA256))
 		if e.Protocol != 0 {
-			fmt.Fprintf(w, "  version   %s, protocol %d\n", orNone(e.Version), e.Protocol)
+			plain.Fprintf(w, "  version   %s, protocol %d\n", orNone(e.Version), e.Protocol)
 		}
 		if e.Problem != "" {
-			fmt.Fprintf(w, "  problem   %s\n", e.Problem)
+			plain.Fprintf(w, "  problem   %s\n", plain.Indent(e.Problem, 12))
 		}
 	}
 }
@@ -193,10 +194,10 @@ func (c *cli) pin(cfg *config.Config, files, names []string) ([]pinResult, error
 
 func printPins(w io.Writer, results []pinResult) {
 	for _, r := range results {
-		fmt.Fprintf(w, "pinned %s%s as %s\n", plugins.FilePrefix, r.Scheme, r.SHA256)
+		plain.Fprintf(w, "pinned %s%s as %s\n", plugins.FilePrefix, r.Scheme, r.SHA256)
 		if r.Was != "" && r.Was != r.SHA256 {
-			fmt.Fprintf(w, "  it was %s\n", r.Was)
+			plain.Fprintf(w, "  it was %s\n", r.Was)
 		}
-		fmt.Fprintf(w, "  it may see %d variables of the environment; lockwood plugin list --json names them\n", len(r.Env))
+		plain.Fprintf(w, "  it may see %d variables of the environment; lockwood plugin list --json names them\n", len(r.Env))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
@@ -155,12 +156,12 @@ func measureUnwraps(ctx context.Context, p core.KeyProvider, w core.WrappedKey, 
 }
 
 func (r *probe) print(w io.Writer) {
-	fmt.Fprintf(w, "KEK ID: %s\n", orNone(string(r.KEKID)))
+	plain.Fprintf(w, "KEK ID: %s\n", orNone(r.KEKID))
 	printFindings(w, r.Findings)
 	for _, warning := range r.Warnings {
-		fmt.Fprintf(w, "warn  %s\n", warning)
+		plain.Fprintf(w, "warn  %s\n", warning)
 	}
 	if r.Latency != nil {
-		fmt.Fprintf(w, "unwrap: p50 %.1f ms, p99 %.1f ms (%d calls)\n", r.Latency.P50, r.Latency.P99, r.Latency.Calls)
+		plain.Fprintf(w, "unwrap: p50 %.1f ms, p99 %.1f ms (%d calls)\n", r.Latency.P50, r.Latency.P99, r.Latency.Calls)
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
-	"unicode"
 
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -112,6 +112,12 @@ var preconditions = []precondition{
 		remedy:    "move to a database that is made with ENCODING 'UTF8'",
 	},
 	{
+		condition: store.LittleRoom, check: "disk", weight: warns,
+		found:     "the file system of {object} has {detail} left",
+		endangers: "once it is full, deposits and deletions fail; a re-seal needs room for a log, and rewriting the file twice its size",
+		remedy:    "make room, or move the file to a larger file system while nothing serves",
+	},
+	{
 		condition: store.NotDurable, check: "durability", weight: warns,
 		found:     "{object} is {detail}",
 		endangers: "a deposit that was answered, or a count of seals, may be gone after a crash",
@@ -121,23 +127,14 @@ var preconditions = []precondition{
 
 // preconditionOf returns the entry of the finding, with its texts filled in.
 func preconditionOf(f store.Finding) precondition {
-	fill := strings.NewReplacer("{object}", printable(f.Object), "{detail}", printable(f.Detail), "{role}", printable(f.Role)).Replace
+	fill := strings.NewReplacer("{object}", fmt.Sprint(core.Text(f.Object)), "{detail}", fmt.Sprint(core.Text(f.Detail)), "{role}", fmt.Sprint(core.Text(f.Role))).Replace
 	for _, p := range preconditions {
 		if p.condition == f.Condition {
 			p.found, p.endangers, p.remedy = fill(p.found), fill(p.endangers), fill(p.remedy)
 			return p
 		}
 	}
-	return precondition{condition: f.Condition, check: "database", found: printable(f.String())}
-}
-
-// printable is a name of the database for a terminal, which may act on what does not
-// print.
-func printable(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0 {
-		return strconv.Quote(s)
-	}
-	return s
+	return precondition{condition: f.Condition, check: "database", found: f.String()}
 }
 
 // examineDatabase returns what the database does not fulfil.
@@ -194,13 +191,13 @@ func (p precondition) judge() finding {
 // printRemedies says what to do about an error of the database that says why.
 func printRemedies(w io.Writer, err error) {
 	if remedy := databaseRemedy(err, ""); remedy != "" {
-		_, _ = fmt.Fprintln(w, "→ "+remedy)
+		plain.Fprintf(w, "→ %s\n", remedy)
 	}
 	unseen, ok := errors.AsType[*store.UnseenError](err)
 	if !ok {
 		return
 	}
 	for _, f := range unseen.Findings {
-		_, _ = fmt.Fprintln(w, preconditionOf(f))
+		plain.Fprintf(w, "%s\n", plain.Prose(preconditionOf(f).String()))
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
 
@@ -72,14 +73,14 @@ func (p *progress) show(line progressLine, last bool) {
 		p.draw(line)
 	case last || time.Since(p.told) >= time.Second:
 		p.told = time.Now()
-		_ = json.NewEncoder(p.c.stderr).Encode(line)
+		_ = json.NewEncoder(plain.JSON(p.c.terminal)).Encode(line)
 	}
 }
 
 func (p *progress) draw(line progressLine) {
 	if p.bar == nil {
 		words := map[string]string{"reseal": "sealing anew", "verify": "verifying"}
-		p.bar = progressbar.NewOptions64(max(line.Total, 1), progressbar.OptionSetWriter(p.c.stderr),
+		p.bar = progressbar.NewOptions64(max(line.Total, 1), progressbar.OptionSetWriter(p.c.terminal),
 			progressbar.OptionSetDescription(words[line.Event]), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
 			progressbar.OptionSetItsString("credentials"), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
 	}
@@ -103,6 +104,6 @@ func (c *cli) tellNeeds(needs []rotation.BackupNeed) {
 		return
 	}
 	if len(needs) > 0 {
-		_ = json.NewEncoder(c.stderr).Encode(map[string]any{"event": "backups", "time": time.Now().UTC(), "needs": needs})
+		_ = json.NewEncoder(plain.JSON(c.terminal)).Encode(map[string]any{"event": "backups", "time": time.Now().UTC(), "needs": needs})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	agekek "github.com/lockwood-kms/lockwood/providers/age"
 )
 
@@ -102,10 +103,10 @@ func recoveredKeys(list []keyring.Recovered) (keys []recoveredKey, failed int) {
 func printRecovered(w io.Writer, keys []recoveredKey, verb string) {
 	for _, k := range keys {
 		if k.Problem != "" {
-			_, _ = fmt.Fprintf(w, "data key %s (version %d): %s\n", k.KeyID, k.Version, k.Problem)
+			plain.Fprintf(w, "data key %s (version %d): %s\n", k.KeyID, k.Version, plain.Indent(k.Problem, 2))
 			continue
 		}
-		_, _ = fmt.Fprintf(w, "data key %s (version %d) %s through %s\n", k.KeyID, k.Version, verb, k.Via)
+		plain.Fprintf(w, "data key %s (version %d) %s through %s\n", k.KeyID, k.Version, verb, k.Via)
 	}
 }
 
@@ -160,14 +161,14 @@ func (v *vault) planRecovery(ctx context.Context, identities []core.KeyProvider)
 
 func (r *recovery) print(w io.Writer, primary envelope.KeyID) {
 	if len(r.DataKeys) == 0 {
-		_, _ = fmt.Fprintln(w, "nothing is lost: the configured keys unwrap every data key")
+		plain.Fprintf(w, "nothing is lost: the configured keys unwrap every data key\n")
 		return
 	}
 	if r.DryRun {
 		printRecovered(w, r.DataKeys, "would be recovered")
-		_, _ = fmt.Fprintf(w, "They would be wrapped under %s, and the primary data key would be a fresh one; nothing was written\n", r.KEKID)
+		plain.Fprintf(w, "They would be wrapped under %s, and the primary data key would be a fresh one; nothing was written\n", r.KEKID)
 		return
 	}
 	printRecovered(w, r.DataKeys, "recovered")
-	_, _ = fmt.Fprintf(w, "The primary data key is a fresh one, %s. What was recovered opens and never seals;\nto be rid of it run: lockwood key rotate --reseal --wait\n", primary)
+	plain.Fprintf(w, "The primary data key is a fresh one, %s. What was recovered opens and never seals;\nto be rid of it run: lockwood key rotate --reseal --wait\n", primary)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 )
 
 // The exit codes of every command.
@@ -44,8 +45,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	if !errors.Is(err, errFound) {
-		_, _ = fmt.Fprintln(stderr, "lockwood:", err)
-		printRemedies(stderr, err)
+		w := plain.Text(stderr)
+		plain.Fprintf(w, "lockwood: %s\n", plain.Indent(err.Error(), 2))
+		printRemedies(w, err)
 	}
 	if chosen, ok := errors.AsType[*exitError](err); ok {
 		return chosen.code
@@ -58,13 +60,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // cli is what every command has in common.
 type cli struct {
-	stdout, stderr io.Writer
+	stdout, stderr io.Writer // for text
+	facts          io.Writer // standard output, for JSON
+	terminal       io.Writer // standard error as it is, for progress bars and logs
 	envFile        string
 	json           bool
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
-	c := &cli{stdout: stdout, stderr: stderr}
+	c := &cli{stdout: plain.Text(stdout), stderr: plain.Text(stderr), facts: plain.JSON(stdout), terminal: stderr}
 	root := &cobra.Command{
 		Use:   "lockwood",
 		Short: "A vault for stored OAuth credentials",
@@ -88,9 +92,11 @@ Exit codes:
 			return cmd.Help()
 		},
 	}
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.SetOut(stdout) // help, and scripts for shells, which are the program's own
+	root.SetErr(c.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return usageError(errors.New(fmt.Sprint(core.Text(err.Error()))))
+	})
 	root.PersistentFlags().StringVar(&c.envFile, "env-file", ".env", "file of further variables; the environment wins")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print facts as JSON")
 	root.AddCommand(newServe(c), newKey(c), newCredentials(c), newPlugin(c), newRecover(c), newDoctor(c), newVersion(c))
@@ -116,7 +122,7 @@ func (c *cli) print(v any, text func(io.Writer)) error {
 		text(c.stdout)
 		return nil
 	}
-	e := json.NewEncoder(c.stdout)
+	e := json.NewEncoder(c.facts)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	if err := e.Encode(v); err != nil {

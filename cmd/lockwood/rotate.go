@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
 
@@ -104,7 +105,7 @@ func (c *cli) rotate(ctx context.Context, v *vault, opts rotation.RotateOptions)
 	}
 	if report.State != "done" {
 		return c.print(report, func(w io.Writer) {
-			_, _ = fmt.Fprintln(w, "The instances that run seal the records anew; lockwood key status says how far they are. Nothing is destroyed yet: run the same command again to finish.")
+			plain.Fprintf(w, "The instances that run seal the records anew; lockwood key status says how far they are. Nothing is destroyed yet: run the same command again to finish.\n")
 		})
 	}
 	if err := c.print(report, report.Print); err != nil {
@@ -207,13 +208,13 @@ func (c *cli) planReseal(ctx context.Context, v *vault, toLegacy bool, maxRate i
 		}
 	}
 	return c.print(plan, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "%d of %d records would be sealed anew, %d of them legacy, in %s; nothing was written\n",
+		plain.Fprintf(w, "%d of %d records would be sealed anew, %d of them legacy, in %s; nothing was written\n",
 			plan.Stale, counts.Records, counts.Legacy, plan.Words())
 		if len(plan.Endpoints) > 0 {
-			_, _ = fmt.Fprintln(w, "Re-sealing binds the legacy records to the token endpoint that each row has now. Review them:")
+			plain.Fprintf(w, "Re-sealing binds the legacy records to the token endpoint that each row has now. Review them:\n")
 		}
 		for _, e := range plan.Endpoints {
-			_, _ = fmt.Fprintf(w, "%10d  %s\n", e.Credentials, e.TokenEndpoint)
+			plain.Fprintf(w, "%10d  %s\n", e.Credentials, e.TokenEndpoint)
 		}
 	})
 }
@@ -231,10 +232,10 @@ func (c *cli) reseal(ctx context.Context, v *vault, toLegacy bool, opts rotation
 		return fmt.Errorf("%w\nNothing is lost: every record opens as before. Run the same command again to go on", err)
 	}
 	if err := c.print(resealed, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "%d credentials sealed anew in %s; %d changed or were deleted meanwhile; %d records do not open\n", resealed.Rows,
+		plain.Fprintf(w, "%d credentials sealed anew in %s; %d changed or were deleted meanwhile; %d records do not open\n", resealed.Rows,
 			time.Duration(resealed.Seconds*float64(time.Second)).Round(time.Millisecond), resealed.Skipped, len(resealed.Failed))
 		for _, f := range resealed.Failed[:min(len(resealed.Failed), shownFailures)] {
-			_, _ = fmt.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
+			plain.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
 		}
 	}); err != nil {
 		return err

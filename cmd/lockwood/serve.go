@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -58,6 +60,7 @@ the curl lines to try it are printed.`,
 
 func (c *cli) serve(ctx context.Context, dev bool) error {
 	forbidCoreDumps()
+	signal.Ignore(syscall.SIGXFSZ) // so that a limit on the size of files fails a write, as a full disk does
 	environ := os.Environ()
 	if dev {
 		added, err := ensureDevSecrets(c.envFile, environ)
@@ -65,7 +68,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 			return usageError(err)
 		}
 		for _, name := range added {
-			_, _ = fmt.Fprintf(c.stdout, "made %s and kept it in %s\n", name, c.envFile)
+			plain.Fprintf(c.stdout, "made %s and kept it in %s\n", name, c.envFile)
 		}
 		if !isSet(environ, "HTTP_HOST") {
 			environ = append(environ, "HTTP_HOST=127.0.0.1")
@@ -138,7 +141,7 @@ func newService(v *vault) (*service, error) {
 // readiness is what the service knows of the things that it depends on.
 func (s *service) readiness(ctx context.Context) httpapi.Readiness {
 	ring := s.ring.Status()
-	r := httpapi.Readiness{Keys: map[string]string{"state": ring.State, "kek_id": string(ring.KEKID)}}
+	r := httpapi.Readiness{Keys: map[string]string{"state": ring.State, "kek_id": fmt.Sprint(ring.KEKID)}}
 	if ring.Err != nil {
 		r.Keys["problem"] = ring.Err.Error()
 	}
@@ -226,6 +229,7 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	var tasks sync.WaitGroup
 	tasks.Go(func() { s.resealer().Follow(ctx) })
 	tasks.Go(func() { s.fleet.Run(ctx) })
+	tasks.Go(func() { s.watchWrites(ctx) })
 	s.heart.Run(ctx)
 	tasks.Wait()
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
 
@@ -23,7 +24,7 @@ type keyStatus struct {
 	Provider      string     `json:"provider"`
 	KEKID         core.KEKID `json:"kek_id"`
 	State         string     `json:"state"`
-	StoreID       string     `json:"store_id"`
+	StoreID       core.Text  `json:"store_id"`
 	Credentials   int64      `json:"credentials"`
 	Records       int64      `json:"records"`
 	LegacyRecords int64      `json:"legacy_records"`
@@ -73,12 +74,12 @@ type wrapStatus struct {
 }
 
 type instanceStatus struct {
-	ID           string       `json:"id"`
-	Hostname     string       `json:"hostname"`
+	ID           core.Text    `json:"id"`
+	Hostname     core.Text    `json:"hostname"`
 	KEKIDs       []core.KEKID `json:"kek_ids"`
-	State        string       `json:"state"`
-	ConfigHash   string       `json:"config_hash"`
-	Version      string       `json:"version"`
+	State        core.Text    `json:"state"`
+	ConfigHash   core.Text    `json:"config_hash"`
+	Version      core.Text    `json:"version"`
 	WritesLegacy bool         `json:"writes_legacy"`
 	StartedAt    time.Time    `json:"started_at"`
 	LastSeen     time.Time    `json:"last_seen"`
@@ -124,7 +125,7 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 	}
 	ring := v.ring.Status()
 	s := &keyStatus{
-		Provider: v.cfg.KeyProvider, KEKID: ring.KEKID, State: ring.State, StoreID: state.StoreID,
+		Provider: v.cfg.KeyProvider, KEKID: ring.KEKID, State: ring.State, StoreID: core.Text(state.StoreID),
 		Credentials: counts.Credentials, Records: counts.Records, LegacyRecords: counts.Legacy, Legacy: "open",
 		Recovery: nonNil(ring.RecoveryKEKIDs), Compromised: nonNil(state.Compromised),
 		DataKeys: []dataKeyStatus{}, Instances: []instanceStatus{}, Problems: []string{},
@@ -290,15 +291,15 @@ func (i *instanceStatus) lacks(id core.KEKID) bool {
 
 func (s *keyStatus) print(w io.Writer, now time.Time) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(format string, args ...any) { _, _ = fmt.Fprintf(t, format+"\n", args...) }
+	row := func(format string, args ...any) { plain.Fprintf(t, format+"\n", args...) }
 	row("provider\t%s", s.Provider)
-	row("KEK ID\t%s", orNone(string(s.KEKID)))
+	row("KEK ID\t%s", orNone(s.KEKID))
 	row("state\t%s", s.State)
 	row("store\t%s", orNone(s.StoreID))
 	row("credentials\t%d", s.Credentials)
 	row("records\t%d, of which legacy %d (legacy is %s)", s.Records, s.LegacyRecords, s.Legacy)
 	if len(s.Recovery) > 0 {
-		row("recovery\t%s", joinIDs(s.Recovery))
+		row("recovery\t%s", plain.Prose(joinIDs(s.Recovery)))
 	}
 	if r := s.Reseal; r != nil {
 		row("re-seal\t%d of %d credentials, %d skipped, %d do not open; %s", r.Done, r.Total, r.Skipped, r.Failed, r.words(now))
@@ -308,7 +309,7 @@ func (s *keyStatus) print(w io.Writer, now time.Time) {
 	s.printInstances(row, now)
 	_ = t.Flush()
 	for _, p := range s.Problems {
-		_, _ = fmt.Fprintf(w, "\nproblem: %s\n", p)
+		plain.Fprintf(w, "\nproblem: %s\n", plain.Indent(p, 2))
 	}
 }
 
@@ -324,10 +325,10 @@ func (s *keyStatus) printDataKeys(row func(string, ...any), now time.Time) {
 		}
 		var under []string
 		for _, w := range k.Wraps {
-			under = append(under, w.Provider+" "+string(w.KEKID))
+			under = append(under, fmt.Sprintf("%s %s", w.Provider, w.KEKID))
 		}
 		row("%s\t%d\t%s\t%s\t%d of %d\t%d\t%s", k.KeyID, k.Version, state, age(now.Sub(k.CreatedAt)),
-			k.SealsReserved, k.SealsLimit, k.Records, orNone(strings.Join(under, ", ")))
+			k.SealsReserved, k.SealsLimit, k.Records, plain.Prose(orNone(strings.Join(under, ", "))))
 	}
 }
 
@@ -341,7 +342,7 @@ func (s *keyStatus) printInstances(row func(string, ...any), now time.Time) {
 		if !i.Live {
 			seen += " (gone)"
 		}
-		row("%s\t%s\t%s\t%s\t%s\t%s", i.ID, i.Hostname, i.State, i.Version, seen, orNone(joinIDs(i.KEKIDs)))
+		row("%s\t%s\t%s\t%s\t%s\t%s", i.ID, i.Hostname, i.State, i.Version, seen, plain.Prose(orNone(joinIDs(i.KEKIDs))))
 	}
 }
 
@@ -357,12 +358,12 @@ func (s *keyStatus) drift() []string {
 func joinIDs(ids []core.KEKID) string {
 	texts := make([]string, len(ids))
 	for i, id := range ids {
-		texts[i] = string(id)
+		texts[i] = fmt.Sprint(id)
 	}
 	return strings.Join(texts, ", ")
 }
 
-func orNone(s string) string {
+func orNone[T ~string](s T) T {
 	if s == "" {
 		return "none"
 	}

@@ -96,7 +96,7 @@ func seesWhatTheDumpHolds(t *testing.T, d *testDatabase, e *expectation, before 
 	}
 	got := make(map[string]int64)
 	for _, endpoint := range plan.Endpoints {
-		got[endpoint.TokenEndpoint] = endpoint.Credentials
+		got[string(endpoint.TokenEndpoint)] = endpoint.Credentials
 	}
 	if !maps.Equal(got, counts) || len(plan.Endpoints) != len(counts) {
 		t.Errorf("the endpoints are %v, want %v", plan.Endpoints, counts)

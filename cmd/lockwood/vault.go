@@ -14,6 +14,7 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/postgres"
@@ -157,7 +158,7 @@ func (v *vault) instance(id string) fleet.Instance {
 	host, _ := os.Hostname()
 	s := v.ring.Status()
 	i := fleet.Instance{
-		ID: id, Hostname: host, State: s.State, ConfigHash: v.cfg.Hash(), Version: versionString(), WritesLegacy: v.cfg.WriteLegacy,
+		ID: core.Text(id), Hostname: core.Text(host), State: core.Text(s.State), ConfigHash: core.Text(v.cfg.Hash()), Version: core.Text(versionString()), WritesLegacy: v.cfg.WriteLegacy,
 	}
 	if s.KEKID != "" {
 		i.KEKIDs = append([]core.KEKID{s.KEKID}, s.PreviousKEKIDs...)
@@ -171,11 +172,7 @@ func (c *cli) logger(cfg *config.Config, to purpose) *slog.Logger {
 	if to == toLook {
 		return slog.New(slog.DiscardHandler)
 	}
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	var h slog.Handler = slog.NewJSONHandler(c.stderr, opts)
-	if cfg.LogFormat == "text" {
-		h = slog.NewTextHandler(c.stderr, opts)
-	}
+	h := plain.LogHandler(c.terminal, cfg.LogFormat, cfg.LogLevel)
 	if to == toChange {
 		h = auditOnly{h}
 	}

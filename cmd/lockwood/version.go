@@ -2,12 +2,13 @@ package main
 
 import (
 	"crypto/fips140"
-	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/lockwood-kms/lockwood/internal/plain"
 )
 
 // version is set by the linker (scripts/build); without it, the module's version
@@ -43,7 +44,7 @@ func newVersion(c *cli) *cobra.Command {
 				FIPS140 bool   `json:"fips140"`
 			}{versionString(), runtime.Version(), fips140.Enabled()}
 			return c.print(facts, func(w io.Writer) {
-				_, _ = fmt.Fprintf(w, "lockwood %s (%s, FIPS 140-3 mode %s)\n", facts.Version, facts.Go, onOff(facts.FIPS140))
+				plain.Fprintf(w, "lockwood %s (%s, FIPS 140-3 mode %s)\n", facts.Version, facts.Go, onOff(facts.FIPS140))
 			})
 		},
 	}

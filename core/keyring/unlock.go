@@ -109,10 +109,10 @@ func (r *Ring) unwrapVia(ctx context.Context, p *kek, storeID string, k *DataKey
 func (r *Ring) mismatch(k *DataKeyState) error {
 	var under, configured []string
 	for _, w := range k.Wraps {
-		under = append(under, string(w.KEKID))
+		under = append(under, fmt.Sprint(w.KEKID))
 	}
 	for _, p := range append([]*kek{r.current}, r.previous...) {
-		configured = append(configured, string(p.kekID()))
+		configured = append(configured, fmt.Sprint(p.kekID()))
 	}
 	return fmt.Errorf("%w: data key %s (version %d) is wrapped under %s, configured is %s; configure the key the store was written with, as the current or a previous one",
 		core.ErrKeyMismatch, k.ID, k.Version, strings.Join(under, ", "), strings.Join(configured, ", "))

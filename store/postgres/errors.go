@@ -112,10 +112,10 @@ func reported(e *pgconn.PgError) error {
 	var text strings.Builder
 	text.WriteString("PostgreSQL reports SQLSTATE " + e.Code)
 	if !quotesValues(e.Code) {
-		text.WriteString(" (" + e.Message + ")")
+		fmt.Fprintf(&text, " (%s)", core.Text(e.Message))
 	}
 	if e.ConstraintName != "" {
-		text.WriteString(", constraint " + e.ConstraintName)
+		fmt.Fprintf(&text, ", constraint %s", core.Text(e.ConstraintName))
 	}
 	cause := errors.New(text.String())
 	switch {

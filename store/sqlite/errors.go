@@ -26,13 +26,18 @@ var outages = []sqlite3.ErrorCode{
 // done, and the sentinel. SQLite's messages name tables, columns and
 // constraints, and never hold a value.
 func failure(doing string, err error) error {
+	if errors.Is(err, sqlite3.CONSTRAINT_COMMITHOOK) {
+		err = errMoved
+	}
 	return store.WithCause(causeOf(err), described(doing, err))
 }
 
 // causeOf returns why err was returned.
 func causeOf(err error) store.Cause {
 	switch {
-	case errors.Is(err, sqlite3.FULL):
+	case errors.Is(err, errMoved):
+		return store.Moved
+	case isFull(err):
 		return store.DiskFull
 	case errors.Is(err, sqlite3.READONLY):
 		return store.TakesNoWrites
@@ -79,7 +84,14 @@ func isOutage(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sql.ErrConnDone) {
 		return true
 	}
-	return slices.ContainsFunc(outages, func(c sqlite3.ErrorCode) bool { return errors.Is(err, c) })
+	return errors.Is(err, errMoved) || slices.ContainsFunc(outages, func(c sqlite3.ErrorCode) bool { return errors.Is(err, c) })
+}
+
+// isFull reports whether the file system did not take what was written. The driver
+// reports a full disk, a quota and a limit on the size of files as a failed write, and
+// does not say which; SQLite itself reports only its own limit as full.
+func isFull(err error) bool {
+	return errors.Is(err, sqlite3.FULL) || errors.Is(err, sqlite3.IOERR_WRITE)
 }
 
 // isMissing reports whether a table is not there.

@@ -47,17 +47,19 @@ func (s *Store) Examine(ctx context.Context) ([]store.Finding, error) {
 	return append(findings, s.examineFile()...), nil
 }
 
-// examineFile asks whether the file could be written to, without doing so.
+// examineFile asks whether the file could be written to, without doing so, and whether
+// there is room for it.
 func (s *Store) examineFile() []store.Finding {
 	if s.path == "" {
 		return nil
 	}
+	findings := s.examineRoom()
 	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrPermission) {
-		return []store.Finding{{Condition: store.ReadOnly, Object: s.path}}
+		findings = append(findings, store.Finding{Condition: store.ReadOnly, Object: s.path})
 	}
 	if err == nil {
 		_ = f.Close()
 	}
-	return nil
+	return findings
 }

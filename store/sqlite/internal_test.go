@@ -11,6 +11,8 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/migration"
 )
@@ -115,5 +117,50 @@ func TestOutcomesAreToldApart(t *testing.T) {
 	}
 	if err := failure("writing", unlessDefinite(nil)); err != nil {
 		t.Error(err)
+	}
+}
+
+// A database that finds no more room is an outage with a cause; nothing was written, and
+// it goes on when there is room.
+func TestNoRoom(t *testing.T) {
+	ctx := t.Context()
+	s, err := Open(ctx, Config{Path: filepath.Join(t.TempDir(), "lockwood.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	if err := s.Migrate(ctx, store.MigrateOptions{WriteLegacy: true}); err != nil {
+		t.Fatal(err)
+	}
+	large := credential.Row{UserID: 1, RefreshTokenEnc: make([]byte, 1<<20)}
+	if _, err := s.write.ExecContext(ctx, "PRAGMA max_page_count = 1"); err != nil { // no more than it has
+		t.Fatal(err)
+	}
+	err = s.Upsert(ctx, &large, envelope.KeyID{}, 0)
+	if !errors.Is(err, core.ErrStoreUnavailable) || errors.Is(err, core.ErrOutcomeUnknown) || store.CauseOf(err) != store.DiskFull {
+		t.Errorf("a deposit: %v, of the cause %q", err, store.CauseOf(err))
+	}
+	if c, err := s.Counts(ctx); err != nil || c.Credentials != 0 {
+		t.Errorf("counts are %+v, %v", c, err)
+	}
+	if _, err := s.write.ExecContext(ctx, "PRAGMA max_page_count = 1000000"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Upsert(ctx, &large, envelope.KeyID{}, 0); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+}
+
+// What a commit costs for looking at the files.
+func BenchmarkCheck(b *testing.B) {
+	s, err := Open(b.Context(), Config{Path: filepath.Join(b.TempDir(), "lockwood.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for b.Loop() {
+		if err := s.files.check(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -49,6 +49,8 @@ type Config struct {
 	// it is done: for tracing, and for tests that stop at one. It is called by
 	// several goroutines at once.
 	Trace func(sql string, done bool)
+
+	unmoved func() bool // asked before each commit, if not nil
 }
 
 // Store is a store in SQLite. It is safe for concurrent use.
@@ -57,6 +59,7 @@ type Store struct {
 	read    *sql.DB // the same in memory, where there is one connection in all
 	jobs    *sql.DB // one connection, of the queue
 	path    string  // empty in memory
+	files   identity
 	queries sqltext.Set
 	version int64  // the highest of the migrations
 	tables  string // a JSON array of the tables that they make
@@ -101,6 +104,10 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 	if err := prepareFile(cfg); err != nil {
 		return err
 	}
+	s.files = identity{seen: make(map[string]fs.FileInfo)}
+	if !cfg.ReadOnly {
+		s.files.path, cfg.unmoved = cfg.Path, s.files.unmoved
+	}
 	writing, reading := fileDSNs(cfg)
 	if s.write, err = cfg.connect(writing, 1); err != nil {
 		return err
@@ -111,12 +118,13 @@ func (s *Store) open(ctx context.Context, cfg Config) (err error) {
 	if s.jobs, err = cfg.connect(jobsDSN(cfg), 1); err != nil {
 		return err
 	}
-	// The first connection is what finds out whether this is a database.
-	if err := s.write.PingContext(ctx); err != nil {
+	// The first connection is what finds out whether this is a database. It opens the
+	// file that is looked at before and after.
+	err = errors.Join(s.files.check(), s.write.PingContext(ctx))
+	if err = errors.Join(err, s.files.check()); err != nil {
 		s.Close()
-		return err
 	}
-	return nil
+	return err
 }
 
 // prepareFile makes an empty file, which is an empty database, so that it is
@@ -137,7 +145,7 @@ func prepareFile(cfg Config) error {
 }
 
 func (cfg *Config) connect(dsn string, conns int) (*sql.DB, error) {
-	db, err := driver.Open(dsn, cfg.trace)
+	db, err := driver.Open(dsn, cfg.watch)
 	if err != nil {
 		return nil, err
 	}
@@ -146,8 +154,11 @@ func (cfg *Config) connect(dsn string, conns int) (*sql.DB, error) {
 	return db, nil
 }
 
-// trace passes the statements of a new connection on.
-func (cfg *Config) trace(c *sqlite3.Conn) error {
+// watch passes the statements of a new connection on, and has its commits judged.
+func (cfg *Config) watch(c *sqlite3.Conn) error {
+	if cfg.unmoved != nil {
+		c.CommitHook(cfg.unmoved)
+	}
 	if cfg.Trace == nil {
 		return nil
 	}
@@ -231,6 +242,9 @@ func (s *Store) Close() {
 
 // Ping implements store.Store.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.files.check(); err != nil {
+		return failure("reaching the database", err)
+	}
 	var tables int
 	return failure("reaching the database", s.read.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables))
 }

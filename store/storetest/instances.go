@@ -87,7 +87,7 @@ func instances(t *testing.T, s store.Store) []fleet.Instance {
 func ids(list []fleet.Instance) string {
 	var all []string
 	for _, i := range list {
-		all = append(all, i.ID)
+		all = append(all, string(i.ID))
 	}
 	return strings.Join(all, " ")
 }
