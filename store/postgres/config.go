@@ -28,6 +28,10 @@ const (
 	minMaxConns = 2
 )
 
+// cachedStatements is how many statements pgx keeps for a connection, more than there
+// are.
+const cachedStatements = 512
+
 // defaultConnectTimeout bounds one attempt to connect, unless the URL does.
 const defaultConnectTimeout = 5 * time.Second
 
@@ -119,7 +123,8 @@ func (c Config) pool() (*pgxpool.Config, error) {
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = "lockwood"
 	}
-	conn.DefaultQueryExecMode = unnamed
+	// Whatever the URL says, as it may for a pooler: each call names its mode.
+	conn.DefaultQueryExecMode, conn.StatementCacheCapacity, conn.DescriptionCacheCapacity = unnamed, cachedStatements, cachedStatements
 	conn.Tracer = c.Tracer
 	conn.OnNotice = noteUnreplicated
 	conn.DialFunc = newSilence(conn.DialFunc).Dial

@@ -145,7 +145,7 @@ func TestPreparedStatementsAsConfigured(t *testing.T) {
 	cluster := pgtest.Shared(t)
 	for _, setting := range []string{"true", "false"} {
 		direct, key := withDataKey(t)
-		url := cluster.PgBouncer(t, 3)(direct)
+		url := cluster.PgBouncer(t, 3)(direct) + "&statement_cache_capacity=0&description_cache_capacity=0&default_query_exec_mode=simple_protocol"
 		var log logged
 		s := open(t, postgres.Config{URL: core.Secret(url), Logger: log.logger(), PreparedStatements: setting})
 		crowd(t, key, func() bool { return true }, s)
