@@ -57,7 +57,7 @@ func newSilence(dial pgconn.DialFunc) *silence {
 func (s *silence) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	p := s.peer(network, address)
 	if p.silent.Load() {
-		go s.ask(p)
+		s.probes.DoChan(p.address, func() (any, error) { return nil, s.ask(p) })
 		return nil, &net.OpError{Op: "dial", Net: network, Err: errSilent}
 	}
 	begun := time.Now()
@@ -95,23 +95,21 @@ func (s *silence) suspect(l *link) {
 	}
 	quiet := time.Since(time.Unix(0, max(since, l.peer.heard.Load())))
 	if quiet >= silentFor {
-		s.ask(l.peer)
+		_, _, _ = s.probes.Do(l.peer.address, func() (any, error) { return nil, s.ask(l.peer) })
 		quiet = 0
 	}
 	l.timer.Reset(silentFor - quiet) // Close stops it, or has l wait for nothing
 }
 
 // ask asks the peer whether it is there, and closes its connections if it is not.
-func (s *silence) ask(p *peer) {
-	_, _, _ = s.probes.Do(p.address, func() (any, error) {
-		if s.answers(p) {
-			p.heard.Store(time.Now().UnixNano())
-			p.silent.Store(false)
-		} else {
-			p.leave()
-		}
-		return nil, nil
-	})
+func (s *silence) ask(p *peer) error {
+	if !s.answers(p) {
+		p.leave()
+		return errSilent
+	}
+	p.heard.Store(time.Now().UnixNano())
+	p.silent.Store(false)
+	return nil
 }
 
 // sslRequest asks a server whether it speaks TLS, which one of any version answers
