@@ -12,21 +12,25 @@ import (
 // defaultPath is the embedded database.
 const defaultPath = "lockwood.db"
 
-// database reads DATABASE_URL or, instead of it, the parts.
+// database reads DATABASE_URL or, instead of it, the parts. The URL and the password
+// may come from files.
 func (l *loader) database(v *variables) {
 	db := &l.cfg.Database
 	db.Schema, db.SSLCA = v.DatabaseSchema, v.DatabaseSSLCA
 	db.SSL = l.oneOf("DATABASE_SSL", v.DatabaseSSL, "true", "no-verify", "false")
-	parts := v.DatabaseHost != "" || v.DatabasePort != "" || v.DatabaseName != "" || v.DatabaseUser != "" || v.DatabasePassword != ""
+	url, readURL := l.valueOrFile("DATABASE_URL", v.DatabaseURL, v.DatabaseURLFile)
+	password, readPassword := l.valueOrFile("DATABASE_PASSWORD", v.DatabasePassword, v.DatabasePassFile)
+	parts := v.DatabaseHost != "" || v.DatabasePort != "" || v.DatabaseName != "" || v.DatabaseUser != "" || password != "" || !readPassword
 	switch {
-	case parts && v.DatabaseURL != "":
-		l.wrong("DATABASE_URL is set, and so are some of DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD; use either the URL or the parts")
+	case parts && (url != "" || !readURL):
+		l.wrong("DATABASE_URL or DATABASE_URL_FILE is set, and so are some of DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD, _PASSWORD_FILE; use either the URL or the parts")
 	case parts:
-		l.fromParts(v)
-	case v.DatabaseURL == "":
+		l.fromParts(v, password)
+	case !readURL:
+	case url == "":
 		db.Driver, db.Path = SQLite, defaultPath
 	default:
-		l.fromURL(v.DatabaseURL)
+		l.fromURL(url)
 	}
 	if db.Driver == Postgres {
 		l.postgresOnly(db)
@@ -92,7 +96,7 @@ func isPostgresURL(text string) bool {
 	return err == nil && u.Fragment == ""
 }
 
-func (l *loader) fromParts(v *variables) {
+func (l *loader) fromParts(v *variables, password string) {
 	for _, part := range []struct{ name, value string }{
 		{"DATABASE_HOST", v.DatabaseHost}, {"DATABASE_NAME", v.DatabaseName}, {"DATABASE_USER", v.DatabaseUser},
 	} {
@@ -110,8 +114,8 @@ func (l *loader) fromParts(v *variables) {
 		u.Host = net.JoinHostPort(host, v.DatabasePort)
 	}
 	u.User = url.User(v.DatabaseUser)
-	if v.DatabasePassword != "" {
-		u.User = url.UserPassword(v.DatabaseUser, v.DatabasePassword)
+	if password != "" {
+		u.User = url.UserPassword(v.DatabaseUser, password)
 	}
 	if strings.HasPrefix(v.DatabaseHost, "/") { // the directory of a Unix socket
 		query := url.Values{"host": {v.DatabaseHost}}

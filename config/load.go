@@ -118,8 +118,10 @@ func (l *loader) merge(environ []string, path string) map[string]string {
 }
 
 func (l *loader) secrets(v *variables) {
-	l.cfg.AuthSecret = core.Secret(v.AuthSecret)
-	switch n := len(v.AuthSecret); {
+	secret, ok := l.valueOrFile("FOREST_AUTH_SECRET", v.AuthSecret, v.AuthSecretFile)
+	l.cfg.AuthSecret = core.Secret(secret)
+	switch n := len(secret); {
+	case !ok:
 	case n == 0:
 		l.wrong("FOREST_AUTH_SECRET: is not set; set it to the secret that signs your users' tokens, or make one with: lockwood key generate")
 	case n < fipsSecretSize && fips140.Enforced():
@@ -127,7 +129,7 @@ func (l *loader) secrets(v *variables) {
 	case n < strongSecretSize:
 		l.warn("FOREST_AUTH_SECRET is shorter than %d bytes; who guesses it is every user. Make one with: lockwood key generate", strongSecretSize)
 	}
-	if v.AuthSecret != strings.TrimSpace(v.AuthSecret) {
+	if secret != strings.TrimSpace(secret) {
 		l.warn("FOREST_AUTH_SECRET has white space or a line break around it, which counts as part of the secret; tokens verify only if whoever signs them has it too")
 	}
 }

@@ -7,14 +7,17 @@ import (
 // variables is every variable that Lockwood reads, as text; .env.example explains
 // each. Defaults stand here, and meaning in load.go.
 type variables struct {
-	AuthSecret string `env:"FOREST_AUTH_SECRET"`
+	AuthSecret     string `env:"FOREST_AUTH_SECRET"`
+	AuthSecretFile string `env:"FOREST_AUTH_SECRET_FILE"`
 
 	DatabaseURL      string `env:"DATABASE_URL"`
+	DatabaseURLFile  string `env:"DATABASE_URL_FILE"`
 	DatabaseHost     string `env:"DATABASE_HOST"`
 	DatabasePort     string `env:"DATABASE_PORT"`
 	DatabaseName     string `env:"DATABASE_NAME"`
 	DatabaseUser     string `env:"DATABASE_USER"`
 	DatabasePassword string `env:"DATABASE_PASSWORD"`
+	DatabasePassFile string `env:"DATABASE_PASSWORD_FILE"`
 	DatabaseSchema   string `env:"DATABASE_SCHEMA"     envDefault:"forest"`
 	DatabaseSSL      string `env:"DATABASE_SSL"        envDefault:"true"`
 	DatabaseSSLCA    string `env:"DATABASE_SSL_CA"`

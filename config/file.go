@@ -1,0 +1,82 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// maxFileSize bounds what is read of a file that holds one value, in bytes.
+const maxFileSize = 64 << 10
+
+// valueOrFile returns value or, where path is set instead, what the file at path
+// holds without its trailing newlines, as a shell's $(cat file) gives it. name is
+// the variable of value; that of path is name_FILE. ok is false if neither can be
+// used, which is then among the errors.
+//
+// No error repeats the path: somebody may have set the variable to the secret.
+func (l *loader) valueOrFile(name, value, path string) (text string, ok bool) {
+	switch {
+	case path == "":
+		return value, true
+	case value != "":
+		l.wrong("%[1]s and %[1]s_FILE are both set; unset one of them", name)
+		return value, true
+	}
+	content, err := readText(path)
+	if err == nil {
+		if text = strings.TrimRight(string(content), "\n"); text != "" {
+			return text, true
+		}
+		err = errors.New("the file is empty; write the value into it")
+	}
+	l.wrong("%s_FILE: %w", name, err)
+	return "", false
+}
+
+// readText reads a regular file of text. Its error says what is wrong and what to
+// do, and names no path.
+func readText(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, explained(err)
+	case info.IsDir():
+		return nil, errors.New("the path is that of a directory; name the file in it")
+	case !info.Mode().IsRegular():
+		return nil, errors.New("the path is not that of a regular file; write the content to one")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, explained(err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxFileSize+1))
+	switch {
+	case err != nil:
+		return nil, explained(err)
+	case len(content) > maxFileSize:
+		return nil, fmt.Errorf("the file is larger than %d KiB; name another", maxFileSize>>10)
+	case bytes.IndexByte(content, 0) >= 0:
+		return nil, errors.New("the file holds NUL bytes, as text in UTF-16 does (Windows PowerShell writes it); save it as UTF-8")
+	}
+	return content, nil
+}
+
+// explained is err, of opening or reading a file, without the path.
+func explained(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("the file does not exist; make it, or correct the path")
+	case errors.Is(err, fs.ErrPermission):
+		return errors.New("this user may not read the file; change its owner or mode, or those of its directory")
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return fmt.Errorf("the file cannot be read: %w; correct the path", err)
+}
