@@ -24,7 +24,7 @@ func load(t *testing.T, environ ...string) (*config.Config, error) {
 }
 
 func TestDefaults(t *testing.T) {
-	c, err := load(t, "HTTP_PORT=", "LOG_LEVEL=", "DATABASE_URL=")
+	c, err := load(t, "HTTP_PORT=", "LOG_LEVEL=")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,6 +159,10 @@ func TestWarnings(t *testing.T) {
 		"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEY=": "",
 		"FOREST_ENV_SECRET=x":                      "",
 		"DATABASE_URL=sqlite::memory:":             "keeps nothing",
+		"DATABASE_URL=":                            "DATABASE_URL is set and empty, so the embedded database lockwood.db is used",
+		"DATABASE_URL_FILE=":                       "DATABASE_URL_FILE is set and empty",
+		"DATABASE_HOST=":                           "DATABASE_HOST is set and empty",
+		"DATABASE_PASSWORD=":                       "",
 	} {
 		c, _ := load(t, variable)
 		if got := strings.Join(c.Warnings, "\n"); !strings.Contains(got, want) || (want == "" && got != "") {

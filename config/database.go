@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -28,12 +29,23 @@ func (l *loader) database(v *variables) {
 		l.fromParts(v, password)
 	case !readURL:
 	case url == "":
-		db.Driver, db.Path = SQLite, defaultPath
+		l.embedded()
 	default:
 		l.fromURL(url)
 	}
 	if db.Driver == Postgres {
 		l.postgresOnly(db)
+	}
+}
+
+// embedded chooses the default. Where a variable names a database and is empty, as
+// when what was to fill it in is missing, another one was meant.
+func (l *loader) embedded() {
+	l.cfg.Database.Driver, l.cfg.Database.Path = SQLite, defaultPath
+	for _, name := range []string{"DATABASE_URL", "DATABASE_URL_FILE", "DATABASE_HOST", "DATABASE_NAME"} {
+		if slices.Contains(l.empty, name) {
+			l.warn("%s is set and empty, so the embedded database %s is used; set it to the database that is meant, or unset it", name, defaultPath)
+		}
 	}
 }
 

@@ -90,6 +90,8 @@ func (l *loader) read(environ []string, path string) (*variables, map[string]str
 type loader struct {
 	cfg  *Config
 	errs []error
+	// empty are the variables that are set to nothing, in order.
+	empty []string
 }
 
 func (l *loader) wrong(format string, args ...any) {
@@ -109,9 +111,10 @@ func (l *loader) merge(environ []string, path string) map[string]string {
 		}
 	}
 	maps.Copy(values, l.dotenv(path, values))
-	for name, value := range values {
-		if value == "" && name != "ADMIN_ADDR" {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if values[name] == "" && name != "ADMIN_ADDR" {
 			delete(values, name)
+			l.empty = append(l.empty, name)
 		}
 	}
 	return values

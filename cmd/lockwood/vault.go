@@ -122,11 +122,15 @@ func openStore(ctx context.Context, db *config.Database, readOnly bool) (store.S
 		}
 		return s, nil
 	}
-	s, err := postgres.Open(ctx, postgres.Config{URL: db.URL, Schema: db.Schema, SSL: db.SSL, SSLCA: db.SSLCA})
+	s, err := postgres.Open(ctx, postgresConfig(db))
 	if err != nil {
 		return nil, usageError(err)
 	}
 	return s, nil
+}
+
+func postgresConfig(db *config.Database) postgres.Config {
+	return postgres.Config{URL: db.URL, Schema: db.Schema, SSL: db.SSL, SSLCA: db.SSLCA}
 }
 
 // inspect opens the vault for a command that only looks. What is wrong with the
