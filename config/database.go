@@ -112,7 +112,11 @@ func (l *loader) fromParts(v *variables, password string) {
 	for _, part := range []struct{ name, value string }{
 		{"DATABASE_HOST", v.DatabaseHost}, {"DATABASE_NAME", v.DatabaseName}, {"DATABASE_USER", v.DatabaseUser},
 	} {
-		if part.value == "" {
+		switch {
+		case part.value != "":
+		case slices.Contains(l.links, part.name):
+			l.wrong("%s: has the form of a Kubernetes service link (tcp://address:port), and other parts of the database's address are set; set it to a host name", part.name)
+		default:
 			l.wrong("%s: is not set, and other parts of the database's address are; set it, or use DATABASE_URL", part.name)
 		}
 	}

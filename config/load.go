@@ -73,12 +73,13 @@ func LoadForRecovery(environ []string, path string) (*Config, error) {
 // read returns the variables as text, and all that is set by name.
 func (l *loader) read(environ []string, path string) (*variables, map[string]string, error) {
 	values := l.merge(environ, path)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		l.cfg.Environ = append(l.cfg.Environ, core.Secret(name+"="+values[name]))
+	}
+	l.dropLinks(values)
 	v := &variables{}
 	if err := env.ParseWithOptions(v, env.Options{Environment: values}); err != nil {
 		return nil, nil, fmt.Errorf("reading the environment: %w", err) // strings only, so this is a mistake in variables
-	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		l.cfg.Environ = append(l.cfg.Environ, core.Secret(name+"="+values[name]))
 	}
 	if addr, set := values["ADMIN_ADDR"]; set {
 		v.AdminAddr = addr // the one variable for which empty is a choice
@@ -92,6 +93,8 @@ type loader struct {
 	errs []error
 	// empty are the variables that are set to nothing, in order.
 	empty []string
+	// links are the variables that were ignored as service links.
+	links []string
 }
 
 func (l *loader) wrong(format string, args ...any) {
@@ -284,8 +287,8 @@ const ourPrefix = "FOREST_EXECUTOR_"
 // setting that is silently without effect may be the one that was to protect.
 func (l *loader) misspellings(values map[string]string) {
 	ours := Variables()
-	for name := range values {
-		if slices.Contains(ours, name) {
+	for name, value := range values {
+		if slices.Contains(ours, name) || isOfService(name, value) {
 			continue
 		}
 		if known, ok := nearest(name, ours); ok {
