@@ -20,6 +20,9 @@ func (l *loader) database(v *variables) {
 	db.Schema, db.SSLCA = v.DatabaseSchema, v.DatabaseSSLCA
 	db.SSL = l.oneOf("DATABASE_SSL", v.DatabaseSSL, "true", "no-verify", "false")
 	url, readURL := l.valueOrFile("DATABASE_URL", v.DatabaseURL, v.DatabaseURLFile)
+	if v.DatabaseURLFile != "" {
+		url = l.clean("DATABASE_URL_FILE", url)
+	}
 	password, readPassword := l.valueOrFile("DATABASE_PASSWORD", v.DatabasePassword, v.DatabasePassFile)
 	parts := v.DatabaseHost != "" || v.DatabasePort != "" || v.DatabaseName != "" || v.DatabaseUser != "" || password != "" || !readPassword
 	switch {
@@ -74,15 +77,7 @@ func (l *loader) postgresOnly(db *Database) {
 func (l *loader) fromURL(text string) {
 	db := &l.cfg.Database
 	if path, ok := strings.CutPrefix(text, "sqlite:"); ok {
-		db.Driver, db.Path, db.Memory = SQLite, path, path == ":memory:"
-		if db.Memory {
-			db.Path = ""
-			l.warn("DATABASE_URL=sqlite::memory: keeps nothing: all credentials are gone when the process ends")
-		} else if path == "" || strings.HasPrefix(path, "//") && !strings.HasPrefix(path, "///") {
-			l.wrong("DATABASE_URL: after sqlite: comes the path of the file, such as sqlite:lockwood.db or sqlite:/var/lib/lockwood/lockwood.db")
-		} else if strings.HasPrefix(path, "///") {
-			db.Path = path[2:]
-		}
+		l.fromPath(l.clean("DATABASE_URL: the path", path))
 		return
 	}
 	db.Driver = Postgres
@@ -91,7 +86,43 @@ func (l *loader) fromURL(text string) {
 		return
 	}
 	db.URL = core.Secret(text)
+	l.checkURL(text)
 }
+
+// fromPath reads what follows sqlite: in a URL.
+func (l *loader) fromPath(path string) {
+	db := &l.cfg.Database
+	db.Driver, db.Path = SQLite, path
+	switch {
+	case path == ":memory:":
+		db.Path, db.Memory = "", true
+		l.warn("DATABASE_URL=sqlite::memory: keeps nothing: all credentials are gone when the process ends")
+	case path == "" || strings.HasPrefix(path, "//") && !strings.HasPrefix(path, "///"):
+		l.wrong("DATABASE_URL: after sqlite: comes the path of the file, such as sqlite:lockwood.db or sqlite:/var/lib/lockwood/lockwood.db")
+	case strings.HasPrefix(path, "file:"):
+		l.wrong("DATABASE_URL: write sqlite:PATH without file:, such as sqlite:/var/lib/lockwood/lockwood.db")
+	case strings.Contains(path, "?"):
+		l.wrong("DATABASE_URL: what follows ? would be part of the file's name, and sqlite: takes no options; write the path alone")
+	default:
+		db.Path = strings.TrimPrefix(path, "//")
+	}
+}
+
+// checkURL looks at the parts of a URL of PostgreSQL as they are once decoded.
+func (l *loader) checkURL(text string) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return // with several hosts
+	}
+	l.clean("DATABASE_URL: the user", u.User.Username())
+	l.clean("DATABASE_URL: the host", u.Hostname())
+	l.clean("DATABASE_URL: the name of the database", strings.TrimPrefix(u.Path, "/"))
+	password, _ := u.User.Password()
+	l.warnSurrounded("DATABASE_URL: the password", password, passwordRemedy)
+}
+
+// passwordRemedy is for a password that may hold too much.
+const passwordRemedy = "remove it unless the role's password has it too"
 
 // isPostgresURL reports whether text is a URL of PostgreSQL, as far as net/url can
 // tell: it does not know several hosts with a port each, which drivers accept.
@@ -130,6 +161,7 @@ func (l *loader) fromParts(v *variables, password string) {
 		u.Host = net.JoinHostPort(host, v.DatabasePort)
 	}
 	u.User = url.User(v.DatabaseUser)
+	l.warnSurrounded("DATABASE_PASSWORD", password, passwordRemedy)
 	if password != "" {
 		u.User = url.UserPassword(v.DatabaseUser, password)
 	}

@@ -77,6 +77,7 @@ func (l *loader) read(environ []string, path string) (*variables, map[string]str
 		l.cfg.Environ = append(l.cfg.Environ, core.Secret(name+"="+values[name]))
 	}
 	l.dropLinks(values)
+	l.cleanAll(values)
 	v := &variables{}
 	if err := env.ParseWithOptions(v, env.Options{Environment: values}); err != nil {
 		return nil, nil, fmt.Errorf("reading the environment: %w", err) // strings only, so this is a mistake in variables
@@ -135,9 +136,7 @@ func (l *loader) secrets(v *variables) {
 	case n < strongSecretSize:
 		l.warn("FOREST_AUTH_SECRET is shorter than %d bytes; who guesses it is every user. Make one with: lockwood key generate", strongSecretSize)
 	}
-	if secret != strings.TrimSpace(secret) {
-		l.warn("FOREST_AUTH_SECRET has white space or a line break around it, which counts as part of the secret; tokens verify only if whoever signs them has it too")
-	}
+	l.warnSurrounded("FOREST_AUTH_SECRET", secret, "tokens verify only if whoever signs them has it too")
 }
 
 func (l *loader) service(v *variables) {

@@ -88,6 +88,16 @@ func surroundingSpace(value []byte) string {
 		describeID(value), describeID(trimmed))
 }
 
+// surroundingQuotes is surroundingSpace for quotation marks.
+func surroundingQuotes(value []byte) string {
+	trimmed := trimSpace(value)
+	if !quoted(string(trimmed)) {
+		return ""
+	}
+	return fmt.Sprintf("The value is in quotation marks, which count as part of the key. As it stands it is KEK %s; without the quotation marks it would be KEK %s.",
+		describeID(value), describeID(trimmed[1:len(trimmed)-1]))
+}
+
 func describeID(value []byte) core.KEKID {
 	id, err := kekID(value)
 	if err != nil {

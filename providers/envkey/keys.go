@@ -136,6 +136,9 @@ func previousKey(name string, value []byte) (m *material, warnings []string, err
 	if s := surroundingSpace(value); s != "" {
 		warnings = append(warnings, fmt.Sprintf("%s: %s If the white space is no part of the key, remove it.", name, s))
 	}
+	if s := surroundingQuotes(value); s != "" {
+		warnings = append(warnings, fmt.Sprintf("%s: %s If the quotation marks are no part of the key, remove them.", name, s))
+	}
 	return m, warnings, nil
 }
 

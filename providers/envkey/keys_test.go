@@ -173,6 +173,19 @@ func TestPreviousKeys(t *testing.T) {
 	}
 }
 
+// Quotation marks count, and both KEKs that could be meant are told.
+func TestAPreviousKeyInQuotationMarks(t *testing.T) {
+	for _, value := range []string{`"` + hexKey + `"`, "'" + hexKey + "'"} {
+		keys := mustKeys(t, envkey.Options{Previous: []core.SecretBytes{[]byte(value)}})
+		w := strings.Join(keys.Warnings(), "\n")
+		for _, want := range []string{envkey.PreviousVariable + ": key 1", "quotation marks", string(kekID(t, value)), string(kekID(t, hexKey))} {
+			if !strings.Contains(w, want) || strings.Contains(w, hexKey) {
+				t.Errorf("%q does not say %s", w, want)
+			}
+		}
+	}
+}
+
 func TestPreviousFile(t *testing.T) {
 	path := writeFile(t, t.TempDir(), "first, with a comma\n\n"+otherKey+"\r\n"+otherKey+"\n\n")
 	keys := mustKeys(t, envkey.Options{PreviousFile: path})
