@@ -65,7 +65,11 @@ func (j judge) problems(value []byte) []problem {
 			"=true, or move it to " + PreviousVariable + " and set a fresh key. Otherwise remove the white space."})
 	}
 	if w := weakness(string(trimmed)); w != "" && len(trimmed) > 0 {
-		ps = append(ps, problem{"The value " + w + ".", "the value " + w + ": " + remedy + "; " + keepRemedy})
+		hint := ""
+		if len(contained(value)) > 0 {
+			hint = ". " + surroundings(value) + " If that one is meant, write it alone"
+		}
+		ps = append(ps, problem{"The value " + w + ".", "the value " + w + ": " + remedy + "; " + keepRemedy + hint})
 	}
 	if len(j.authSecret) > 0 && bytes.Equal(trimmed, trimSpace(j.authSecret)) {
 		const same = "the value is the same as FOREST_AUTH_SECRET, which everyone who verifies tokens also holds"
@@ -86,16 +90,6 @@ func surroundingSpace(value []byte) string {
 	}
 	return fmt.Sprintf("The value has white space or a line break around it, which counts as part of the key. As it stands it is KEK %s; without the white space it would be KEK %s.",
 		describeID(value), describeID(trimmed))
-}
-
-// surroundingQuotes is surroundingSpace for quotation marks.
-func surroundingQuotes(value []byte) string {
-	trimmed := trimSpace(value)
-	if !quoted(string(trimmed)) {
-		return ""
-	}
-	return fmt.Sprintf("The value is in quotation marks, which count as part of the key. As it stands it is KEK %s; without the quotation marks it would be KEK %s.",
-		describeID(value), describeID(trimmed[1:len(trimmed)-1]))
 }
 
 func describeID(value []byte) core.KEKID {
