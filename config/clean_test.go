@@ -81,7 +81,7 @@ func TestSurroundedSecrets(t *testing.T) {
 		{"DATABASE_URL: the password has white space", []string{auth, "DATABASE_URL=postgres://u:p%0A@h/d"}},
 		{"DATABASE_URL: the password is in quotation marks", []string{auth, "DATABASE_URL=postgres://u:%22p%22@h/d"}},
 	} {
-		c, err := config.Load(tt.environ, "")
+		c, err := config.Load(tt.environ, config.EnvFile{})
 		if got := strings.Join(c.Warnings, "\n"); err != nil || len(c.Warnings) != 1 || !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%q: %q, %v; want %q", tt.environ, got, err, tt.want)
 		}

@@ -20,7 +20,7 @@ const secret = "auth-secret-auth-secret-auth-secret"
 // load loads environ with a usable auth secret and without a .env file.
 func load(t *testing.T, environ ...string) (*config.Config, error) {
 	t.Helper()
-	return config.Load(append([]string{"FOREST_AUTH_SECRET=" + secret}, environ...), filepath.Join(t.TempDir(), "none"))
+	return config.Load(append([]string{"FOREST_AUTH_SECRET=" + secret}, environ...), config.EnvFile{})
 }
 
 func TestDefaults(t *testing.T) {
@@ -55,7 +55,7 @@ func TestDotenv(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := config.Load([]string{"HTTP_PORT=2"}, path)
+	c, err := config.Load([]string{"HTTP_PORT=2"}, config.EnvFile{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestDotenv(t *testing.T) {
 	if err := os.WriteFile(path, []byte("FOREST_AUTH_SECRET="+secret+"\nHUNTER2 is not a line\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = config.Load(nil, path)
+	_, err = config.Load(nil, config.EnvFile{Path: path})
 	if err == nil || strings.Contains(err.Error(), "HUNTER2") {
 		t.Errorf("a malformed file gives %v; want an error that does not quote it", err)
 	}
@@ -78,7 +78,7 @@ func TestAllErrorsAtOnceWithoutValues(t *testing.T) {
 		"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=hunter2", "FOREST_EXECUTOR_WRITE_FORMAT=hunter2", "FOREST_EXECUTOR_LEGACY=hunter2",
 		"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS=hunter2", "FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS=hunter2",
 		"FOREST_EXECUTOR_CREDENTIAL_QUOTA=hunter2", "HTTP_MAX_CONNECTIONS=hunter2", "HTTP_MAX_MEMORY=hunter2", "TRUSTED_PROXIES=hunter2",
-	}, "none")
+	}, config.EnvFile{})
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -269,7 +269,7 @@ func TestPreviousKeyProviders(t *testing.T) {
 
 func TestTrustedProxies(t *testing.T) {
 	environ := []string{"FOREST_AUTH_SECRET=" + strings.Repeat("s", 32), "TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::1/32 ::ffff:172.16.0.1/108,::ffff:192.0.2.8"}
-	c, err := config.Load(environ, "")
+	c, err := config.Load(environ, config.EnvFile{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,10 +8,13 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // maxFileSize bounds what is read of a file that holds one value, in bytes.
 const maxFileSize = 64 << 10
+
+var errNUL = errors.New("the file holds NUL bytes, as text in UTF-16 does (Windows PowerShell writes it); save it as UTF-8")
 
 // valueOrFile returns value or, where path is set instead, what the file at path
 // holds without its trailing newlines, as a shell's $(cat file) gives it. name is
@@ -46,7 +49,7 @@ func readText(path string) ([]byte, error) {
 	case err != nil:
 		return nil, explained(err)
 	case info.IsDir():
-		return nil, errors.New("the path is that of a directory; name the file in it")
+		return nil, explained(syscall.EISDIR)
 	case !info.Mode().IsRegular():
 		return nil, errors.New("the path is not that of a regular file; write the content to one")
 	}
@@ -62,7 +65,7 @@ func readText(path string) ([]byte, error) {
 	case len(content) > maxFileSize:
 		return nil, fmt.Errorf("the file is larger than %d KiB; name another", maxFileSize>>10)
 	case bytes.IndexByte(content, 0) >= 0:
-		return nil, errors.New("the file holds NUL bytes, as text in UTF-16 does (Windows PowerShell writes it); save it as UTF-8")
+		return nil, errNUL
 	}
 	return content, nil
 }
@@ -72,6 +75,8 @@ func explained(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("the file does not exist; make it, or correct the path")
+	case errors.Is(err, syscall.EISDIR):
+		return errors.New("the path is that of a directory; name the file in it")
 	case errors.Is(err, fs.ErrPermission):
 		return errors.New("this user may not read the file; change its owner or mode, or those of its directory")
 	}

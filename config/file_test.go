@@ -23,7 +23,7 @@ func TestSecretsFromFiles(t *testing.T) {
 	for _, end := range []string{"", "\n", "\n\n"} {
 		c, err := config.Load([]string{
 			"FOREST_AUTH_SECRET_FILE=" + keep(t, secret+end), "DATABASE_URL_FILE=" + keep(t, "postgres://u:p@h/d"+end),
-		}, "")
+		}, config.EnvFile{})
 		if err != nil || string(c.AuthSecret) != secret || string(c.Database.URL) != "postgres://u:p@h/d" || len(c.Warnings) != 0 {
 			t.Errorf("%q at the end: %v, %q", end, err, c.Warnings)
 		}
@@ -61,7 +61,7 @@ func TestSecretFilesThatCannotBeUsed(t *testing.T) {
 	}
 	for path, want := range files {
 		for name, environ := range others {
-			_, err := config.Load(append(environ, name+"="+path), "")
+			_, err := config.Load(append(environ, name+"="+path), config.EnvFile{})
 			if err == nil || !strings.HasPrefix(err.Error(), name+": ") || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%s=%s: %v; want %q", name, path, err, want)
 			}

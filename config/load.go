@@ -33,16 +33,16 @@ const (
 	leastMaxAge = time.Hour
 )
 
-// Load reads environ (lines NAME=value, as os.Environ returns) and the .env file
-// at path, which need not exist; the environment wins. A variable that is set but
+// Load reads environ (lines NAME=value, as os.Environ returns) and file; the
+// environment wins. A variable that is set but
 // empty counts as unset, except ADMIN_ADDR.
 //
 // The error joins everything that is wrong, a line each, with what to do. The
 // Config is returned also with an error, as far as it could be made, so that what
 // else is to be checked can be reported with it.
-func Load(environ []string, path string) (*Config, error) {
+func Load(environ []string, file EnvFile) (*Config, error) {
 	l := &loader{cfg: &Config{}}
-	v, values, err := l.read(environ, path)
+	v, values, err := l.read(environ, file)
 	if err != nil {
 		return l.cfg, err
 	}
@@ -58,9 +58,9 @@ func Load(environ []string, path string) (*Config, error) {
 // which may be a copy on a machine that serves nobody: only what keeps the database
 // from being reached is an error. The variables of the keys are taken as they are,
 // and the rest is left out.
-func LoadForRecovery(environ []string, path string) (*Config, error) {
+func LoadForRecovery(environ []string, file EnvFile) (*Config, error) {
 	l := &loader{cfg: &Config{}}
-	v, _, err := l.read(environ, path)
+	v, _, err := l.read(environ, file)
 	if err != nil {
 		return l.cfg, err
 	}
@@ -71,8 +71,8 @@ func LoadForRecovery(environ []string, path string) (*Config, error) {
 }
 
 // read returns the variables as text, and all that is set by name.
-func (l *loader) read(environ []string, path string) (*variables, map[string]string, error) {
-	values := l.merge(environ, path)
+func (l *loader) read(environ []string, file EnvFile) (*variables, map[string]string, error) {
+	values := l.merge(environ, file)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		l.cfg.Environ = append(l.cfg.Environ, core.Secret(name+"="+values[name]))
 	}
@@ -92,6 +92,9 @@ func (l *loader) read(environ []string, path string) (*variables, map[string]str
 type loader struct {
 	cfg  *Config
 	errs []error
+	// unread says that not every line of the file of variables could be read, so that
+	// what seems not to be set may stand there.
+	unread bool
 	// empty are the variables that are set to nothing, in order.
 	empty []string
 	// links are the variables that were ignored as service links.
@@ -107,14 +110,14 @@ func (l *loader) warn(format string, args ...any) {
 }
 
 // merge returns the variables by name.
-func (l *loader) merge(environ []string, path string) map[string]string {
+func (l *loader) merge(environ []string, file EnvFile) map[string]string {
 	values := map[string]string{}
 	for _, e := range environ {
 		if name, value, ok := strings.Cut(e, "="); ok {
 			values[name] = value
 		}
 	}
-	maps.Copy(values, l.dotenv(path, values))
+	maps.Copy(values, l.dotenv(file, values))
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if values[name] == "" && name != "ADMIN_ADDR" {
 			delete(values, name)
@@ -128,7 +131,7 @@ func (l *loader) secrets(v *variables) {
 	secret, ok := l.valueOrFile("FOREST_AUTH_SECRET", v.AuthSecret, v.AuthSecretFile)
 	l.cfg.AuthSecret = core.Secret(secret)
 	switch n := len(secret); {
-	case !ok:
+	case !ok || n == 0 && l.unread:
 	case n == 0:
 		l.wrong("FOREST_AUTH_SECRET: is not set; set it to the secret that signs your users' tokens, or make one with: lockwood key generate")
 	case n < fipsSecretSize && fips140.Enforced():

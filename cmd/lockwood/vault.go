@@ -49,7 +49,7 @@ func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, e
 	v := &vault{}
 	readOnly := to == toLook
 	var err, providersErr error
-	v.cfg, err = config.Load(environ, c.envFile)
+	v.cfg, err = config.Load(environ, c.variables())
 	v.log = c.logger(v.cfg, to)
 	v.providers, providersErr = openProviders(ctx, v.cfg, v.log)
 	if err := errors.Join(err, providersErr); err != nil {
