@@ -7,8 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
+	"unicode"
 )
 
 // maxFileSize bounds what is read of a file that holds one value, in bytes.
@@ -39,6 +41,37 @@ func (l *loader) valueOrFile(name, value, path string) (text string, ok bool) {
 	}
 	l.wrong("%s_FILE: %w", name, err)
 	return "", false
+}
+
+// secretFiles notes the files that hold a secret.
+func (l *loader) secretFiles(v *variables) {
+	for _, f := range []SecretFile{
+		{"FOREST_AUTH_SECRET_FILE", v.AuthSecretFile}, {"DATABASE_URL_FILE", v.DatabaseURLFile}, {"DATABASE_PASSWORD_FILE", v.DatabasePassFile},
+		{"FOREST_EXECUTOR_ENCRYPTION_KEY_FILE", v.KeyFile}, {"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS_FILE", v.PreviousFile},
+	} {
+		if f.Path != "" {
+			l.cfg.SecretFiles = append(l.cfg.SecretFiles, f)
+		}
+	}
+}
+
+// leastKeySize is the length of the shortest generated key, in base64 without padding.
+const leastKeySize = 43
+
+// keyFile returns path, unless it is a key instead. Package envkey, which reads the
+// file, names the path in what it logs.
+func (l *loader) keyFile(name, path string) string {
+	alphabet := func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("+/-_=,", r)
+	}
+	if len(path) < leastKeySize || filepath.IsAbs(path) || strings.ContainsFunc(path, alphabet) {
+		return path
+	}
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	l.wrong("%s: holds what looks like a key; write the path of the file that holds it, or set %s", name, strings.TrimSuffix(name, "_FILE"))
+	return ""
 }
 
 // readText reads a regular file of text. Its error says what is wrong and what to

@@ -81,3 +81,22 @@ func TestAVariableAndItsFile(t *testing.T) {
 		t.Errorf("a file with the URL, and parts: %v", err)
 	}
 }
+
+// A key where its path belongs is refused without being repeated, also by what reads
+// the file.
+func TestAKeyInThePlaceOfItsPath(t *testing.T) {
+	const key = "7d0c5e1b9a48f36217ce84d0b5a96f3e2c71e8094d5fba6318e7c20a9d46f53b"
+	for _, name := range []string{"FOREST_EXECUTOR_ENCRYPTION_KEY", "FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS"} {
+		for _, value := range []string{key, "kZ3vQm8sT1xWb6Ya0RfEo9LhUj4DnCp7GiVtXw2HqMs="} {
+			c, err := load(t, name+"_FILE="+value)
+			if err == nil || !strings.HasPrefix(err.Error(), name+"_FILE: holds what looks like a key") || strings.Contains(err.Error(), value) || c.EncryptionKeyFile+c.PreviousKeysFile != "" {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for _, path := range []string{"/run/secrets/" + key, "keys/" + key + ".txt", "key"} {
+			if _, err := load(t, name+"_FILE="+path); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+}

@@ -85,6 +85,7 @@ func (l *loader) read(environ []string, file EnvFile) (*variables, map[string]st
 	if addr, set := values["ADMIN_ADDR"]; set {
 		v.AdminAddr = addr // the one variable for which empty is a choice
 	}
+	l.secretFiles(v)
 	return v, values, nil
 }
 
@@ -178,13 +179,13 @@ func (l *loader) service(v *variables) {
 
 func (l *loader) keys(v *variables) {
 	c := l.cfg
-	c.EncryptionKey, c.EncryptionKeyFile = core.SecretBytes(v.Key), v.KeyFile
+	c.EncryptionKey, c.EncryptionKeyFile = core.SecretBytes(v.Key), l.keyFile("FOREST_EXECUTOR_ENCRYPTION_KEY_FILE", v.KeyFile)
 	if v.Previous != "" {
 		for key := range strings.SplitSeq(v.Previous, ",") {
 			c.PreviousKeys = append(c.PreviousKeys, core.SecretBytes(key))
 		}
 	}
-	c.PreviousKeysFile = v.PreviousFile
+	c.PreviousKeysFile = l.keyFile("FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS_FILE", v.PreviousFile)
 	c.AllowWeakKey = l.boolean("FOREST_EXECUTOR_ALLOW_WEAK_KEY", v.AllowWeakKey)
 	c.KeyProvider = v.KeyProvider
 	c.PluginDir, c.PluginLock = v.PluginDir, v.PluginLock
