@@ -78,7 +78,7 @@ func TestTheExamplesAreValid(t *testing.T) {
 func TestLoadForRecovery(t *testing.T) {
 	c, err := config.LoadForRecovery([]string{
 		"DATABASE_URL=sqlite:copy.db", "FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS=awskms:///a, awskms:///b", "FOREST_EXECUTOR_PLUGIN_DIR=/p",
-		"FOREST_EXECUTOR_ENCRYPTION_KEY=k", "HTTP_PORT=none", "FOREST_EXECUTOR_DATA_KEY_MAX_AGE=never",
+		"FOREST_EXECUTOR_ENCRYPTION_KEY=k", "HTTP_PORT=none", "ADMIN_ADDR=' '", "LOG_LEVEL=info ", "FOREST_EXECUTOR_DATA_KEY_MAX_AGE=never",
 	}, config.EnvFile{})
 	if err != nil {
 		t.Fatal(err)
@@ -88,5 +88,10 @@ func TestLoadForRecovery(t *testing.T) {
 	}
 	if _, err := config.LoadForRecovery([]string{"DATABASE_URL=mysql://h/d"}, config.EnvFile{}); err == nil || !strings.Contains(err.Error(), "DATABASE_URL") {
 		t.Errorf("a database that cannot be reached: %v", err)
+	}
+	for _, environ := range [][]string{{"DATABASE_HOST=h", "DATABASE_NAME=d", "DATABASE_USER=u", "DATABASE_PORT=none"}, {"DATABASE_URL= sqlite:x.db"}} {
+		if _, err := config.LoadForRecovery(environ, config.EnvFile{}); err == nil || !strings.HasPrefix(err.Error(), "DATABASE_") {
+			t.Errorf("%q: %v", environ, err)
+		}
 	}
 }

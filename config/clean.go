@@ -21,7 +21,7 @@ func (l *loader) cleanAll(values map[string]string) {
 	for _, name := range Variables() {
 		value := values[name]
 		switch {
-		case value == "" || slices.Contains(exactVariables, name):
+		case value == "" || slices.Contains(exactVariables, name) || !l.judges(name):
 			continue
 		case slices.Contains(listVariables, name):
 			value = strings.Join(list(value), ",")

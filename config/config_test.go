@@ -278,3 +278,18 @@ func TestTrustedProxies(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
+
+// Bounds are told once, and a value of another type without them.
+func TestNumbersOutOfBounds(t *testing.T) {
+	for assignment, want := range map[string]string{
+		"HTTP_MAX_CONNECTIONS=9": "want a whole number from 10 to 1000000", "HTTP_MAX_MEMORY=15": "want a whole number from 16 to 1048576",
+		"HTTP_MAX_MEMORY=64MiB": "want a whole number of MiB", "HTTP_PORT=65536": "want a port number", "DATABASE_PORT=65536": "want a port number",
+		"RATE_LIMIT=-1": "want requests a second", "RATE_LIMIT=NaN": "want requests a second", "FOREST_EXECUTOR_CREDENTIAL_QUOTA=-1": "want a whole number from 0",
+		"DRAIN_GRACE=-1s": "want a duration", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=24": "want a duration", "FOREST_EXECUTOR_AUTO_REWRAP=yes": "want true or false",
+	} {
+		name, _, _ := strings.Cut(assignment, "=")
+		if _, err := load(t, assignment); err == nil || !strings.HasPrefix(err.Error(), name+": "+want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v; want %q", assignment, err, want)
+		}
+	}
+}

@@ -4,7 +4,9 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -12,6 +14,8 @@ import (
 
 // defaultPath is the embedded database.
 const defaultPath = "lockwood.db"
+
+var schemaPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_$]{0,62}$`)
 
 // database reads DATABASE_URL or, instead of it, the parts. The URL and the password
 // may come from files.
@@ -23,8 +27,8 @@ func (l *loader) database(v *variables) {
 	if v.DatabaseURLFile != "" {
 		url = l.clean("DATABASE_URL_FILE", url)
 	}
-	password, readPassword := l.valueOrFile("DATABASE_PASSWORD", v.DatabasePassword, v.DatabasePassFile)
-	parts := v.DatabaseHost != "" || v.DatabasePort != "" || v.DatabaseName != "" || v.DatabaseUser != "" || password != "" || !readPassword
+	password, readPassword := l.valueOrFile("DATABASE_PASSWORD", v.DatabasePassword, v.DatabasePasswordFile)
+	parts := v.DatabaseHost != "" || v.DatabasePort != 0 || v.DatabaseName != "" || v.DatabaseUser != "" || password != "" || !readPassword
 	switch {
 	case parts && (url != "" || !readURL):
 		l.wrong("DATABASE_URL or DATABASE_URL_FILE is set, and so are some of DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD, _PASSWORD_FILE; use either the URL or the parts")
@@ -156,9 +160,9 @@ func (l *loader) fromParts(v *variables, password string) {
 	if strings.Contains(host, ":") {
 		u.Host = "[" + host + "]"
 	}
-	if v.DatabasePort != "" {
-		l.port("DATABASE_PORT", v.DatabasePort)
-		u.Host = net.JoinHostPort(host, v.DatabasePort)
+	port := strconv.Itoa(int(v.DatabasePort))
+	if v.DatabasePort != 0 {
+		u.Host = net.JoinHostPort(host, port)
 	}
 	u.User = url.User(v.DatabaseUser)
 	l.warnSurrounded("DATABASE_PASSWORD", password, passwordRemedy)
@@ -167,8 +171,8 @@ func (l *loader) fromParts(v *variables, password string) {
 	}
 	if strings.HasPrefix(v.DatabaseHost, "/") { // the directory of a Unix socket
 		query := url.Values{"host": {v.DatabaseHost}}
-		if v.DatabasePort != "" {
-			query.Set("port", v.DatabasePort)
+		if v.DatabasePort != 0 {
+			query.Set("port", port)
 		}
 		u.Host, u.RawQuery = "", query.Encode()
 	}

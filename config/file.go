@@ -46,8 +46,8 @@ func (l *loader) valueOrFile(name, value, path string) (text string, ok bool) {
 // secretFiles notes the files that hold a secret.
 func (l *loader) secretFiles(v *variables) {
 	for _, f := range []SecretFile{
-		{"FOREST_AUTH_SECRET_FILE", v.AuthSecretFile}, {"DATABASE_URL_FILE", v.DatabaseURLFile}, {"DATABASE_PASSWORD_FILE", v.DatabasePassFile},
-		{"FOREST_EXECUTOR_ENCRYPTION_KEY_FILE", v.KeyFile}, {"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS_FILE", v.PreviousFile},
+		{"FOREST_AUTH_SECRET_FILE", v.AuthSecretFile}, {"DATABASE_URL_FILE", v.DatabaseURLFile}, {"DATABASE_PASSWORD_FILE", v.DatabasePasswordFile},
+		{"FOREST_EXECUTOR_ENCRYPTION_KEY_FILE", v.EncryptionKeyFile}, {"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS_FILE", v.PreviousKeysFile},
 	} {
 		if f.Path != "" {
 			l.cfg.SecretFiles = append(l.cfg.SecretFiles, f)
