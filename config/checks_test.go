@@ -44,11 +44,11 @@ func TestTLSWarnings(t *testing.T) {
 // Under GODEBUG=fips140=only a short auth secret is a configuration error; package
 // hmac would panic over it. Otherwise it boots, as upstream does.
 func TestShortAuthSecretUnderFIPS(t *testing.T) {
-	_, err := config.Load([]string{"FOREST_AUTH_SECRET=thirteen byte"}, "")
+	_, err := config.Load([]string{"FOREST_AUTH_SECRET=thirteen byte"}, config.EnvFile{})
 	if fips140.Enforced() != (err != nil) {
 		t.Errorf("enforced %t: %v", fips140.Enforced(), err)
 	}
-	if _, err := config.Load([]string{"FOREST_AUTH_SECRET=fourteen bytes"}, ""); err != nil {
+	if _, err := config.Load([]string{"FOREST_AUTH_SECRET=fourteen bytes"}, config.EnvFile{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -78,15 +78,20 @@ func TestTheExamplesAreValid(t *testing.T) {
 func TestLoadForRecovery(t *testing.T) {
 	c, err := config.LoadForRecovery([]string{
 		"DATABASE_URL=sqlite:copy.db", "FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS=awskms:///a, awskms:///b", "FOREST_EXECUTOR_PLUGIN_DIR=/p",
-		"FOREST_EXECUTOR_ENCRYPTION_KEY=k", "HTTP_PORT=none", "FOREST_EXECUTOR_DATA_KEY_MAX_AGE=never",
-	}, "")
+		"FOREST_EXECUTOR_ENCRYPTION_KEY=k", "HTTP_PORT=none", "ADMIN_ADDR=' '", "LOG_LEVEL=info ", "FOREST_EXECUTOR_DATA_KEY_MAX_AGE=never",
+	}, config.EnvFile{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Database.Path != "copy.db" || len(c.RecoveryKeyProviders) != 2 || c.PluginDir != "/p" || string(c.EncryptionKey) != "k" {
 		t.Errorf("loaded %+v", c)
 	}
-	if _, err := config.LoadForRecovery([]string{"DATABASE_URL=mysql://h/d"}, ""); err == nil || !strings.Contains(err.Error(), "DATABASE_URL") {
+	if _, err := config.LoadForRecovery([]string{"DATABASE_URL=mysql://h/d"}, config.EnvFile{}); err == nil || !strings.Contains(err.Error(), "DATABASE_URL") {
 		t.Errorf("a database that cannot be reached: %v", err)
+	}
+	for _, environ := range [][]string{{"DATABASE_HOST=h", "DATABASE_NAME=d", "DATABASE_USER=u", "DATABASE_PORT=none"}, {"DATABASE_URL= sqlite:x.db"}} {
+		if _, err := config.LoadForRecovery(environ, config.EnvFile{}); err == nil || !strings.HasPrefix(err.Error(), "DATABASE_") {
+			t.Errorf("%q: %v", environ, err)
+		}
 	}
 }

@@ -71,11 +71,20 @@ type Config struct {
 	WriteLegacy       bool // seal in upstream's format
 	LegacyClosed      bool // refuse legacy records, whatever the store says
 
+	// SecretFiles are the files that hold one of the secrets above.
+	SecretFiles []SecretFile
+
 	// Environ is the environment with what the .env file adds, each NAME=value:
 	// what a plugin may see part of.
 	Environ []core.Secret
 	// Warnings are conditions to tell at every start. They hold no secret.
 	Warnings []string
+}
+
+// SecretFile is a file that holds a secret.
+type SecretFile struct {
+	Variable string // that names it
+	Path     string
 }
 
 // Driver is the kind of database.

@@ -21,11 +21,11 @@ const secret = "auth-secret-auth-secret-auth-secret"
 // load loads environ with a usable auth secret and without a .env file.
 func load(t *testing.T, environ ...string) (*config.Config, error) {
 	t.Helper()
-	return config.Load(append([]string{"FOREST_AUTH_SECRET=" + secret}, environ...), filepath.Join(t.TempDir(), "none"))
+	return config.Load(append([]string{"FOREST_AUTH_SECRET=" + secret}, environ...), config.EnvFile{})
 }
 
 func TestDefaults(t *testing.T) {
-	c, err := load(t, "HTTP_PORT=", "LOG_LEVEL=", "DATABASE_URL=")
+	c, err := load(t, "HTTP_PORT=", "LOG_LEVEL=")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestDotenv(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := config.Load([]string{"HTTP_PORT=2"}, path)
+	c, err := config.Load([]string{"HTTP_PORT=2"}, config.EnvFile{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestDotenv(t *testing.T) {
 	if err := os.WriteFile(path, []byte("FOREST_AUTH_SECRET="+secret+"\nHUNTER2 is not a line\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = config.Load(nil, path)
+	_, err = config.Load(nil, config.EnvFile{Path: path})
 	if err == nil || strings.Contains(err.Error(), "HUNTER2") {
 		t.Errorf("a malformed file gives %v; want an error that does not quote it", err)
 	}
@@ -79,7 +79,7 @@ func TestAllErrorsAtOnceWithoutValues(t *testing.T) {
 		"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=hunter2", "FOREST_EXECUTOR_WRITE_FORMAT=hunter2", "FOREST_EXECUTOR_LEGACY=hunter2",
 		"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS=hunter2", "FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS=hunter2",
 		"FOREST_EXECUTOR_CREDENTIAL_QUOTA=hunter2", "HTTP_MAX_CONNECTIONS=hunter2", "HTTP_MAX_MEMORY=hunter2", "TRUSTED_PROXIES=hunter2",
-	}, "none")
+	}, config.EnvFile{})
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -162,6 +162,10 @@ func TestWarnings(t *testing.T) {
 		"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEY=": "",
 		"FOREST_ENV_SECRET=x":                      "",
 		"DATABASE_URL=sqlite::memory:":             "keeps nothing",
+		"DATABASE_URL=":                            "DATABASE_URL is set and empty, so the embedded database lockwood.db is used",
+		"DATABASE_URL_FILE=":                       "DATABASE_URL_FILE is set and empty",
+		"DATABASE_HOST=":                           "DATABASE_HOST is set and empty",
+		"DATABASE_PASSWORD=":                       "",
 	} {
 		c, _ := load(t, variable)
 		if got := strings.Join(c.Warnings, "\n"); !strings.Contains(got, want) || (want == "" && got != "") {
@@ -268,12 +272,27 @@ func TestPreviousKeyProviders(t *testing.T) {
 
 func TestTrustedProxies(t *testing.T) {
 	environ := []string{"FOREST_AUTH_SECRET=" + strings.Repeat("s", 32), "TRUSTED_PROXIES=10.1.2.3/8, 192.0.2.7,2001:db8::1/32 ::ffff:172.16.0.1/108,::ffff:192.0.2.8"}
-	c, err := config.Load(environ, "")
+	c, err := config.Load(environ, config.EnvFile{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const want = "[10.0.0.0/8 192.0.2.7/32 2001:db8::/32 172.16.0.0/12 192.0.2.8/32]"
 	if got := fmt.Sprint(c.TrustedProxies); got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// Bounds are told once, and a value of another type without them.
+func TestNumbersOutOfBounds(t *testing.T) {
+	for assignment, want := range map[string]string{
+		"HTTP_MAX_CONNECTIONS=9": "want a whole number from 10 to 1000000", "HTTP_MAX_MEMORY=15": "want a whole number from 16 to 1048576",
+		"HTTP_MAX_MEMORY=64MiB": "want a whole number of MiB", "HTTP_PORT=65536": "want a port number", "DATABASE_PORT=65536": "want a port number",
+		"RATE_LIMIT=-1": "want requests a second", "RATE_LIMIT=NaN": "want requests a second", "FOREST_EXECUTOR_CREDENTIAL_QUOTA=-1": "want a whole number from 0",
+		"DRAIN_GRACE=-1s": "want a duration", "FOREST_EXECUTOR_KEY_OUTAGE_BUDGET=24": "want a duration", "FOREST_EXECUTOR_AUTO_REWRAP=yes": "want true or false",
+	} {
+		name, _, _ := strings.Cut(assignment, "=")
+		if _, err := load(t, assignment); err == nil || !strings.HasPrefix(err.Error(), name+": "+want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v; want %q", assignment, err, want)
+		}
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -12,25 +15,45 @@ import (
 // defaultPath is the embedded database.
 const defaultPath = "lockwood.db"
 
-// database reads DATABASE_URL or, instead of it, the parts.
+var schemaPattern = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_$]{0,62}$`)
+
+// database reads DATABASE_URL or, instead of it, the parts. The URL and the password
+// may come from files.
 func (l *loader) database(v *variables) {
 	db := &l.cfg.Database
 	db.Schema, db.SSLCA = v.DatabaseSchema, v.DatabaseSSLCA
 	db.SSL = l.oneOf("DATABASE_SSL", v.DatabaseSSL, "true", "no-verify", "false")
-	db.PreparedStatements = l.oneOf("DATABASE_PREPARED_STATEMENTS", v.DatabasePrepared, "auto", "true", "false")
-	parts := v.DatabaseHost != "" || v.DatabasePort != "" || v.DatabaseName != "" || v.DatabaseUser != "" || v.DatabasePassword != ""
+	db.PreparedStatements = l.oneOf("DATABASE_PREPARED_STATEMENTS", v.PreparedStatements, "auto", "true", "false")
+	url, readURL := l.valueOrFile("DATABASE_URL", v.DatabaseURL, v.DatabaseURLFile)
+	if v.DatabaseURLFile != "" {
+		url = l.clean("DATABASE_URL_FILE", url)
+	}
+	password, readPassword := l.valueOrFile("DATABASE_PASSWORD", v.DatabasePassword, v.DatabasePasswordFile)
+	parts := v.DatabaseHost != "" || v.DatabasePort != 0 || v.DatabaseName != "" || v.DatabaseUser != "" || password != "" || !readPassword
 	switch {
-	case parts && v.DatabaseURL != "":
-		l.wrong("DATABASE_URL is set, and so are some of DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD; use either the URL or the parts")
+	case parts && (url != "" || !readURL):
+		l.wrong("DATABASE_URL or DATABASE_URL_FILE is set, and so are some of DATABASE_HOST, _PORT, _NAME, _USER, _PASSWORD, _PASSWORD_FILE; use either the URL or the parts")
 	case parts:
-		l.fromParts(v)
-	case v.DatabaseURL == "":
-		db.Driver, db.Path = SQLite, defaultPath
+		l.fromParts(v, password)
+	case !readURL:
+	case url == "":
+		l.embedded()
 	default:
-		l.fromURL(v.DatabaseURL)
+		l.fromURL(url)
 	}
 	if db.Driver == Postgres {
 		l.postgresOnly(db)
+	}
+}
+
+// embedded chooses the default. Where a variable names a database and is empty, as
+// when what was to fill it in is missing, another one was meant.
+func (l *loader) embedded() {
+	l.cfg.Database.Driver, l.cfg.Database.Path = SQLite, defaultPath
+	for _, name := range []string{"DATABASE_URL", "DATABASE_URL_FILE", "DATABASE_HOST", "DATABASE_NAME"} {
+		if slices.Contains(l.empty, name) {
+			l.warn("%s is set and empty, so the embedded database %s is used; set it to the database that is meant, or unset it", name, defaultPath)
+		}
 	}
 }
 
@@ -59,15 +82,7 @@ func (l *loader) postgresOnly(db *Database) {
 func (l *loader) fromURL(text string) {
 	db := &l.cfg.Database
 	if path, ok := strings.CutPrefix(text, "sqlite:"); ok {
-		db.Driver, db.Path, db.Memory = SQLite, path, path == ":memory:"
-		if db.Memory {
-			db.Path = ""
-			l.warn("DATABASE_URL=sqlite::memory: keeps nothing: all credentials are gone when the process ends")
-		} else if path == "" || strings.HasPrefix(path, "//") && !strings.HasPrefix(path, "///") {
-			l.wrong("DATABASE_URL: after sqlite: comes the path of the file, such as sqlite:lockwood.db or sqlite:/var/lib/lockwood/lockwood.db")
-		} else if strings.HasPrefix(path, "///") {
-			db.Path = path[2:]
-		}
+		l.fromPath(l.clean("DATABASE_URL: the path", path))
 		return
 	}
 	db.Driver = Postgres
@@ -76,7 +91,43 @@ func (l *loader) fromURL(text string) {
 		return
 	}
 	db.URL = core.Secret(text)
+	l.checkURL(text)
 }
+
+// fromPath reads what follows sqlite: in a URL.
+func (l *loader) fromPath(path string) {
+	db := &l.cfg.Database
+	db.Driver, db.Path = SQLite, path
+	switch {
+	case path == ":memory:":
+		db.Path, db.Memory = "", true
+		l.warn("DATABASE_URL=sqlite::memory: keeps nothing: all credentials are gone when the process ends")
+	case path == "" || strings.HasPrefix(path, "//") && !strings.HasPrefix(path, "///"):
+		l.wrong("DATABASE_URL: after sqlite: comes the path of the file, such as sqlite:lockwood.db or sqlite:/var/lib/lockwood/lockwood.db")
+	case strings.HasPrefix(path, "file:"):
+		l.wrong("DATABASE_URL: write sqlite:PATH without file:, such as sqlite:/var/lib/lockwood/lockwood.db")
+	case strings.Contains(path, "?"):
+		l.wrong("DATABASE_URL: what follows ? would be part of the file's name, and sqlite: takes no options; write the path alone")
+	default:
+		db.Path = strings.TrimPrefix(path, "//")
+	}
+}
+
+// checkURL looks at the parts of a URL of PostgreSQL as they are once decoded.
+func (l *loader) checkURL(text string) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return // with several hosts
+	}
+	l.clean("DATABASE_URL: the user", u.User.Username())
+	l.clean("DATABASE_URL: the host", u.Hostname())
+	l.clean("DATABASE_URL: the name of the database", strings.TrimPrefix(u.Path, "/"))
+	password, _ := u.User.Password()
+	l.warnSurrounded("DATABASE_URL: the password", password, passwordRemedy)
+}
+
+// passwordRemedy is for a password that may hold too much.
+const passwordRemedy = "remove it unless the role's password has it too"
 
 // isPostgresURL reports whether text is a URL of PostgreSQL, as far as net/url can
 // tell: it does not know several hosts with a port each, which drivers accept.
@@ -93,11 +144,15 @@ func isPostgresURL(text string) bool {
 	return err == nil && u.Fragment == ""
 }
 
-func (l *loader) fromParts(v *variables) {
+func (l *loader) fromParts(v *variables, password string) {
 	for _, part := range []struct{ name, value string }{
 		{"DATABASE_HOST", v.DatabaseHost}, {"DATABASE_NAME", v.DatabaseName}, {"DATABASE_USER", v.DatabaseUser},
 	} {
-		if part.value == "" {
+		switch {
+		case part.value != "":
+		case slices.Contains(l.links, part.name):
+			l.wrong("%s: has the form of a Kubernetes service link (tcp://address:port), and other parts of the database's address are set; set it to a host name", part.name)
+		default:
 			l.wrong("%s: is not set, and other parts of the database's address are; set it, or use DATABASE_URL", part.name)
 		}
 	}
@@ -106,18 +161,19 @@ func (l *loader) fromParts(v *variables) {
 	if strings.Contains(host, ":") {
 		u.Host = "[" + host + "]"
 	}
-	if v.DatabasePort != "" {
-		l.port("DATABASE_PORT", v.DatabasePort)
-		u.Host = net.JoinHostPort(host, v.DatabasePort)
+	port := strconv.Itoa(int(v.DatabasePort))
+	if v.DatabasePort != 0 {
+		u.Host = net.JoinHostPort(host, port)
 	}
 	u.User = url.User(v.DatabaseUser)
-	if v.DatabasePassword != "" {
-		u.User = url.UserPassword(v.DatabaseUser, v.DatabasePassword)
+	l.warnSurrounded("DATABASE_PASSWORD", password, passwordRemedy)
+	if password != "" {
+		u.User = url.UserPassword(v.DatabaseUser, password)
 	}
 	if strings.HasPrefix(v.DatabaseHost, "/") { // the directory of a Unix socket
 		query := url.Values{"host": {v.DatabaseHost}}
-		if v.DatabasePort != "" {
-			query.Set("port", v.DatabasePort)
+		if v.DatabasePort != 0 {
+			query.Set("port", port)
 		}
 		u.Host, u.RawQuery = "", query.Encode()
 	}

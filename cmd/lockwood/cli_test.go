@@ -106,6 +106,34 @@ func TestWhiteSpaceAroundTheKeyIsTheOperatorsToJudge(t *testing.T) {
 	}
 }
 
+// A file of variables that was named has to be there, and to be read.
+func TestEnvFileThatIsNamed(t *testing.T) {
+	t.Parallel()
+	d := sqliteDatabase(t)
+	none := filepath.Join(t.TempDir(), "none")
+	for _, args := range [][]string{{"serve"}, {"key", "status"}, {"recover", "--drill"}} {
+		r := do(t, d.env, append(args, "--env-file", none)...)
+		if r.code != exitUsage || !strings.Contains(r.stderr, none+": the file does not exist") {
+			t.Errorf("%v: exit code %d, %s", args, r.code, r.stderr)
+		}
+	}
+	var findings []finding
+	r := do(t, d.env, "doctor", "--json", "--env-file", none)
+	if r.json(t, &findings); r.code != exitFound || !strings.Contains(findings[0].Detail, none+": the file does not exist") {
+		t.Errorf("doctor: exit code %d, %+v", r.code, findings)
+	}
+	bad := filepath.Join(t.TempDir(), "bad.env")
+	if err := os.WriteFile(bad, []byte("LOG_LEVEL=info\nHUNTER2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"serve"}, {"serve", "--dev"}} {
+		r := do(t, nil, append(args, "--env-file", bad)...)
+		if r.code != exitUsage || !strings.Contains(r.stderr, bad+":2:8: the line has no =") || strings.Contains(r.stderr, "HUNTER2") {
+			t.Errorf("%v: exit code %d, %s", args, r.code, r.stderr)
+		}
+	}
+}
+
 func TestDevStartsWithNothing(t *testing.T) {
 	cmd := lockwood(context.Background(), t, []string{"HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0"}, "serve", "--dev")
 	s := launch(t, cmd)

@@ -128,6 +128,13 @@ func TestDeployVariables(t *testing.T) {
 	}
 }
 
+// A service of the namespace sets none of our variables.
+func TestKubernetesWithoutServiceLinks(t *testing.T) {
+	if !strings.Contains(deployed(t, "kubernetes.yaml"), "\n      enableServiceLinks: false\n") {
+		t.Error("kubernetes.yaml lets services set variables")
+	}
+}
+
 // What the examples make of the keys is what lockwood takes: a file with the new
 // key, and one with the old.
 func TestKeyFilesAsDeployed(t *testing.T) {

@@ -4,14 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/joho/godotenv"
 
+	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
@@ -24,9 +23,9 @@ var devSecrets = []string{"FOREST_AUTH_SECRET", "FOREST_EXECUTOR_ENCRYPTION_KEY"
 // secrets that is set neither there nor in environ, and returns the names it
 // added. What is there is never changed.
 func ensureDevSecrets(path string, environ []string) (added []string, err error) {
-	inFile, err := godotenv.Read(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading %s: it is not of the form NAME=value, a line each", path)
+	inFile, err := config.EnvFile{Path: path, Optional: true}.Read()
+	if err != nil {
+		return nil, err
 	}
 	var lines strings.Builder
 	for _, name := range devSecrets {

@@ -72,6 +72,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	defer v.close()
 	findings := append(v.checkConfiguration(), checkHost(v.cfg)...)
 	findings = append(findings, c.checkEnvFile())
+	findings = append(findings, checkFiles(v.cfg)...)
 	findings = append(findings, c.checkPlugins(ctx, v.cfg)...)
 	findings = append(findings, checkRunning(ctx, v.cfg.AdminAddr)...)
 	if err := v.store.Ping(ctx); err != nil {

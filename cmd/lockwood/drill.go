@@ -39,7 +39,7 @@ func (c *cli) drill(ctx context.Context, path string, sample int) error {
 	if sample < 1 {
 		return usageError(errors.New("--sample: want how many credentials to open, at least 1"))
 	}
-	cfg, err := config.LoadForRecovery(os.Environ(), c.envFile)
+	cfg, err := config.LoadForRecovery(os.Environ(), c.variables())
 	if err != nil {
 		return usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
 	}

@@ -38,7 +38,7 @@ func oneArg(what string) cobra.PositionalArgs {
 // flags in the place of the variables. What else is wrong with it does not matter
 // to these commands.
 func (c *cli) pluginConfig(dir, lock string) *config.Config {
-	cfg, _ := config.Load(os.Environ(), c.envFile)
+	cfg, _ := config.Load(os.Environ(), c.variables())
 	if dir != "" {
 		cfg.PluginDir = dir
 	}

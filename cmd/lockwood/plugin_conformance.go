@@ -30,7 +30,7 @@ are for a test of the plugin's own (docs/plugins.md).`,
 			if uri == "" {
 				return usageError(errors.New("--uri is missing; name a key that the plugin can use for its examination"))
 			}
-			cfg, _ := config.Load(os.Environ(), c.envFile)
+			cfg, _ := config.Load(os.Environ(), c.variables())
 			x := &examination{binary: args[0], uri: uri, foreign: foreign, env: names, log: c.logger(cfg, toLook)}
 			findings := x.run(cmd.Context())
 			if err := c.print(findings, func(w io.Writer) { printFindings(w, findings) }); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/internal/plain"
 )
@@ -64,7 +65,13 @@ type cli struct {
 	facts          io.Writer // standard output, for JSON
 	terminal       io.Writer // standard error as it is, for progress bars and logs
 	envFile        string
+	envFileNamed   bool // on the command line, so that it has to exist
 	json           bool
+}
+
+// variables is the file of further variables.
+func (c *cli) variables() config.EnvFile {
+	return config.EnvFile{Path: c.envFile, Optional: !c.envFileNamed}
 }
 
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
@@ -82,9 +89,10 @@ Exit codes:
   1  the command ran, and what it looked at is not in order
   2  the configuration or the command line is wrong
   3  the database or the key provider did not answer`,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args:          cobra.ArbitraryArgs, // so that RunE, and not cobra, answers an unknown command
+		SilenceUsage:     true,
+		SilenceErrors:    true,
+		Args:             cobra.ArbitraryArgs, // so that RunE, and not cobra, answers an unknown command
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) { c.envFileNamed = cmd.Flags().Changed("env-file") },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError(fmt.Errorf("there is no command %q; see: lockwood --help", args[0]))
@@ -97,7 +105,7 @@ Exit codes:
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usageError(errors.New(fmt.Sprint(core.Text(err.Error()))))
 	})
-	root.PersistentFlags().StringVar(&c.envFile, "env-file", ".env", "file of further variables; the environment wins")
+	root.PersistentFlags().StringVar(&c.envFile, "env-file", ".env", "file of further variables; the environment wins, and a file that is named has to exist")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print facts as JSON")
 	root.AddCommand(newServe(c), newKey(c), newCredentials(c), newPlugin(c), newRecover(c), newDoctor(c), newVersion(c))
 	return root

@@ -79,6 +79,11 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 		return err
 	}
 	defer v.close()
+	database, err := place(&v.cfg.Database)
+	if err != nil {
+		return err
+	}
+	v.log.LogAttrs(ctx, slog.LevelInfo, "the database in use", database...)
 	tuneMemory(v.cfg, v.log)
 	for _, w := range v.warnings {
 		v.log.Warn("the configuration works, and should be better", "warning", w)

@@ -50,7 +50,7 @@ func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, e
 	v := &vault{}
 	readOnly := to == toLook
 	var err, providersErr error
-	v.cfg, err = config.Load(environ, c.envFile)
+	v.cfg, err = config.Load(environ, c.variables())
 	v.log = c.logger(v.cfg, to)
 	v.providers, providersErr = openProviders(ctx, v.cfg, v.log)
 	if err := errors.Join(err, providersErr); err != nil {
@@ -123,13 +123,17 @@ func openStore(ctx context.Context, db *config.Database, readOnly bool, log *slo
 		}
 		return s, nil
 	}
-	s, err := postgres.Open(ctx, postgres.Config{
-		URL: db.URL, Schema: db.Schema, SSL: db.SSL, SSLCA: db.SSLCA, PreparedStatements: db.PreparedStatements, Logger: log,
-	})
+	settings := postgresConfig(db)
+	settings.Logger = log
+	s, err := postgres.Open(ctx, settings)
 	if err != nil {
 		return nil, usageError(err)
 	}
 	return s, nil
+}
+
+func postgresConfig(db *config.Database) postgres.Config {
+	return postgres.Config{URL: db.URL, Schema: db.Schema, SSL: db.SSL, SSLCA: db.SSLCA, PreparedStatements: db.PreparedStatements}
 }
 
 // inspect opens the vault for a command that only looks. What is wrong with the

@@ -22,6 +22,8 @@ const (
 	maxFileSize = 64 << 10
 )
 
+var errUTF16 = errors.New("the file holds NUL bytes, as text in UTF-16 does (Windows PowerShell's > writes it); save the same key as ASCII or UTF-8 without a byte order mark")
+
 // keyFile is a value in a file. It is opened by its path each time, so that a
 // secret volume of Kubernetes, which exchanges symbolic links, is followed.
 type keyFile struct {
@@ -58,6 +60,9 @@ func (f *keyFile) start() (warnings []string, err error) {
 	defer f.mu.Unlock()
 	value, _ := f.look()
 	defer clear(value)
+	if f.missing == errUTF16.Error() {
+		return nil, fmt.Errorf("%s: %w", f.name(), errUTF16)
+	}
 	if value == nil {
 		return []string{f.name() + ": " + f.missing + "; the key is taken up when it appears there"}, nil
 	}
@@ -233,6 +238,10 @@ func readSmall(path string) ([]byte, error) {
 	}
 	if len(b) > maxFileSize {
 		return nil, fmt.Errorf("the file is larger than %d bytes and cannot be a key", maxFileSize)
+	}
+	if bytes.IndexByte(b, 0) >= 0 {
+		// No variable can hold this, so it never was a key of upstream's.
+		return nil, errUTF16
 	}
 	return b, nil
 }

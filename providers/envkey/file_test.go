@@ -2,6 +2,7 @@ package envkey_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
@@ -110,6 +112,39 @@ func TestFileTrailingNewlinesDropped(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "white space") || !strings.Contains(err.Error(), envkey.FileVariable) {
 			t.Errorf("%q after the key: %v", end, err)
 		}
+	}
+}
+
+// A key file in UTF-16 is refused as that, at the start and when it appears later.
+func TestFileInUTF16(t *testing.T) {
+	for name, o := range map[string]struct {
+		order binary.AppendByteOrder
+		bom   bool
+	}{
+		"little endian": {binary.LittleEndian, true}, "big endian": {binary.BigEndian, true},
+		"without a byte order mark": {binary.LittleEndian, false}, "big endian without": {binary.BigEndian, false},
+	} {
+		text := hexKey + "\r\n"
+		if o.bom {
+			text = "\ufeff" + text
+		}
+		var b []byte
+		for _, unit := range utf16.Encode([]rune(text)) {
+			b = o.order.AppendUint16(b, unit)
+		}
+		path := writeFile(t, t.TempDir(), string(b))
+		for variable, o := range map[string]envkey.Options{envkey.FileVariable: {File: path}, envkey.PreviousFileVariable: {PreviousFile: path}} {
+			if _, err := envkey.New(o); err == nil || !strings.Contains(err.Error(), "UTF-16") || !strings.Contains(err.Error(), variable) || strings.Contains(err.Error(), hexKey) {
+				t.Errorf("%s, %s: %v", variable, name, err)
+			}
+		}
+		w := watch(t, filepath.Join(t.TempDir(), "key"), envkey.Options{})
+		w.put(t, string(b))
+		if _, err := w.status(t); !errors.Is(err, core.ErrKeyMissing) || !strings.Contains(err.Error(), "UTF-16") {
+			t.Errorf("%s, later: %v", name, err)
+		}
+		w.put(t, hexKey)
+		w.wantKEK(t, hexKey)
 	}
 }
 

@@ -65,7 +65,11 @@ func (j judge) problems(value []byte) []problem {
 			"=true, or move it to " + PreviousVariable + " and set a fresh key. Otherwise remove the white space."})
 	}
 	if w := weakness(string(trimmed)); w != "" && len(trimmed) > 0 {
-		ps = append(ps, problem{"The value " + w + ".", "the value " + w + ": " + remedy + "; " + keepRemedy})
+		hint := ""
+		if len(contained(value)) > 0 {
+			hint = ". " + surroundings(value) + " If that one is meant, write it alone"
+		}
+		ps = append(ps, problem{"The value " + w + ".", "the value " + w + ": " + remedy + "; " + keepRemedy + hint})
 	}
 	if len(j.authSecret) > 0 && bytes.Equal(trimmed, trimSpace(j.authSecret)) {
 		const same = "the value is the same as FOREST_AUTH_SECRET, which everyone who verifies tokens also holds"

@@ -122,19 +122,19 @@ func previousKey(name string, value []byte) (m *material, warnings []string, err
 	if tooShortForFIPS(value) {
 		return nil, nil, fmt.Errorf("%s: %w; re-seal what it opens without that mode, then remove it", name, errFIPSShort)
 	}
+	if s := surroundings(value); s != "" {
+		warnings = append(warnings, fmt.Sprintf("%s: %s Unless the former key was exactly this, write each key alone, separated by commas in the variable, one a line in the file.", name, s))
+	}
 	if !utf8.Valid(value) {
 		legacy, err := envelope.NewLegacyKey(value)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return &material{legacy: legacy}, nil, nil
+		return &material{legacy: legacy}, warnings, nil
 	}
 	m, err = newMaterial(value)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", name, err)
-	}
-	if s := surroundingSpace(value); s != "" {
-		warnings = append(warnings, fmt.Sprintf("%s: %s If the white space is no part of the key, remove it.", name, s))
 	}
 	return m, warnings, nil
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
@@ -170,6 +171,60 @@ func TestPreviousKeys(t *testing.T) {
 	current := mustKeys(t, envkey.Options{Value: []byte(hexKey)}).LegacyKey()
 	if _, err := all[0].Open(nil, current.Seal(nil, []byte("x"))); err != nil || len(all) != 4 {
 		t.Errorf("%d keys, the current one not first: %v", len(all), err)
+	}
+}
+
+// A previous key that holds more than a key is taken as it stands, and told with what
+// is likely meant.
+func TestPreviousKeysThatHoldMore(t *testing.T) {
+	for value, meant := range map[string][]string{
+		`"` + hexKey + `"`:                         {hexKey},
+		"'" + base64 + "'":                         {base64},
+		`"a longer passphrase"`:                    {"a longer passphrase"},
+		"[" + hexKey + "]":                         {hexKey},
+		`["` + hexKey + `"`:                        {hexKey},
+		hexKey + ";" + otherKey:                    {hexKey, otherKey},
+		hexKey + " " + base64:                      {hexKey, base64},
+		hexKey + "%":                               {hexKey},
+		base64 + "%":                               {base64},
+		envkey.Variable + "=" + hexKey:             {hexKey},
+		"export " + envkey.Variable + "=" + base64: {base64},
+		envkey.Variable + ": " + hexKey + "\r":     {hexKey},
+		hexKey + " # the old one":                  {hexKey},
+		hexKey + "\xff":                            {hexKey},
+		hexKey + "\n":                              {hexKey},
+	} {
+		keys := mustKeys(t, envkey.Options{Previous: []core.SecretBytes{[]byte(value)}})
+		w := strings.Join(keys.Warnings(), "\n")
+		if strings.Count(w, envkey.PreviousVariable+": key 1") != 1 || strings.Contains(w, hexKey) {
+			t.Errorf("%q: %q", value, w)
+		}
+		if utf8.ValidString(value) {
+			meant = append(meant, value) // as it stands
+		}
+		for _, k := range meant {
+			if id := kekID(t, k); !strings.Contains(w, string(id)) {
+				t.Errorf("%q: %q does not name %s", value, w, id)
+			}
+		}
+		if len(keys.LegacyKeys()) != 1 {
+			t.Errorf("%q opens nothing", value)
+		}
+	}
+	for _, value := range []string{hexKey, base64, "a longer passphrase", "a=b;c and d and e", "[x and y and z]", strings.Repeat("x", 64)} {
+		if w := mustKeys(t, envkey.Options{Previous: []core.SecretBytes{[]byte(value)}}).Warnings(); len(w) != 0 {
+			t.Errorf("%q: %q", value, w)
+		}
+	}
+}
+
+// As the current key such a value is refused, with the same hint.
+func TestACurrentKeyThatHoldsMore(t *testing.T) {
+	_, err := envkey.New(envkey.Options{Value: []byte(hexKey + ";" + otherKey)})
+	for _, want := range []string{envkey.Variable, string(kekID(t, hexKey)), string(kekID(t, otherKey))} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %s", err, want)
+		}
 	}
 }
 
