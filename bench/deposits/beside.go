@@ -22,7 +22,7 @@ func Beside(ctx context.Context, plan measure.Plan, binary, other, dir string) (
 		builds := make([]*target, 2)
 		for i, program := range []string{other, binary} {
 			var err error
-			if builds[i], err = newLockwood(ctx, program, dir, newDatabase(h, c)); err != nil {
+			if builds[i], err = newLockwood(ctx, program, dir, newDatabase(h, c), "auto"); err != nil {
 				return fmt.Errorf("starting %s: %w", program, err)
 			}
 			defer builds[i].stop()
