@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/lockwood-kms/lockwood/core"
 )
 
 // secretVariables are taken from a .env file byte for byte or not at all.
@@ -43,11 +45,11 @@ func (l *loader) dotenv(file EnvFile, environ map[string]string) map[string]stri
 		}
 		secrets = secrets || value != ""
 		if line, ok := takenExactly(text, name, value); !ok {
-			l.wrong("%s: its line in %s:%d could be read in more than one way; write the value on one line between single quotes, or set it in the environment", name, file.Path, line)
+			l.wrong("%s: its line in %s:%d could be read in more than one way; write the value on one line between single quotes, or set it in the environment", name, core.Text(file.Path), line)
 		}
 	}
 	if info, err := os.Stat(file.Path); secrets && err == nil && info.Mode().Perm()&0o077 != 0 {
-		l.warn("%[1]s holds secrets and other users may read it; run: chmod 600 %[1]s", file.Path)
+		l.warn("%[1]s holds secrets and other users may read it; run: chmod 600 %[1]s", core.Text(file.Path))
 	}
 	return values
 }

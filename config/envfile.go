@@ -11,6 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/joho/godotenv"
+
+	"github.com/lockwood-kms/lockwood/core"
 )
 
 // EnvFile is a file of variables, a line NAME=value each. The zero value is none.
@@ -41,9 +43,9 @@ func (f EnvFile) text() ([]byte, error) {
 	case f.Optional && errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("%s: %w", f.Path, explained(err))
+		return nil, fmt.Errorf("%s: %w", core.Text(f.Path), explained(err))
 	case bytes.IndexByte(text, 0) >= 0:
-		return nil, fmt.Errorf("%s: %w", f.Path, errNUL)
+		return nil, fmt.Errorf("%s: %w", core.Text(f.Path), errNUL)
 	}
 	return bytes.TrimPrefix(text, []byte("\ufeff")), nil
 }
@@ -57,14 +59,14 @@ func (f EnvFile) parse(text []byte) (values map[string]string, mistakes []error)
 		if next == 0 {
 			next = at + 1
 			column, mistake := mistakeIn(string(lines[at]))
-			mistakes = append(mistakes, fmt.Errorf("%s:%d:%d: %s", f.Path, at+1, column, mistake))
+			mistakes = append(mistakes, fmt.Errorf("%s:%d:%d: %s", core.Text(f.Path), at+1, column, mistake))
 			lines[at] = []byte("\n")
 		}
 		at = next
 	}
 	values, err := godotenv.UnmarshalBytes(bytes.Join(lines, nil))
 	if err != nil {
-		mistakes = append(mistakes, fmt.Errorf("%s: is not of the form NAME=value, a line each", f.Path))
+		mistakes = append(mistakes, fmt.Errorf("%s: is not of the form NAME=value, a line each", core.Text(f.Path)))
 	}
 	delete(values, "")
 	return values, mistakes

@@ -52,7 +52,7 @@ func upstreamDatabase(t *testing.T) (*testDatabase, *expectation) {
 // openVault opens a vault in this process, as a Go caller would.
 func openVault(t *testing.T, env []string) *vault {
 	t.Helper()
-	c := &cli{stdout: &output{}, stderr: &output{}, envFile: t.TempDir() + "/none"}
+	c := &cli{stdout: &output{}, stderr: &output{}, facts: &output{}, terminal: &output{}, envFile: t.TempDir() + "/none"}
 	v, err := c.open(t.Context(), env, toServe)
 	if err != nil {
 		t.Fatal(err)

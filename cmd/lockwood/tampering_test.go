@@ -77,7 +77,7 @@ func TestTamperingDoesNotOpen(t *testing.T) {
 
 func migrate(t *testing.T, d *testDatabase) {
 	t.Helper()
-	c := &cli{stdout: &output{}, stderr: &output{}, envFile: t.TempDir() + "/none"}
+	c := &cli{stdout: &output{}, stderr: &output{}, facts: &output{}, terminal: &output{}, envFile: t.TempDir() + "/none"}
 	v, err := c.open(t.Context(), d.env, toServe)
 	if err != nil {
 		t.Fatal(err)
