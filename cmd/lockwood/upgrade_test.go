@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 	"github.com/lockwood-kms/lockwood/rotation"
@@ -103,7 +104,7 @@ func seesWhatTheDumpHolds(t *testing.T, d *testDatabase, e *expectation, before 
 	}
 	text := do(t, d.env, "credentials", "reseal", "--dry-run").stdout
 	for endpoint, n := range counts {
-		if !strings.Contains(text, fmt.Sprintf("%10d  %s\n", n, endpoint)) {
+		if !strings.Contains(text, fmt.Sprintf("%10d  %s\n", n, core.Text(endpoint))) {
 			t.Errorf("as text, %d of %s are not named:\n%s", n, endpoint, text)
 		}
 	}
