@@ -5,7 +5,6 @@ import (
 	"container/list"
 	"io"
 	"net"
-	"slices"
 	"sync"
 )
 
@@ -151,12 +150,8 @@ func (c *conn) fill() error {
 		return err
 	}
 	free := len(c.held)
-	room := fillSize
-	if free >= 2*fillSize {
-		room = MaxHead + fillSize - free // once, since it will be a long one
-	}
-	c.held = slices.Grow(c.held, room)
-	n, err := c.Conn.Read(c.held[free:cap(c.held)])
+	c.held = append(c.held, make([]byte, fillSize)...)
+	n, err := c.Conn.Read(c.held[free:])
 	c.held = c.held[:free+n]
 	if n > 0 {
 		c.err = err
