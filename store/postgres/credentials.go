@@ -50,9 +50,9 @@ func (s *Store) upsert(ctx context.Context, db statements, args []any) (written 
 	return written, err
 }
 
-// write runs f, which writes in one statement, and before it sends none that leaves
-// anything behind. The error is core.ErrOutcomeUnknown if
-// the statement may have taken effect all the same.
+// write runs f, which writes in one statement, and sends none before it that leaves
+// anything behind. The error is core.ErrOutcomeUnknown if the statement may have
+// taken effect all the same.
 func (s *Store) write(ctx context.Context, f func(statements) error) error {
 	return s.prepared(func(mode pgx.QueryExecMode) error {
 		conn, err := s.pool.Acquire(ctx) // apart from the statement, so that it is known that none was sent
