@@ -66,6 +66,7 @@ func TestEveryWriteIsAudited(t *testing.T) {
 			body := depositBody("server-"+strconv.Itoa(i), "token")
 			s.hangUp(t, fmt.Sprintf("POST /mcp-oauth-credentials HTTP/1.1%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", head, len(body), body))
 		}
+		s.drained(t)
 		if got := s.deposit(t, 7, "last", "token"); got.status != 200 {
 			t.Fatalf("afterwards: %+v", got)
 		}
@@ -74,6 +75,7 @@ func TestEveryWriteIsAudited(t *testing.T) {
 		for i := range deposits {
 			s.hangUp(t, "DELETE /mcp-oauth-credentials/server-"+strconv.Itoa(i)+" HTTP/1.1"+head+"\r\n")
 		}
+		s.drained(t)
 		if got := s.call(t, 7, "DELETE", "/mcp-oauth-credentials/last", ""); got.status != 204 {
 			t.Fatalf("afterwards: %+v", got)
 		}
@@ -85,10 +87,7 @@ func TestEveryWriteIsAudited(t *testing.T) {
 // table say, checks them, and returns how many there are.
 func (s *server) settle(t *testing.T, d *testDatabase, event, outcome string, want func(rows int) int) (written int) {
 	t.Helper()
-	pgtest.Eventually(t, "all requests to be done", func() bool {
-		connections := s.metric(t, "lockwood_http_connections ")
-		return connections == "0" || connections == "1" // ours is kept alive
-	})
+	s.drained(t)
 	pgtest.Eventually(t, "each write to be audited", func() bool {
 		written = 0
 		for _, lines := range s.log.audits(t, event) {
@@ -110,6 +109,16 @@ func (s *server) settle(t *testing.T, d *testDatabase, event, outcome string, wa
 		}
 	}
 	return written
+}
+
+// drained waits until no request is under way. A user with hundreds of them is told
+// that the service is busy.
+func (s *server) drained(t *testing.T) {
+	t.Helper()
+	pgtest.Eventually(t, "all requests to be done", func() bool {
+		connections := s.metric(t, "lockwood_http_connections ")
+		return connections == "0" || connections == "1" // ours is kept alive
+	})
 }
 
 // metric returns the value of a metric, by the beginning of its line.

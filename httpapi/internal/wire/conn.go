@@ -3,9 +3,11 @@ package wire
 import (
 	"bytes"
 	"container/list"
+	"errors"
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 const (
@@ -66,7 +68,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // of the message, and held is what follows it.
 func (c *conn) takeWhole(b []byte) bool {
 	end, _ := headEnd(b, 0)
-	if end == 0 || bytes.IndexByte(b[:bytes.IndexByte(b, '\n')], '%') >= 0 {
+	if end == 0 || end > MaxHead || bytes.IndexByte(b[:bytes.IndexByte(b, '\n')], '%') >= 0 {
 		return false
 	}
 	length, ok := bodyLength(b[:end])
@@ -111,12 +113,11 @@ func (c *conn) readHead(p []byte) (int, error) {
 	for {
 		c.skipEmptyLines()
 		var end int
-		if end, c.scanned = headEnd(c.held, c.scanned); end > 0 {
-			c.judge(end)
-			return 0, nil
+		if end, c.scanned = headEnd(c.held, c.scanned); end > MaxHead || end == 0 && len(c.held) >= MaxHead {
+			return 0, c.refuse()
 		}
-		if len(c.held) >= MaxHead {
-			c.giveUp() // net/http finds that it is too long
+		if end > 0 {
+			c.judge(end)
 			return 0, nil
 		}
 		if c.ahead < early && len(c.held) > c.ahead && string(c.held) != "\r" {
@@ -178,10 +179,32 @@ func (c *conn) judge(end int) {
 }
 
 // giveUp makes the rest of the connection one message, in which net/http finds no
-// request: it answers 400 or 431 and closes the connection.
+// request: it answers 400 and closes the connection.
 func (c *conn) giveUp() {
 	c.rest = endless
 	c.start()
+}
+
+// tooLong is the answer to a head that is longer than MaxHead, as net/http gives it
+// (RFC 6585, section 5).
+const tooLong = "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain; charset=utf-8\r\n" +
+	"Connection: close\r\n\r\n431 Request Header Fields Too Large"
+
+// lingering is how long a connection stays open behind tooLong. A client that still
+// sends loses what it has not read when the connection is closed. It is the time
+// that net/http gives.
+const lingering = 500 * time.Millisecond
+
+// refuse answers a head that is too long, and ends the connection. net/http would
+// read what is held once more, into a buffer that it makes for each head. It
+// answered all requests before: it reads no more than a byte ahead.
+func (c *conn) refuse() error {
+	c.held = nil
+	_ = c.SetWriteDeadline(time.Now().Add(lingering))
+	if _, err := io.WriteString(c.Conn, tooLong); err == nil && c.CloseWrite() == nil {
+		time.Sleep(lingering)
+	}
+	return errors.Join(net.ErrClosed, c.Close())
 }
 
 // start leaves out of the message what was delivered already.
@@ -196,7 +219,7 @@ func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
-	return nil
+	return errors.ErrUnsupported
 }
 
 // Close implements net.Conn.

@@ -11,17 +11,33 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
-// readerConn is a connection of which only reading works.
+// readerConn is a connection that reads from a Reader, and keeps what is written.
 type readerConn struct {
 	net.Conn
 	io.Reader
+	answer bytes.Buffer
 }
 
-func (c readerConn) Read(p []byte) (int, error) { return c.Reader.Read(p) }
+func (c *readerConn) Read(p []byte) (int, error)         { return c.Reader.Read(p) }
+func (c *readerConn) Write(p []byte) (int, error)        { return c.answer.Write(p) }
+func (c *readerConn) SetWriteDeadline(_ time.Time) error { return nil }
+func (c *readerConn) Close() error                       { return nil }
 
-func newConn(r io.Reader) *conn { return &conn{Conn: readerConn{Reader: r}} }
+func newConn(r io.Reader) *conn { return &conn{Conn: &readerConn{Reader: r}} }
+
+// readAll returns what net/http sees of a connection to its end. Behind it stands
+// what the connection answered by itself.
+func readAll(r io.Reader, read func(c *conn) ([]byte, error)) ([]byte, error) {
+	c := newConn(r)
+	got, err := read(c)
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	return append(got, c.Conn.(*readerConn).answer.Bytes()...), err
+}
 
 // streams are what a client may send, and what net/http gets to see: up to the
 // first head that is malformed.
@@ -50,7 +66,16 @@ var streams = map[string]string{
 	"P / HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET /%zz":                         "P / HTTP/1.1\r\nContent-Length: 9\r\n\r\nGET /%zz",
 	"P / HTTP/1.1\r\nContent-Length: 0\r\n\r\nA / HTTP/1.1\r\n\r\nB":            "P / HTTP/1.1\r\nContent-Length: 0\r\n\r\nA / HTTP/1.1\r\n\r\nB",
 
-	"GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 2*MaxHead): "GET / HTTP/1.1\r\nA: " + strings.Repeat("a", 2*MaxHead),
+	// A head may be as long as MaxHead.
+	longHead(MaxHead - 1):               longHead(MaxHead - 1),
+	longHead(MaxHead-4) + "\r\n\r\n":    longHead(MaxHead-4) + "\r\n\r\n",
+	longHead(MaxHead-4) + "\r\n\r\nGET": longHead(MaxHead-4) + "\r\n\r\nGET",
+}
+
+// longHead is the beginning of a head, of the given length.
+func longHead(length int) string {
+	const front = "GET / HTTP/1.1\r\nA: "
+	return front + strings.Repeat("a", length-len(front))
 }
 
 // malformed are heads that answer 400, alone and behind another request.
@@ -91,48 +116,72 @@ var malformed = []string{
 
 // patterns are the ways in which a stream may arrive, and be read.
 var patterns = map[string]func(string) ([]byte, error){
-	"at once":       func(s string) ([]byte, error) { return io.ReadAll(newConn(strings.NewReader(s))) },
-	"byte by byte":  func(s string) ([]byte, error) { return io.ReadAll(newConn(iotest.OneByteReader(strings.NewReader(s)))) },
-	"with the end":  func(s string) ([]byte, error) { return io.ReadAll(newConn(iotest.DataErrReader(strings.NewReader(s)))) },
-	"in halves":     func(s string) ([]byte, error) { return io.ReadAll(newConn(iotest.HalfReader(strings.NewReader(s)))) },
-	"read by bytes": func(s string) ([]byte, error) { return io.ReadAll(iotest.OneByteReader(newConn(strings.NewReader(s)))) },
+	"at once":      func(s string) ([]byte, error) { return readAll(strings.NewReader(s), plainly) },
+	"byte by byte": func(s string) ([]byte, error) { return readAll(iotest.OneByteReader(strings.NewReader(s)), plainly) },
+	"with the end": func(s string) ([]byte, error) { return readAll(iotest.DataErrReader(strings.NewReader(s)), plainly) },
+	"in halves":    func(s string) ([]byte, error) { return readAll(iotest.HalfReader(strings.NewReader(s)), plainly) },
+	"read by bytes": func(s string) ([]byte, error) {
+		return readAll(strings.NewReader(s), func(c *conn) ([]byte, error) { return io.ReadAll(iotest.OneByteReader(c)) })
+	},
 	"large reads": func(s string) ([]byte, error) {
-		var b bytes.Buffer
-		_, err := io.CopyBuffer(struct{ io.Writer }{&b}, struct{ io.Reader }{newConn(strings.NewReader(s))}, make([]byte, 64<<10))
-		return b.Bytes(), err
+		return readAll(strings.NewReader(s), func(c *conn) ([]byte, error) {
+			var b bytes.Buffer
+			_, err := io.CopyBuffer(struct{ io.Writer }{&b}, struct{ io.Reader }{c}, make([]byte, 64<<10))
+			return b.Bytes(), err
+		})
 	},
 }
+
+func plainly(c *conn) ([]byte, error) { return io.ReadAll(c) }
 
 func TestConn(t *testing.T) {
 	for sent, want := range streams {
 		for name, read := range patterns {
 			got, err := read(sent)
 			if err != nil || string(got) != want {
-				t.Errorf("%s: %.80q became %.80q, %v", name, sent, got, err)
+				t.Errorf("%s: %.80q… became %.80q, %v", name, sent, got, err)
 			}
 		}
 	}
 }
 
 func TestMalformedHeads(t *testing.T) {
-	const first = "P / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab"
 	for _, head := range malformed {
-		for name, read := range patterns {
-			for _, before := range []string{"", first} {
-				got, err := read(before + head)
-				rest, ok := strings.CutPrefix(string(got), before)
-				if !ok || err != nil || !isMalformed(rest, head) {
-					t.Errorf("%s: %q became %q, %v", name, before+head, got, err)
-				}
+		testRefused(t, head, malformedHead)
+	}
+}
+
+// TestLongHeads holds that a head above MaxHead is answered without net/http.
+func TestLongHeads(t *testing.T) {
+	for _, head := range []string{
+		longHead(2 * MaxHead),
+		longHead(MaxHead),
+		longHead(MaxHead-3) + "\r\n\r\n",
+		longHead(5*MaxHead) + "\r\n\r\n",
+	} {
+		testRefused(t, head, tooLong)
+	}
+}
+
+// testRefused holds that a head is answered with an error, alone and behind a request.
+func testRefused(t *testing.T, head, answer string) {
+	t.Helper()
+	const first = "P / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab"
+	for name, read := range patterns {
+		for _, before := range []string{"", first} {
+			got, err := read(before + head)
+			rest, ok := strings.CutPrefix(string(got), before)
+			if !ok || err != nil || !isRefused(rest, head, answer) {
+				t.Errorf("%s: %.200q became %.200q, %v", name, before+head, got, err)
 			}
 		}
 	}
 }
 
-// isMalformed reports whether got is what net/http sees of a malformed head: at
-// most a few bytes of it, and then malformedHead.
-func isMalformed(got, head string) bool {
-	front, ok := strings.CutSuffix(got, malformedHead)
+// isRefused reports whether got is what comes of a head that is answered with an
+// error: at most a few bytes of it for net/http, and then the answer.
+func isRefused(got, head, answer string) bool {
+	front, ok := strings.CutSuffix(got, answer)
 	return ok && len(front) <= early && strings.HasPrefix(strings.TrimLeft(head, "\r\n"), strings.TrimLeft(front, "\r\n"))
 }
 
@@ -183,6 +232,7 @@ func FuzzConn(f *testing.F) {
 	for sent := range streams {
 		f.Add([]byte(sent))
 	}
+	f.Add([]byte(longHead(2 * MaxHead)))
 	for _, head := range malformed {
 		f.Add([]byte(head))
 		f.Add([]byte("P / HTTP/1.1\r\nContent-Length: 1\r\n\r\na" + head))
@@ -195,23 +245,27 @@ func FuzzConn(f *testing.F) {
 		for name, read := range patterns {
 			got, err := read(string(sent))
 			if err != nil || !sameStream(string(got), string(want)) {
-				t.Fatalf("%s: %q became %q, and %q at once (%v)", name, sent, got, want, err)
+				t.Fatalf("%s: %.200q became %.200q, and %.200q at once (%v)", name, sent, got, want, err)
 			}
 		}
 		checkMessages(t, want)
 	})
 }
 
-// sameStream compares two streams; up to a few bytes may stand before
-// malformedHead.
+// sameStream compares two streams; up to a few bytes may stand before what ends
+// them.
 func sameStream(a, b string) bool {
-	a, badA := strings.CutSuffix(a, malformedHead)
-	b, badB := strings.CutSuffix(b, malformedHead)
-	if !badA && !badB {
-		return a == b
+	for _, answer := range []string{malformedHead, tooLong} {
+		a, endsA := strings.CutSuffix(a, answer)
+		b, endsB := strings.CutSuffix(b, answer)
+		if endsA != endsB {
+			return false
+		}
+		if short := min(len(a), len(b)); endsA {
+			return a[:short] == b[:short] && max(len(a), len(b))-short <= early
+		}
 	}
-	short, long := min(len(a), len(b)), max(len(a), len(b))
-	return badA == badB && a[:short] == b[:short] && long-short <= early
+	return a == b
 }
 
 // checkMessages reads stream as net/http does, and compares how each message is

@@ -7,8 +7,7 @@ import (
 )
 
 // MaxHead bounds the request line and the header together, in bytes, as upstream
-// does. Beyond it net/http answers 431, if http.Server.MaxHeaderBytes is
-// MaxHeaderBytes.
+// does. Beyond it a connection answers 431 and is closed.
 const MaxHead = 16 << 10
 
 // MaxHeaderBytes is MaxHead for http.Server, which allows 4 KiB more than it is
