@@ -130,7 +130,7 @@ func (r *Rotator) planKeys(ctx context.Context, p *Plan, state *keyring.State, o
 		}
 		p.Compromised, p.Blockers = keys, append(p.Blockers, found...)
 	} else {
-		p.Lacking = WrapsOf(r.ring.Lacking())
+		p.Lacking = WrapsOf(r.ring.MissingWraps())
 	}
 	if opts.Reseal {
 		for _, k := range p.Now.DataKeys {

@@ -98,7 +98,7 @@ func (c *cli) rewrap(ctx context.Context, v *vault, dryRun bool) error {
 	result := rewrapped{KEKID: v.ring.Status().KEKID, Added: []core.KEKID{}, DryRun: dryRun, Older: []core.KEKID{}}
 	var rewrapErr error
 	if dryRun {
-		result.Lacking = rotation.WrapsOf(v.ring.Lacking())
+		result.Lacking = rotation.WrapsOf(v.ring.MissingWraps())
 	} else {
 		var added []core.KEKID
 		added, rewrapErr = v.ring.Rewrap(ctx)

@@ -7,6 +7,9 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/guard"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/reconcile"
 )
 
 // The defaults of Options.
@@ -19,11 +22,6 @@ const (
 	DefaultSealBlock      = 1 << 16
 )
 
-// minMaxAge is the least time between two data keys that a ring makes because of
-// age, which is told by the database's clock and this one's: they may differ by more
-// than any maximum.
-const minMaxAge = time.Hour
-
 // LegacySource supplies the keys of legacy records, which exist beside the
 // provider: an env key opens them whatever KEK wraps the data keys. What it
 // returns may grow when a key file appears. It is safe for concurrent use.
@@ -34,11 +32,9 @@ type LegacySource interface {
 	LegacyKey() *envelope.LegacyKey
 }
 
-// LiveInstance is an instance that runs on the store.
-type LiveInstance struct {
-	Name   string       // for an operator to find it
-	KEKIDs []core.KEKID // the KEKs that it can use
-}
+// LiveInstance is an instance that runs on the store: its name, for an operator to
+// find it, and the KEKs that it can use.
+type LiveInstance = reconcile.LiveInstance
 
 // Options are the optional settings of a Ring; the zero value of each works.
 type Options struct {
@@ -123,6 +119,27 @@ func (o *Options) withDefaults() Options {
 		r.Legacy = noLegacy{}
 	}
 	return r
+}
+
+func (o *Options) cache() cache.Options {
+	return cache.Options{
+		Legacy: o.Legacy, RefuseLegacy: o.RefuseLegacy, WriteLegacy: o.WriteLegacy, ReadOnly: o.ReadOnly, Logger: o.Logger,
+	}
+}
+
+func (o *Options) guard() guard.Options {
+	return guard.Options{
+		OutageBudget: o.OutageBudget, StatusInterval: o.StatusInterval, CallTimeout: o.CallTimeout, Logger: o.Logger,
+	}
+}
+
+func (o *Options) reconcile() reconcile.Options {
+	return reconcile.Options{
+		Previous: o.Previous, Recovery: o.Recovery, Live: o.Live, Legacy: o.Legacy,
+		NoAutoRewrap: o.NoAutoRewrap, WriteLegacy: o.WriteLegacy, ReadOnly: o.ReadOnly,
+		MaxAge: o.MaxAge, ReloadInterval: o.ReloadInterval, CallTimeout: o.CallTimeout,
+		MaxSeals: o.MaxSeals, SealBlock: o.SealBlock, Logger: o.Logger,
+	}
 }
 
 type noLegacy struct{}

@@ -35,14 +35,14 @@ func TestWhatIsLackingAndPrunable(t *testing.T) {
 			Previous: []core.KeyProvider{a}, Recovery: []keyring.RecoveryKEK{keyring.NewRecoveryKEK(r)}, ReadOnly: true,
 		}
 		looking := mustStart(t, b, store, opts)
-		lacking := []keyring.WrapID{{first, "scripted:b#1"}, {first, "scripted:r#2"}, {second, "scripted:b#1"}, {second, "scripted:r#2"}}
-		if got := looking.Lacking(); !slices.Equal(got, lacking) {
+		lacking := []keyring.WrapID{{DataKey: first, KEKID: "scripted:b#1"}, {DataKey: first, KEKID: "scripted:r#2"}, {DataKey: second, KEKID: "scripted:b#1"}, {DataKey: second, KEKID: "scripted:r#2"}}
+		if got := looking.MissingWraps(); !slices.Equal(got, lacking) {
 			t.Errorf("Lacking = %v", got)
 		}
 		if got := looking.Prunable(keepNone, false); len(got) != 0 {
 			t.Errorf("before a rewrap, Prunable = %v", got)
 		}
-		older := []keyring.WrapID{{first, "scripted:a#1"}, {first, "scripted:r#1"}, {second, "scripted:a#1"}, {second, "scripted:r#1"}}
+		older := []keyring.WrapID{{DataKey: first, KEKID: "scripted:a#1"}, {DataKey: first, KEKID: "scripted:r#1"}, {DataKey: second, KEKID: "scripted:a#1"}, {DataKey: second, KEKID: "scripted:r#1"}}
 		if got := looking.Prunable(keepNone, true); !slices.Equal(got, older) {
 			t.Errorf("as if rewrapped, Prunable = %v", got)
 		}
@@ -56,7 +56,7 @@ func TestWhatIsLackingAndPrunable(t *testing.T) {
 		if added, err := working.Rewrap(t.Context()); err != nil || len(added) != len(lacking) {
 			t.Fatalf("Rewrap = %v, %v", added, err)
 		}
-		if got := working.Lacking(); len(got) != 0 {
+		if got := working.MissingWraps(); len(got) != 0 {
 			t.Errorf("after a rewrap, Lacking = %v", got)
 		}
 		if got := working.Prunable(keepNone, false); !slices.Equal(got, older) {
@@ -115,7 +115,7 @@ func TestWhatIsLackingAndPrunableOfACompromisedKEK(t *testing.T) {
 		onlyB := mustStart(t, b, store, keyring.Options{Previous: []core.KeyProvider{a}, ReadOnly: true})
 		onlyA, _ := start(t, a, store, keyring.Options{Previous: []core.KeyProvider{b}, ReadOnly: true})
 		for _, ring := range []*keyring.Ring{onlyB, onlyA} {
-			if lacking, prunable := ring.Lacking(), ring.Prunable(keepNone, true); len(lacking)+len(prunable) != 0 {
+			if lacking, prunable := ring.MissingWraps(), ring.Prunable(keepNone, true); len(lacking)+len(prunable) != 0 {
 				t.Errorf("Lacking = %v, Prunable = %v", lacking, prunable)
 			}
 		}

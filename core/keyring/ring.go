@@ -1,24 +1,19 @@
 package keyring
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
-	"sync/atomic"
-	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/guard"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/reconcile"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/witness"
 )
-
-// ErrLegacyClosed means that the ring was told to write legacy records into a
-// store that refuses them.
-var ErrLegacyClosed = errors.New("the store is closed to legacy records")
 
 // ErrNoLegacyKey means that a record is legacy, and that the ring has a KEK and no
 // key for legacy records: another provider is current, and no env key is configured.
@@ -31,94 +26,26 @@ var errReadOnly = errors.New("the ring is read-only")
 // Ring is the data keys of one store. It is safe for concurrent use; the hot path
 // of Seal and Open takes no lock.
 type Ring struct {
-	opts     Options
-	store    Store
-	current  *kek
-	previous []*kek
-	recovery []*recoveryKEK
+	opts       Options
+	cache      *cache.Cache
+	guard      *guard.Guard
+	reconciler *reconcile.Reconciler
 
-	view    atomic.Pointer[view]
-	flights singleflight.Group
-
-	// ctx outlives any caller: work that many wait for must not end because one
-	// of them gave up.
 	ctx    context.Context
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
-
-	// settling admits one settle at a time, and loading one load, so that an older
-	// state never overwrites a newer one. Who settles may load.
-	settling, loading turnstile
-
-	mu          sync.Mutex
-	state       State
-	unlocked    map[envelope.KeyID]*unlockedKey
-	attempts    map[envelope.KeyID]*attempt // failed unlocks; the zero ID is making a primary
-	rewraps     map[envelope.KeyID]*attempt // failed rewraps
-	maxVersion  int64                       // the highest version ever unlocked
-	reserved    map[envelope.KeyID]int64    // the most seals ever seen reserved
-	legacyProof bool                        // a legacy key opened what was there before the first data key
-	blocked     error                       // why no data key may be in memory
-	problem     error                       // why nothing can be sealed, if not blocked
-	lastHealthy time.Time
-	warnings    []string
-	madePrimary time.Time // when this ring last made one
-	loadsBegun  int64     // how many loads have begun
-	loadsDone   int64     // how many had begun when the last one ended
-	loadEnded   time.Time
-	loadErr     error
-}
-
-// unlockedKey is a data key in memory.
-type unlockedKey struct {
-	key *envelope.Key
-	// viaCurrent says that the current provider unwrapped it, without which
-	// nothing is sealed under it.
-	viaCurrent bool
-	// recovered says that recovery restored it. Whoever held the public half of a
-	// recovery KEK may have made it, so it opens and never seals.
-	recovered bool
-	budget    *budget
-}
-
-// view is what Seal and Open need, as of one moment.
-type view struct {
-	snapshot *envelope.Snapshot
-	primary  *unlockedKey        // nil: sealErr says why
-	legacy   *envelope.LegacyKey // seals instead of primary, if not nil
-	sealErr  error
-	openErr  error // not nil: nothing opens
-	// legacyMissing says that legacy records are admitted but no key for them is
-	// configured, which is another answer than that they do not open.
-	legacyMissing bool
 }
 
 // New returns a ring over the data keys in store. It does nothing yet: call
 // Start, and Close when done.
 func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
-	r := &Ring{
-		opts:     opts.withDefaults(),
-		store:    store,
-		current:  newKEK(provider),
-		unlocked: make(map[envelope.KeyID]*unlockedKey),
-		attempts: make(map[envelope.KeyID]*attempt),
-		rewraps:  make(map[envelope.KeyID]*attempt),
-		reserved: make(map[envelope.KeyID]int64),
-		settling: make(turnstile, 1),
-		loading:  make(turnstile, 1),
-	}
-	for _, p := range r.opts.Previous {
-		r.previous = append(r.previous, newKEK(p))
-	}
-	for _, p := range r.opts.Recovery {
-		r.recovery = append(r.recovery, &recoveryKEK{kek: p})
-	}
+	r := &Ring{opts: opts.withDefaults()}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.view.Store(&view{snapshot: envelope.NewSnapshot(nil, nil, nil), sealErr: errNotStarted, openErr: errNotStarted})
+	r.cache = cache.New(r.opts.cache())
+	r.guard = guard.New(provider, r.cache, r.opts.guard())
+	r.reconciler = reconcile.New(r.ctx, r.guard, witness.New(), r.cache, store, r.opts.reconcile())
 	return r
 }
-
-var errNotStarted = fmt.Errorf("the ring is not loaded yet: %w", core.ErrUnavailable)
 
 // Start loads the ring, unlocks the primary data key or makes the first one, and
 // from then on follows the store and the provider's status until Close. The error
@@ -131,7 +58,7 @@ func (r *Ring) Start(ctx context.Context) error {
 	r.checkStatus(ctx)
 	err := r.Reload(ctx)
 	if r.opts.ReadOnly {
-		r.refreshRecovery(ctx)
+		r.reconciler.KEKs().RefreshRecovery(ctx)
 	} else {
 		r.loops.Go(r.followStore)
 		r.loops.Go(r.followStatus)
@@ -140,14 +67,14 @@ func (r *Ring) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.view.Load().sealErr
+	return r.cache.View().SealErr
 }
 
 // Reload takes up what other instances changed in the store. It returns
 // core.ErrStoreUnavailable if the store did not answer; what keeps the ring from
 // sealing is not an error of Reload.
 func (r *Ring) Reload(ctx context.Context) error {
-	return r.reload(ctx, 0)
+	return r.reconciler.Reload(ctx)
 }
 
 // Close stops the ring's own work and forgets the data keys. It does not close
@@ -155,11 +82,51 @@ func (r *Ring) Reload(ctx context.Context) error {
 func (r *Ring) Close() {
 	r.cancel()
 	r.loops.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.blocked = fmt.Errorf("the ring is closed: %w", core.ErrUnavailable)
-	clear(r.unlocked)
-	r.publish()
+	r.cache.Close()
+}
+
+// followStore takes up what other instances do until the ring is closed.
+func (r *Ring) followStore() {
+	for flight.Sleep(r.ctx, r.opts.PollInterval) {
+		_ = r.Reload(r.ctx) // is kept as the load error, and shows in Status
+	}
+}
+
+// followStatus asks the current provider for its status until the ring is closed.
+func (r *Ring) followStatus() {
+	for flight.Sleep(r.ctx, r.guard.NextCheck()) {
+		r.checkStatus(r.ctx)
+	}
+}
+
+// checkStatus asks the current provider for its status, and has done what waited
+// for it.
+func (r *Ring) checkStatus(ctx context.Context) {
+	healthy, readmitted := r.guard.Check(ctx)
+	if healthy && (readmitted || r.cache.Problem() != nil) {
+		r.reconciler.Retry()
+	}
+	if readmitted {
+		_ = r.Reload(ctx) // is kept as the load error, and shows in Status
+	}
+}
+
+// followRecovery is followStatus for the recovery KEKs, whose answers decide
+// nothing but where a wrap is missing.
+func (r *Ring) followRecovery() {
+	for ok := true; ok; ok = flight.Sleep(r.ctx, r.opts.StatusInterval) {
+		for _, err := range r.reconciler.KEKs().RefreshRecovery(r.ctx) {
+			if r.ctx.Err() == nil {
+				r.opts.Logger.Warn("a recovery KEK does not answer; new data keys wait for it", "error", err)
+			}
+		}
+	}
+}
+
+// RefreshRecovery asks the recovery KEKs for their KEK IDs. A running ring does so by
+// itself. The errors of those that do not answer are joined.
+func (r *Ring) RefreshRecovery(ctx context.Context) error {
+	return errors.Join(r.reconciler.KEKs().RefreshRecovery(ctx)...)
 }
 
 // Seal appends to dst the record of plaintext bound to aad, under the primary data
@@ -169,9 +136,11 @@ func (r *Ring) Close() {
 // core.ErrUnavailable, core.ErrStoreUnavailable or ErrLegacyClosed, and dst is
 // then unchanged.
 func (r *Ring) Seal(ctx context.Context, dst, plaintext, aad []byte) ([]byte, error) {
-	v := r.view.Load()
-	if p := v.primary; p != nil && v.legacy == nil && p.budget.take() {
-		return p.key.Seal(dst, plaintext, aad), nil
+	v := r.cache.View()
+	if p := v.Primary; p != nil && v.Legacy == nil {
+		if record, ok := p.Seal(dst, plaintext, aad); ok {
+			return record, nil
+		}
 	}
 	return r.sealSlow(ctx, dst, plaintext, aad)
 }
@@ -184,20 +153,21 @@ func (r *Ring) sealSlow(ctx context.Context, dst, plaintext, aad []byte) ([]byte
 		return nil, errReadOnly
 	}
 	for range 4 {
-		v := r.view.Load()
+		v := r.cache.View()
 		switch {
-		case v.sealErr != nil:
-			return nil, v.sealErr // the ring's own loops end this, not its callers
-		case v.primary == nil: // another instance rolled, and the new one is being unlocked
+		case v.SealErr != nil:
+			return nil, v.SealErr // the ring's own loops end this, not its callers
+		case v.Primary == nil: // another instance rolled, and the new one is being unlocked
 			if err := r.Reload(ctx); err != nil {
 				return nil, err
 			}
-		case v.legacy != nil:
-			return v.legacy.Seal(dst, plaintext), nil
-		case v.primary.budget.take():
-			return v.primary.key.Seal(dst, plaintext, aad), nil
+		case v.Legacy != nil:
+			return v.Legacy.Seal(dst, plaintext), nil
 		default:
-			if err := r.refill(ctx, v.primary); err != nil {
+			if record, ok := v.Primary.Seal(dst, plaintext, aad); ok {
+				return record, nil
+			}
+			if err := r.reconciler.Refill(ctx, v.Primary); err != nil {
 				return nil, err
 			}
 		}
@@ -215,18 +185,18 @@ func (r *Ring) sealSlow(ctx context.Context, dst, plaintext, aad []byte) ([]byte
 // core.ErrKeyDenied. It returns ErrNoLegacyKey for a legacy record if it is only
 // such records that no configured key opens.
 func (r *Ring) Open(ctx context.Context, dst, record, aad []byte) (out []byte, stale bool, err error) {
-	v := r.view.Load()
-	if v.openErr != nil {
-		return nil, false, v.openErr
+	v := r.cache.View()
+	if v.OpenErr != nil {
+		return nil, false, v.OpenErr
 	}
-	out, stale, err = v.snapshot.Open(dst, record, aad)
+	out, stale, err = v.Snapshot.Open(dst, record, aad)
 	if err == nil {
 		return out, stale, nil
 	}
 	if errors.Is(err, envelope.ErrUnknownKey) {
 		return r.openSlow(ctx, dst, record, aad)
 	}
-	if _, ok := envelope.ParseHeader(record); !ok && v.legacyMissing {
+	if _, ok := envelope.ParseHeader(record); !ok && v.LegacyMissing {
 		err = fmt.Errorf("opening record: %w", r.noLegacyKey())
 	}
 	return nil, false, err
@@ -235,7 +205,7 @@ func (r *Ring) Open(ctx context.Context, dst, record, aad []byte) (out []byte, s
 // noLegacyKey is what a legacy record opens with while there is no key for any.
 // Before the provider has named its KEK it may be that there is no key at all.
 func (r *Ring) noLegacyKey() error {
-	if r.current.kekID() == "" {
+	if r.guard.KEK().ID() == "" {
 		return core.ErrKeyMissing
 	}
 	return ErrNoLegacyKey
@@ -244,82 +214,16 @@ func (r *Ring) noLegacyKey() error {
 // openSlow opens a record whose data key is not in memory.
 func (r *Ring) openSlow(ctx context.Context, dst, record, aad []byte) (out []byte, stale bool, err error) {
 	id, _ := envelope.ParseHeader(record)
-	if !r.enabled(id) {
-		if err := r.reload(ctx, r.opts.ReloadInterval); err != nil {
-			return nil, false, fmt.Errorf("looking for data key %s: %w: %w", id, core.ErrUnavailable, err)
-		}
-		if !r.enabled(id) {
-			return nil, false, fmt.Errorf("opening record: %w", core.ErrInvalidCiphertext)
-		}
+	if err := r.reconciler.Unlock(ctx, id); err != nil {
+		return nil, false, err
 	}
-	if err := r.unlock(ctx, id); err != nil {
-		return nil, false, fmt.Errorf("unlocking data key %s: %w", id, err)
+	v := r.cache.View()
+	if v.OpenErr != nil {
+		return nil, false, v.OpenErr
 	}
-	v := r.view.Load()
-	if v.openErr != nil {
-		return nil, false, v.openErr
-	}
-	out, stale, err = v.snapshot.Open(dst, record, aad)
+	out, stale, err = v.Snapshot.Open(dst, record, aad)
 	if errors.Is(err, envelope.ErrUnknownKey) { // evicted or destroyed meanwhile
 		err = fmt.Errorf("opening record: %w", core.ErrUnavailable)
 	}
 	return out, stale, err
-}
-
-// enabled reports whether the store has an enabled data key named id.
-func (r *Ring) enabled(id envelope.KeyID) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	_, ok := r.find(id)
-	return ok
-}
-
-// find returns the enabled data key named id; r.mu is held.
-func (r *Ring) find(id envelope.KeyID) (DataKeyState, bool) {
-	for _, k := range r.state.DataKeys {
-		if k.ID == id && k.State == Enabled {
-			return k, true
-		}
-	}
-	return DataKeyState{}, false
-}
-
-// publish makes a view of the fields that r.mu guards, which is held.
-func (r *Ring) publish() {
-	v := &view{openErr: r.blocked}
-	if v.openErr == nil && errors.Is(r.problem, core.ErrKeyMissing) {
-		v.openErr = r.problem
-	}
-	var primary *envelope.Key
-	var keys []*envelope.Key
-	for id, k := range r.unlocked {
-		keys = append(keys, k.key)
-		if p := r.state.Primary(); p != nil && p.ID == id {
-			primary = k.key
-			v.primary = k
-		}
-	}
-	var legacy envelope.LegacyKeys
-	if !r.opts.RefuseLegacy && !r.state.LegacyClosed {
-		legacy = r.opts.Legacy.LegacyKeys()
-		v.legacyMissing = len(legacy) == 0
-	}
-	v.sealErr = cmp.Or(r.blocked, r.problem)
-	if r.opts.WriteLegacy {
-		if v.legacy = r.opts.Legacy.LegacyKey(); v.legacy == nil && v.sealErr == nil {
-			v.sealErr = fmt.Errorf("sealing legacy records: %w", core.ErrKeyMissing)
-		}
-	}
-	if v.primary != nil && (v.sealErr != nil || r.opts.ReadOnly || !v.primary.viaCurrent || v.primary.recovered || r.state.Primary().Version < r.maxVersion) {
-		v.primary = nil
-	}
-	v.snapshot = envelope.NewSnapshot(primary, keys, legacy)
-	r.view.Store(v)
-}
-
-func (r *Ring) keyEvent(event string, id envelope.KeyID, version int64, more ...slog.Attr) {
-	attrs := append([]slog.Attr{
-		slog.String("event", event), slog.String("key_id", id.String()), slog.Int64("key_version", version),
-	}, more...)
-	r.opts.Logger.LogAttrs(r.ctx, slog.LevelInfo, "audit", attrs...)
 }

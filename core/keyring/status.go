@@ -1,11 +1,12 @@
 package keyring
 
 import (
-	"errors"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
 )
 
 // Status is what a ring says of itself, from memory: it asks nobody.
@@ -42,74 +43,37 @@ type Status struct {
 
 // Status returns the ring's status.
 func (r *Ring) Status() Status {
-	sealErr := r.view.Load().sealErr
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	sealErr := r.cache.View().SealErr
+	keks, loaded := r.reconciler.KEKs(), r.reconciler.Loader()
+	state := loaded.State()
 	s := Status{
-		State:            stateWord(sealErr),
-		Err:              sealErr,
-		StoreID:          r.state.StoreID,
-		KEKID:            r.current.kekID(),
-		Unlocked:         len(r.unlocked),
-		OutageBudgetLeft: r.budgetLeft(),
-		Warnings:         r.warnings,
-		LoadErr:          r.loadErr,
+		State:    cache.StateWord(sealErr),
+		Err:      sealErr,
+		StoreID:  state.StoreID,
+		KEKID:    keks.Current.ID(),
+		Unlocked: r.cache.Len(),
+		LoadErr:  loaded.Err(),
 	}
-	for _, p := range r.previous {
-		if id := p.kekID(); id != "" {
+	s.OutageBudgetLeft, s.Warnings = r.guard.Health()
+	for _, p := range keks.Previous {
+		if id := p.ID(); id != "" {
 			s.PreviousKEKIDs = append(s.PreviousKEKIDs, id)
 		}
 	}
-	unknown := false
-	for _, p := range r.recovery {
-		switch id := p.kekID(); {
-		case id == "":
-			unknown = true
-		case !r.passedOver(p):
-			s.RecoveryKEKIDs = append(s.RecoveryKEKIDs, id)
-		}
-	}
-	if p := r.state.Primary(); p != nil {
+	if p := state.Primary(); p != nil {
 		s.Primary = p.ID
 	}
-	for _, k := range r.state.DataKeys {
-		if k.State != Enabled {
-			continue
-		}
-		s.Enabled++
-		if unknown || len(r.unprotected(&k)) > 0 {
-			s.Unprotected = append(s.Unprotected, k.ID)
-		}
-	}
+	s.RecoveryKEKIDs, s.Unprotected = keks.Protection(&state)
+	s.Enabled = len(state.EnabledKeys())
 	return s
 }
 
 // Calls returns the counts of calls to the current provider, which go on counting.
-func (r *Ring) Calls() *Calls { return &r.current.calls }
+func (r *Ring) Calls() *Calls { return r.guard.KEK().Calls() }
+
+// Calls counts the calls to a provider in this process. Generate, Wrap and Unwrap are
+// the ones a KMS bills.
+type Calls = kek.Calls
 
 // States are the words that Status.State takes.
-func States() []string {
-	return []string{"ready", "starting", "missing", "mismatch", "denied", "unavailable", "database", "legacy-closed"}
-}
-
-func stateWord(err error) string {
-	for _, s := range []struct {
-		is   error
-		word string
-	}{
-		{errNotStarted, "starting"},
-		{ErrLegacyClosed, "legacy-closed"},
-		{core.ErrStoreUnavailable, "database"},
-		{core.ErrKeyMissing, "missing"},
-		{core.ErrKeyMismatch, "mismatch"},
-		{core.ErrKeyDenied, "denied"},
-	} {
-		if errors.Is(err, s.is) {
-			return s.word
-		}
-	}
-	if err != nil {
-		return "unavailable"
-	}
-	return "ready"
-}
+func States() []string { return cache.States() }

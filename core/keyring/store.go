@@ -1,12 +1,28 @@
 package keyring
 
-import (
-	"context"
-	"errors"
-	"time"
+import "github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 
-	"github.com/lockwood-kms/lockwood/core"
-	"github.com/lockwood-kms/lockwood/core/envelope"
+// Store keeps the ring. See its methods for what a store has to do.
+type Store = keystate.Store
+
+// What a Store holds.
+type (
+	// State is a ring as the store holds it.
+	State = keystate.State
+	// DataKeyState is one data key as the store holds it.
+	DataKeyState = keystate.DataKeyState
+	// KeyState is the state of a data key: Enabled or Destroyed.
+	KeyState = keystate.KeyState
+	// NewDataKey is a data key to be inserted as the primary.
+	NewDataKey = keystate.NewDataKey
+	// WrapID names a wrap: which data key, and under which KEK.
+	WrapID = keystate.WrapID
+)
+
+// The states of a data key. There is no way back from destroyed.
+const (
+	Enabled   = keystate.Enabled
+	Destroyed = keystate.Destroyed
 )
 
 // The sentinels of a Store, besides core.ErrStoreUnavailable, which any method
@@ -14,121 +30,17 @@ import (
 var (
 	// ErrConflict means that another instance changed the ring first: load it
 	// again and look what is there.
-	ErrConflict = errors.New("the ring was changed by another instance")
+	ErrConflict = keystate.ErrConflict
 
 	// ErrNotEnabled means that a data key is destroyed or not in the store, so
 	// that nothing may be sealed, written or reserved under it.
-	ErrNotEnabled = errors.New("the data key is not enabled")
+	ErrNotEnabled = keystate.ErrNotEnabled
 
 	// ErrInUse means that records are still sealed under a data key, which can
 	// therefore not be destroyed.
-	ErrInUse = errors.New("records are still sealed under the data key")
+	ErrInUse = keystate.ErrInUse
+
+	// ErrLegacyClosed means that the ring was told to write legacy records into a
+	// store that refuses them.
+	ErrLegacyClosed = keystate.ErrLegacyClosed
 )
-
-// KeyState is the state of a data key. The primary is an enabled key with the
-// mark that it seals.
-type KeyState string
-
-// The states of a data key. There is no way back from destroyed.
-const (
-	Enabled   KeyState = "enabled"
-	Destroyed KeyState = "destroyed"
-)
-
-// State is a ring as the store holds it.
-type State struct {
-	// StoreID identifies the store, and is bound into every wrap. It is empty
-	// where Lockwood's tables do not exist.
-	StoreID string
-	// LegacyClosed says that the store holds no legacy records and a database
-	// constraint refuses them.
-	LegacyClosed bool
-	// Compromised names the keys (core.KEKID.Key) of KEKs that an operator named
-	// compromised: no data key is wrapped under one any more. A ring remembers
-	// what it has seen here for as long as it lives.
-	Compromised []string
-	// DataKeys is every data key ever made, by ascending version.
-	DataKeys []DataKeyState
-}
-
-// Primary returns the data key that seals, or nil.
-func (s *State) Primary() *DataKeyState {
-	for i := range s.DataKeys {
-		if s.DataKeys[i].Primary {
-			return &s.DataKeys[i]
-		}
-	}
-	return nil
-}
-
-// DataKeyState is one data key as the store holds it.
-type DataKeyState struct {
-	ID      envelope.KeyID
-	Version int64 // unique in the store, from 1, never reused
-	State   KeyState
-	Primary bool
-	// SealsReserved is how many of envelope.MaxSeals instances have taken.
-	SealsReserved int64
-	CreatedAt     time.Time
-	DestroyedAt   time.Time // zero unless destroyed
-	// Wraps is the data key wrapped under each KEK; none if destroyed.
-	Wraps []core.WrappedKey
-}
-
-// NewDataKey is a data key to be inserted as the primary.
-type NewDataKey struct {
-	ID      envelope.KeyID
-	Version int64
-	// Replaces is the primary that the caller saw, zero if it saw none.
-	Replaces envelope.KeyID
-	Wraps    []core.WrappedKey // at least one
-}
-
-// Store keeps the ring. Implementations are safe for concurrent use by many
-// instances; whoever can write to the database is not trusted by the ring, so a
-// Store need not defend against that. Methods may return
-// core.ErrStoreUnavailable besides what they document.
-type Store interface {
-	// LoadRing returns the ring. It writes nothing and, where Lockwood's tables
-	// do not exist, returns the zero State.
-	LoadRing(ctx context.Context) (State, error)
-
-	// InsertDataKey makes k the primary and its predecessor an ordinary enabled
-	// key, in one transaction. It returns ErrConflict, and changes nothing, if
-	// k.Replaces is not the primary (zero: if there is one), or if the ID or the
-	// version exists.
-	InsertDataKey(ctx context.Context, k NewDataKey) error
-
-	// AddWrap stores a further wrap of the data key. It replaces one under
-	// exactly the same KEK ID, so the caller has seen the new one unwrap where
-	// there is one, and touches no other. It returns ErrNotEnabled for a key that
-	// is not enabled.
-	AddWrap(ctx context.Context, id envelope.KeyID, wrap core.WrappedKey) error
-
-	// RemoveWraps deletes the wraps of the data key under exactly these KEK IDs,
-	// and leaves those that are not there. It never deletes the last wrap of an
-	// enabled data key: it then changes nothing and returns ErrConflict. It
-	// returns ErrNotEnabled for a key that is not enabled, and
-	// core.ErrOutcomeUnknown if the wraps may be gone all the same.
-	RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID) error
-
-	// NameCompromised adds keys to State.Compromised, where they are not yet.
-	NameCompromised(ctx context.Context, keys []string) error
-
-	// ReserveSeals takes n seals out of the key's budget for this instance. ok is
-	// false, and nothing is taken, if more than limit would be reserved then. It
-	// returns ErrNotEnabled for a key that is not enabled.
-	ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (ok bool, err error)
-
-	// DestroyDataKey deletes the key's wraps and marks it destroyed, if no record
-	// is sealed under it, in one transaction that excludes writers of such
-	// records (see credential.Store). Otherwise it changes nothing and returns
-	// how many records remain, with ErrInUse. It returns ErrConflict for the
-	// primary, ErrNotEnabled for a key that is not enabled, and
-	// core.ErrOutcomeUnknown if the key may be destroyed all the same.
-	DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error)
-
-	// LegacySample returns up to n records that do not start with the magic of
-	// format 1, from any column, and none if there are none.
-	LegacySample(ctx context.Context, n int) ([][]byte, error)
-}

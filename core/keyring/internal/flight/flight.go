@@ -1,0 +1,76 @@
+// Package flight runs work that several callers wait for.
+package flight
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/lockwood-kms/lockwood/core"
+)
+
+// Group runs work once for all who ask for it under the same name at the same
+// time. It is safe for concurrent use.
+type Group struct {
+	flights singleflight.Group
+	ctx     context.Context
+	timeout time.Duration
+}
+
+// NewGroup returns a Group whose work runs under ctx, which outlives any caller: work
+// that many wait for must not end because one of them gave up. timeout bounds each
+// piece of work.
+func NewGroup(ctx context.Context, timeout time.Duration) *Group {
+	return &Group{ctx: ctx, timeout: timeout}
+}
+
+// Do runs work, or waits for the one of the same name. It returns its error, or
+// core.ErrUnavailable with the cause of ctx if that ends first; the work then goes
+// on for the others.
+func (g *Group) Do(ctx context.Context, name string, work func(context.Context) error) error {
+	done := g.flights.DoChan(name, func() (any, error) {
+		ctx, cancel := context.WithTimeout(g.ctx, g.timeout)
+		defer cancel()
+		return nil, work(ctx)
+	})
+	select {
+	case result := <-done:
+		return result.Err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the ring: %w: %w", core.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// Mutex is a mutex whose waiting a context ends.
+type Mutex chan struct{}
+
+// NewMutex returns an unlocked Mutex.
+func NewMutex() Mutex { return make(Mutex, 1) }
+
+// Lock waits for m. It returns core.ErrUnavailable with the cause of ctx if that ends
+// first.
+func (m Mutex) Lock(ctx context.Context) (unlock func(), err error) {
+	select {
+	case m <- struct{}{}:
+		return func() { <-m }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the ring: %w: %w", core.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+// Sleep waits for d and reports whether it did so to the end.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

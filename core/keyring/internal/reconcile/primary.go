@@ -1,0 +1,298 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/audit"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
+)
+
+// legacySampleSize is how many legacy records the env key has to prove itself on
+// before the first data key is made. It needs to open one of them.
+const legacySampleSize = 32
+
+// minMaxAge is the least time between two data keys that a ring makes because of
+// age, which is told by the database's clock and this one's: they may differ by more
+// than any maximum.
+const minMaxAge = time.Hour
+
+// ensurePrimary returns nil once the primary may seal: unlocked through the
+// current provider, which was not named compromised, and not older than a data key
+// that was seen before.
+func (r *Reconciler) ensurePrimary(ctx context.Context) error {
+	if _, blocked := r.cache.Epoch(); blocked != nil {
+		return blocked
+	}
+	if _, err := r.keks.Current.Resolve(ctx); err != nil {
+		return err
+	}
+	for range 3 {
+		err := r.tryPrimary(ctx)
+		if !errors.Is(err, keystate.ErrConflict) {
+			return err
+		}
+		if err := r.loader.Load(ctx); err != nil { // another instance was first
+			return err
+		}
+	}
+	return fmt.Errorf("making a primary data key: other instances keep making one: %w", core.ErrUnavailable)
+}
+
+func (r *Reconciler) tryPrimary(ctx context.Context) error {
+	state := r.loader.State()
+	p := state.Primary()
+	if err := r.keks.permitCurrent(&state); err != nil {
+		return err
+	}
+	switch {
+	case r.opts.WriteLegacy && state.LegacyClosed:
+		return keystate.ErrLegacyClosed
+	case p == nil && r.opts.ReadOnly:
+		return nil
+	case p == nil:
+		if err := r.proveLegacy(ctx, &state); err != nil {
+			return err
+		}
+		return r.makePrimary(ctx, &state, envelope.KeyID{})
+	case !r.opts.ReadOnly && r.witness.Rewound(p):
+		// Whoever restores an old database, or edits it, would otherwise choose
+		// the key that seals, or rewind its seal budget.
+		r.opts.Logger.Error("the store has gone back in time: its primary data key is older, or has fewer seals reserved, than was seen before; rolling to a new one",
+			"key_id", p.ID.String(), "key_version", p.Version)
+		return r.makePrimary(ctx, &state, p.ID)
+	}
+	if err := r.unlocker.unlock(ctx, p.ID); err != nil {
+		return fmt.Errorf("unlocking the primary data key %s (version %d): %w", p.ID, p.Version, err)
+	}
+	if r.opts.ReadOnly {
+		return nil
+	}
+	return r.fitPrimary(ctx, &state, p)
+}
+
+// fitPrimary makes sure that the primary p, which is unlocked, may seal, and rolls
+// the ring where it should not go on.
+func (r *Reconciler) fitPrimary(ctx context.Context, state *keystate.State, p *keystate.DataKeyState) error {
+	var proof cache.Proof
+	if u := r.cache.Get(p.ID); u != nil {
+		proof = u.Proof
+	}
+	exposed := state.Exposed(p)
+	if !proof.Current && !proof.Recovered && r.opts.NoAutoRewrap && p.WrappedUnder(r.keks.Current.ID()) {
+		// Somebody added the wrap since the data key was unlocked.
+		if err := r.unlockAgain(ctx, state.StoreID, p); err != nil {
+			return err
+		}
+		proof.Current = true
+	}
+	switch {
+	case proof.Recovered, exposed && !proof.Current:
+		return r.makePrimary(ctx, state, p.ID)
+	case !proof.Current && r.opts.NoAutoRewrap:
+		return fmt.Errorf("%w: the primary data key %s is not wrapped under the current KEK %s; run lockwood key rewrap, or set FOREST_EXECUTOR_AUTO_REWRAP=true",
+			core.ErrKeyMismatch, p.ID, r.keks.Current.ID())
+	case !proof.Current:
+		if added, err := r.wrapper.add(ctx, p.ID, true); err != nil && len(added) == 0 {
+			return fmt.Errorf("wrapping the primary data key under the current KEK: %w", err)
+		}
+	}
+	if exposed && r.mayMake() {
+		r.replace(ctx, state, p)
+	}
+	return nil
+}
+
+// unlockAgain unwraps p, which is unlocked through a previous provider, through the
+// current one.
+func (r *Reconciler) unlockAgain(ctx context.Context, storeID string, p *keystate.DataKeyState) error {
+	epoch, err := r.cache.Epoch()
+	if err != nil {
+		return err
+	}
+	key, err := r.unlocker.unwrap(ctx, p, kek.Binding{StoreID: storeID, Version: p.Version})
+	if err != nil {
+		return fmt.Errorf("unlocking the primary data key %s (version %d): %w", p.ID, p.Version, err)
+	}
+	if !key.Proof.Current {
+		return fmt.Errorf("%w: the wrap of the primary data key %s under the current KEK %s does not unwrap; run lockwood key rewrap", core.ErrKeyMismatch, p.ID, r.keks.Current.ID())
+	}
+	r.unlocker.admit(key, epoch)
+	return nil
+}
+
+// proveLegacy makes sure, before a store that upstream wrote gets its first data
+// key, that the env key is the one it was written with: otherwise an instance
+// with a wrong key would take the store over.
+func (r *Reconciler) proveLegacy(ctx context.Context, state *keystate.State) error {
+	r.mu.Lock()
+	proven := r.legacyProven
+	r.mu.Unlock()
+	if proven || len(state.DataKeys) > 0 {
+		return nil
+	}
+	sample, err := r.store.LegacySample(ctx, legacySampleSize)
+	if err != nil {
+		return fmt.Errorf("reading legacy records: %w", err)
+	}
+	keys := r.opts.Legacy.LegacyKeys()
+	opened := 0
+	for _, record := range sample {
+		if _, err := keys.Open(nil, record); err == nil {
+			opened++
+		}
+	}
+	if len(sample) > 0 && opened == 0 {
+		return fmt.Errorf("%w: it holds legacy records, and the configured key %s opens none of the %d tried; configure the key they were written with",
+			core.ErrKeyMismatch, r.keks.Current.ID(), len(sample))
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.legacyProven = true
+	return nil
+}
+
+// renew rolls the ring where it may go on, and should not for much longer.
+func (r *Reconciler) renew(ctx context.Context) {
+	state := r.loader.State()
+	p := state.Primary()
+	if p == nil || r.opts.ReadOnly || !r.mayMake() {
+		return
+	}
+	// There is still time to roll when an eighth of the budget is left.
+	if p.SealsReserved > r.opts.MaxSeals-r.opts.MaxSeals/8 || r.tooOld(p) {
+		r.replace(ctx, &state, p)
+	}
+}
+
+// tooOld reports whether k has been the primary for long enough. What this ring made
+// lately is not old, whatever the database says of the time.
+func (r *Reconciler) tooOld(k *keystate.DataKeyState) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opts.MaxAge > 0 && time.Since(k.CreatedAt) > r.opts.MaxAge && time.Since(r.madePrimary) > minMaxAge
+}
+
+// mayMake reports whether it is time to make a primary where it can wait.
+func (r *Reconciler) mayMake() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.making.Due(time.Now())
+}
+
+// replace makes a new primary in place of p, which serves until that succeeds.
+func (r *Reconciler) replace(ctx context.Context, state *keystate.State, p *keystate.DataKeyState) {
+	if err := r.makePrimary(ctx, state, p.ID); err != nil && !errors.Is(err, keystate.ErrConflict) {
+		r.opts.Logger.Warn("rolling the ring failed; it goes on under the present data key and will try again", "error", err)
+	}
+}
+
+// Roll makes a new primary in place of the one named before, unless another instance
+// did. It returns what keeps the ring from it.
+func (r *Reconciler) Roll(ctx context.Context, before envelope.KeyID) error {
+	return r.flights.Do(ctx, "roll", func(ctx context.Context) error {
+		state := r.loader.State()
+		if p := state.Primary(); p == nil || p.ID != before {
+			return r.reconcile(ctx)
+		}
+		return r.roll(ctx, &state, before)
+	})
+}
+
+// rollSpent makes a new primary because the present one has no seals left.
+func (r *Reconciler) rollSpent(ctx context.Context) error {
+	if err := r.loader.Load(ctx); err != nil {
+		return err
+	}
+	state := r.loader.State()
+	p := state.Primary()
+	if p == nil || p.SealsReserved <= r.opts.MaxSeals-r.opts.SealBlock {
+		return r.reconcile(ctx) // another instance rolled first
+	}
+	return r.roll(ctx, &state, p.ID)
+}
+
+func (r *Reconciler) roll(ctx context.Context, state *keystate.State, replaces envelope.KeyID) error {
+	if err := r.makePrimary(ctx, state, replaces); err != nil && !errors.Is(err, keystate.ErrConflict) {
+		return fmt.Errorf("rolling the ring: %w", err)
+	}
+	return r.reconcile(ctx)
+}
+
+// makePrimary makes a data key that follows every version known, verifies its
+// wrap, and inserts it as the primary in place of the one named replaces. It
+// returns ErrConflict if another instance was first.
+func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, replaces envelope.KeyID) error {
+	if state.StoreID == "" {
+		return fmt.Errorf("making a data key: the database has not been migrated: %w", core.ErrStoreUnavailable)
+	}
+	if err := r.keks.permitCurrent(state); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	err := r.making.Wait(time.Now())
+	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	version, err := r.witness.NextVersion(state)
+	if err != nil {
+		return err
+	}
+	epoch, err := r.cache.Epoch()
+	if err != nil {
+		return err
+	}
+	key, wraps, err := r.generate(ctx, state, version)
+	if err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.making = r.making.Again(time.Now(), err)
+		return err
+	}
+	err = r.store.InsertDataKey(ctx, keystate.NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: wraps})
+	if err != nil {
+		return fmt.Errorf("inserting a data key: %w", err)
+	}
+	audit.Key(r.opts.Logger, "data_key_created", key.ID(), version, slog.String("kek_id", string(wraps[0].KEKID)))
+	r.mu.Lock()
+	r.making, r.madePrimary = nil, time.Now()
+	r.mu.Unlock()
+	if err := r.loader.Load(ctx); err != nil {
+		return err
+	}
+	r.unlocker.admit(key, epoch)
+	return nil
+}
+
+// generate returns a fresh data key with a wrap under every KEK that is to have one.
+func (r *Reconciler) generate(ctx context.Context, state *keystate.State, version int64) (*cache.Key, []core.WrappedKey, error) {
+	var also []*kek.KEK
+	if r.opts.Live != nil && len(r.keks.Previous) > 0 {
+		instances, err := r.opts.Live(ctx)
+		if err != nil {
+			return nil, nil, fmt.Errorf("asking which instances are live: %w", err)
+		}
+		if also, err = r.keks.lagging(ctx, state, instances); err != nil {
+			return nil, nil, err
+		}
+	}
+	recovery, err := r.keks.permittedRecovery(ctx, state)
+	if err != nil {
+		return nil, nil, err
+	}
+	b := kek.Binding{StoreID: state.StoreID, Version: version}
+	dataKey, wraps, err := r.keks.Current.Generate(ctx, b, also, recovery)
+	if err != nil {
+		return nil, nil, err
+	}
+	proof := cache.Proof{StoreID: b.StoreID, Version: b.Version, KEK: wraps[0].KEKID, Current: true}
+	return cache.Adopt(dataKey, proof), wraps, permit(state, wraps...)
+}

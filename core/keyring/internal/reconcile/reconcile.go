@@ -1,0 +1,192 @@
+// Package reconcile does what is missing between what the store holds and what the
+// configuration wants: a primary that may seal, a wrap under every KEK, none that is
+// left over.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/guard"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/loader"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/witness"
+)
+
+// Options are those of keyring.Options.
+type Options struct {
+	Previous []core.KeyProvider
+	Recovery []kek.RecoveryKEK
+	Live     func(ctx context.Context) ([]LiveInstance, error)
+	Legacy   cache.Legacy
+
+	NoAutoRewrap bool
+	WriteLegacy  bool
+	ReadOnly     bool
+
+	MaxAge         time.Duration
+	ReloadInterval time.Duration
+	CallTimeout    time.Duration
+	MaxSeals       int64
+	SealBlock      int64
+	Logger         *slog.Logger
+}
+
+// Reconciler is safe for concurrent use.
+type Reconciler struct {
+	opts     Options
+	store    keystate.Store
+	witness  *witness.Witness
+	cache    *cache.Cache
+	loader   *loader.Loader
+	keks     *KEKs
+	unlocker *unlocker
+	wrapper  *wrapper
+	flights  *flight.Group
+
+	// reconciling admits one reconciliation at a time.
+	reconciling flight.Mutex
+
+	mu           sync.Mutex
+	making       *flight.Failure // the last attempt to make a primary
+	rewraps      map[envelope.KeyID]*flight.Failure
+	legacyProven bool      // a legacy key opened what was there before the first data key
+	madePrimary  time.Time // when this process last made one
+}
+
+// New returns a Reconciler, whose work ends with ctx. It does nothing yet.
+func New(ctx context.Context, g *guard.Guard, w *witness.Witness, c *cache.Cache, store keystate.Store, opts Options) *Reconciler {
+	keks := &KEKs{Current: g.KEK(), timeout: opts.CallTimeout, log: opts.Logger, warned: make(map[*kek.Recovery]bool)}
+	for _, p := range opts.Previous {
+		keks.Previous = append(keks.Previous, kek.New(p, nil))
+	}
+	for _, p := range opts.Recovery {
+		keks.Recovery = append(keks.Recovery, kek.NewRecovery(p))
+	}
+	flights := flight.NewGroup(ctx, opts.CallTimeout)
+	l := loader.New(store, w, c, opts.CallTimeout)
+	u := &unlocker{loader: l, cache: c, keks: keks, flights: flights, failed: make(map[envelope.KeyID]failedUnlock)}
+	return &Reconciler{
+		opts: opts, store: store, witness: w, cache: c, loader: l, keks: keks, unlocker: u, flights: flights,
+		wrapper:     &wrapper{store: store, loader: l, cache: c, keks: keks, unlocker: u, log: opts.Logger},
+		reconciling: flight.NewMutex(),
+		rewraps:     make(map[envelope.KeyID]*flight.Failure),
+	}
+}
+
+// KEKs returns the KEKs that are configured.
+func (r *Reconciler) KEKs() *KEKs { return r.keks }
+
+// Loader returns what the store was last seen to hold.
+func (r *Reconciler) Loader() *loader.Loader { return r.loader }
+
+// Reload returns once a load of the ring has completed that began after the call.
+func (r *Reconciler) Reload(ctx context.Context) error { return r.reload(ctx, 0) }
+
+// reload is Reload for callers that share loads: one for them begins no sooner than
+// interval after the last, so that unknown key IDs, which anyone may write into a
+// row, cannot storm the database.
+func (r *Reconciler) reload(ctx context.Context, interval time.Duration) error {
+	called := r.loader.Begun()
+	for {
+		err := r.flights.Do(ctx, "reload", func(ctx context.Context) error {
+			_, ended := r.loader.Last()
+			if !flight.Sleep(ctx, time.Until(ended.Add(interval))) {
+				return fmt.Errorf("waiting to load the ring: %w", core.ErrUnavailable)
+			}
+			return r.reconcile(ctx)
+		})
+		if done, _ := r.loader.Last(); done > called || err != nil {
+			return err
+		}
+	}
+}
+
+// Retry forgets when failed attempts to unlock are to be made again: the provider is
+// healthy.
+func (r *Reconciler) Retry() {
+	r.unlocker.retry()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.making = nil
+}
+
+// reconcile loads the ring and does what is missing for the primary to seal. What
+// keeps it from sealing becomes the ring's problem; the error is only that of
+// loading.
+func (r *Reconciler) reconcile(ctx context.Context) error {
+	unlock, err := r.reconciling.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := r.loader.Load(ctx); err != nil {
+		return err
+	}
+	err = r.ensurePrimary(ctx)
+	r.setProblem(err) // at once: what follows waits for recovery KEKs, and the ring seals without
+	if err == nil {
+		r.renew(ctx)
+		r.rewrapAll(ctx)
+	}
+	return nil
+}
+
+// setProblem records what keeps the ring from sealing, nil for nothing, and logs
+// when it changes.
+func (r *Reconciler) setProblem(err error) {
+	before := r.cache.SetProblem(err)
+	switch {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		r.opts.Logger.Error("nothing can be sealed", "state", cache.StateWord(err), "error", err)
+	case err == nil && before != nil:
+		r.opts.Logger.Info("the ring seals again", "state", cache.StateWord(nil))
+	}
+}
+
+// Unlock brings the data key named id into memory. It returns
+// core.ErrInvalidCiphertext if the store has no such key, and else what Open does.
+func (r *Reconciler) Unlock(ctx context.Context, id envelope.KeyID) error {
+	if _, _, ok := r.loader.Find(id); !ok {
+		if err := r.reload(ctx, r.opts.ReloadInterval); err != nil {
+			return fmt.Errorf("looking for data key %s: %w: %w", id, core.ErrUnavailable, err)
+		}
+		if _, _, ok := r.loader.Find(id); !ok {
+			return fmt.Errorf("opening record: %w", core.ErrInvalidCiphertext)
+		}
+	}
+	if err := r.unlocker.unlock(ctx, id); err != nil {
+		return fmt.Errorf("unlocking data key %s: %w", id, err)
+	}
+	return nil
+}
+
+// Refill reserves another block of seals for p, or rolls the ring if p's budget is
+// spent.
+func (r *Reconciler) Refill(ctx context.Context, p *cache.Key) error {
+	return r.flights.Do(ctx, "refill "+p.ID().String(), func(ctx context.Context) error {
+		if !p.Spent() {
+			return nil // the flight before this one did it
+		}
+		ok, err := r.store.ReserveSeals(ctx, p.ID(), r.opts.SealBlock, r.opts.MaxSeals)
+		switch {
+		case errors.Is(err, keystate.ErrNotEnabled):
+			return r.reconcile(ctx)
+		case err != nil:
+			return fmt.Errorf("reserving seals: %w", err)
+		case ok:
+			p.Refill(r.opts.SealBlock)
+			return nil
+		}
+		return r.rollSpent(ctx)
+	})
+}

@@ -1,0 +1,176 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/loader"
+)
+
+// unlocker brings data keys into memory. It is safe for concurrent use.
+type unlocker struct {
+	loader  *loader.Loader
+	cache   *cache.Cache
+	keks    *KEKs
+	flights *flight.Group
+
+	mu     sync.Mutex
+	failed map[envelope.KeyID]failedUnlock
+}
+
+// failedUnlock is a failure to unlock a data key that had so many wraps. A wrap that
+// was added is a new chance, and does not wait.
+type failedUnlock struct {
+	*flight.Failure
+	wraps int
+}
+
+// unlock brings the data key named id into memory, once for all who ask.
+func (u *unlocker) unlock(ctx context.Context, id envelope.KeyID) error {
+	return u.flights.Do(ctx, "unlock "+id.String(), func(ctx context.Context) error {
+		epoch, err := u.cache.Epoch()
+		if u.cache.Get(id) != nil {
+			return nil
+		}
+		k, b, ok := u.loader.Find(id)
+		if !ok {
+			return fmt.Errorf("data key %s: %w", id, core.ErrInvalidCiphertext)
+		}
+		if err == nil {
+			err = u.wait(&k)
+		}
+		if err != nil {
+			return err
+		}
+		key, err := u.unwrap(ctx, &k, b)
+		if err != nil {
+			u.fail(&k, err)
+			return err
+		}
+		u.admit(key, epoch)
+		return nil
+	})
+}
+
+// wait returns the error of the last attempt, if it is too early for another.
+func (u *unlocker) wait(k *keystate.DataKeyState) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f := u.failed[k.ID]
+	if f.wraps != len(k.Wraps) {
+		return nil
+	}
+	return f.Wait(time.Now())
+}
+
+// fail remembers that k could not be unlocked.
+func (u *unlocker) fail(k *keystate.DataKeyState, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f := u.failed[k.ID].Failure
+	u.failed[k.ID] = failedUnlock{f.Again(time.Now(), err), len(k.Wraps)}
+}
+
+// retry forgets all failures.
+func (u *unlocker) retry() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	clear(u.failed)
+}
+
+// admit keeps a data key that was unwrapped in epoch, unless it may not be in memory
+// any more.
+func (u *unlocker) admit(key *cache.Key, epoch cache.Epoch) {
+	u.mu.Lock()
+	delete(u.failed, key.ID())
+	u.mu.Unlock()
+	u.loader.Unlocked(key.Proof.Version)
+	u.cache.Admit(key, epoch)
+}
+
+// unwrap unwraps k through the current provider, or else through a previous one.
+func (u *unlocker) unwrap(ctx context.Context, k *keystate.DataKeyState, b kek.Binding) (*cache.Key, error) {
+	plaintext, proof, err := u.plaintext(ctx, k, b)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plaintext)
+	return cache.NewKey(plaintext, proof)
+}
+
+// plaintext returns the bytes of k, for the caller to clear, and which KEK unwrapped
+// them. Only wraps under a key that is configured are looked at.
+func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b kek.Binding) ([]byte, cache.Proof, error) {
+	plaintext, proof, tried, err := unwrapVia(ctx, u.keks.Current, k, b)
+	if err == nil {
+		proof.Current = true
+		return plaintext, proof, nil
+	}
+	if !errors.Is(err, core.ErrInvalidCiphertext) && !errors.Is(err, core.ErrKeyMismatch) {
+		return nil, cache.Proof{}, err
+	}
+	failures := []error{err}
+	for _, p := range u.keks.Previous {
+		plaintext, proof, more, err := unwrapVia(ctx, p, k, b)
+		if err == nil {
+			return plaintext, proof, nil
+		}
+		tried += more
+		failures = append(failures, err)
+	}
+	for _, err := range failures {
+		if errors.Is(err, core.ErrUnavailable) {
+			return nil, cache.Proof{}, err
+		}
+	}
+	if tried > 0 {
+		// Of the failures only the text is kept: a previous provider's denial, or that
+		// its key is missing, is not the current one's.
+		return nil, cache.Proof{}, fmt.Errorf("%w: %v", core.ErrKeyMismatch, errors.Join(failures...)) //nolint:errorlint // see above
+	}
+	return nil, cache.Proof{}, u.mismatch(k)
+}
+
+// unwrapVia tries p on every wrap of k under p's key, and says how many there were.
+func unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKeyState, b kek.Binding) (plaintext []byte, proof cache.Proof, tried int, err error) {
+	kekID, err := p.Resolve(ctx)
+	if err != nil {
+		return nil, cache.Proof{}, 0, err
+	}
+	err = core.ErrKeyMismatch
+	for _, w := range k.Wraps {
+		if w.KEKID.Key() != kekID.Key() {
+			continue
+		}
+		tried++
+		var recovered bool
+		plaintext, recovered, err = p.Unwrap(ctx, k.ID, w, b)
+		if err == nil {
+			return plaintext, cache.Proof{StoreID: b.StoreID, Version: b.Version, KEK: w.KEKID, Recovered: recovered}, tried, nil
+		}
+	}
+	return nil, cache.Proof{}, tried, err
+}
+
+// mismatch is the error that names what k is wrapped under and what is configured.
+func (u *unlocker) mismatch(k *keystate.DataKeyState) error {
+	var under, configured []string
+	for _, w := range k.Wraps {
+		under = append(under, fmt.Sprint(w.KEKID))
+	}
+	for _, p := range append([]*kek.KEK{u.keks.Current}, u.keks.Previous...) {
+		configured = append(configured, fmt.Sprint(p.ID()))
+	}
+	return fmt.Errorf("%w: data key %s (version %d) is wrapped under %s, configured is %s; configure the key the store was written with, as the current or a previous one",
+		core.ErrKeyMismatch, k.ID, k.Version, strings.Join(under, ", "), strings.Join(configured, ", "))
+}
