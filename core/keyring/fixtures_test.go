@@ -31,6 +31,7 @@ type scriptedKMS struct {
 	unwraps  error         // what UnwrapDataKey answers, if not nil
 	delay    time.Duration // how long every call takes
 	swap     bool          // UnwrapDataKey returns another key
+	refuses  []byte        // the wrap that UnwrapDataKey denies
 	calls    map[string]int
 	warnings []string
 	version  string // of the KEK, "1" if empty
@@ -115,7 +116,13 @@ func (k *scriptedKMS) UnwrapDataKey(ctx context.Context, w core.WrappedKey, aad 
 	if err := k.called(ctx, "unwrap"); err != nil {
 		return nil, err
 	}
-	plaintext, err := k.aead.Open(nil, nil, w.Wrapped, aad.Bytes())
+	k.mu.Lock()
+	aead, refused := k.aead, k.refuses != nil && bytes.Equal(k.refuses, w.Wrapped)
+	k.mu.Unlock()
+	if refused {
+		return nil, core.ErrKeyDenied
+	}
+	plaintext, err := aead.Open(nil, nil, w.Wrapped, aad.Bytes())
 	if err != nil {
 		return nil, core.ErrInvalidCiphertext
 	}

@@ -17,6 +17,14 @@ type RecoveryKEK = kek.RecoveryKEK
 // p permits that; one that may only wrap is a recovery KEK too.
 func NewRecoveryKEK(p core.KeyProvider) RecoveryKEK { return kek.NewRecoveryKEK(p) }
 
+// Expect says that records under the data keys of ids are about to be opened. It
+// loads the ring at most once for all that are not known, where Open would for each
+// record. It returns core.ErrUnavailable if the store did not answer; that a data key
+// does not exist is no error, which Open then says at once.
+func (r *Ring) Expect(ctx context.Context, ids ...envelope.KeyID) error {
+	return r.reconciler.Expect(ctx, ids...)
+}
+
 // Roll makes a new primary data key; the present one goes on opening. It returns
 // what keeps the ring from it, as Seal does, or nil also if another instance
 // rolled at the same time.

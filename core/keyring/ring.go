@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
@@ -94,9 +95,27 @@ func (r *Ring) followStore() {
 
 // followStatus asks the current provider for its status until the ring is closed.
 func (r *Ring) followStatus() {
-	for flight.Sleep(r.ctx, r.guard.NextCheck()) {
-		r.checkStatus(r.ctx)
+	for {
+		timer := time.NewTimer(r.guard.NextCheck())
+		select {
+		case <-timer.C:
+			r.checkStatus(r.ctx)
+		case <-r.guard.Suspected():
+			r.prove()
+		case <-r.ctx.Done():
+		}
+		timer.Stop()
+		if r.ctx.Err() != nil {
+			return
+		}
 	}
+}
+
+// prove sees whether what seals can still be unwrapped.
+func (r *Ring) prove() {
+	ctx, cancel := context.WithTimeout(r.ctx, r.opts.CallTimeout)
+	defer cancel()
+	r.guard.Prove(ctx)
 }
 
 // checkStatus asks the current provider for its status, and has done what waited

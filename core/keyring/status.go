@@ -35,8 +35,15 @@ type Status struct {
 	// OutageBudgetLeft is how long data keys stay in memory if the provider does
 	// not answer from now on.
 	OutageBudgetLeft time.Duration
+	// OutageSince is when the provider was first seen not to answer, or to deny, and
+	// OutageErr what it answered last; zero and nil while it is healthy.
+	OutageSince time.Time
+	OutageErr   error
 	// Warnings are the provider's.
 	Warnings []string
+	// Anomalies is how often the database named a primary that this process knows to
+	// be retired: somebody restored an old database under it, or edits it.
+	Anomalies int64
 	// LoadErr is why the store could not be read last time, or nil.
 	LoadErr error
 }
@@ -54,7 +61,9 @@ func (r *Ring) Status() Status {
 		Unlocked: r.cache.Len(),
 		LoadErr:  loaded.Err(),
 	}
-	s.OutageBudgetLeft, s.Warnings = r.guard.Health()
+	health := r.guard.Health()
+	s.OutageBudgetLeft, s.OutageSince, s.OutageErr, s.Warnings = health.BudgetLeft, health.OutageSince, health.Err, health.Warnings
+	s.Anomalies = r.reconciler.Anomalies()
 	for _, p := range keks.Previous {
 		if id := p.ID(); id != "" {
 			s.PreviousKEKIDs = append(s.PreviousKEKIDs, id)

@@ -50,8 +50,10 @@ type View struct {
 // Ring is what the store holds, as far as the cache needs it: what a load found and
 // the witness accepted.
 type Ring struct {
-	// Enabled holds the enabled data keys. Others are dropped.
-	Enabled map[envelope.KeyID]bool
+	// StoreID identifies the store. Enabled holds the enabled data keys, and their
+	// versions. Other keys are dropped.
+	StoreID string
+	Enabled map[envelope.KeyID]int64
 	// Primary is the data key that records are expected under, or zero. Seals says
 	// that it may seal.
 	Primary envelope.KeyID
@@ -118,7 +120,7 @@ func (c *Cache) Admit(k *Key, epoch Epoch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	id := k.ID()
-	if c.blocked != nil || c.epoch != epoch || !c.ring.Enabled[id] {
+	if _, enabled := c.ring.Enabled[id]; !enabled || c.blocked != nil || c.epoch != epoch {
 		return
 	}
 	if old := c.keys[id]; old == nil || k.Proof.Current && !old.Proof.Current {
@@ -134,7 +136,7 @@ func (c *Cache) Accept(ring Ring) {
 	defer c.mu.Unlock()
 	c.ring = ring
 	for id, k := range c.keys {
-		if !ring.Enabled[id] {
+		if _, enabled := ring.Enabled[id]; !enabled {
 			delete(c.keys, id)
 			audit.Key(c.opts.Logger, "data_key_dropped", id, k.Proof.Version, slog.String("reason", "no longer enabled in the store"))
 		}
@@ -218,7 +220,7 @@ func (c *Cache) publish() {
 	var primary *envelope.Key
 	if p := c.keys[c.ring.Primary]; p != nil {
 		primary = p.key
-		if c.ring.Seals && v.SealErr == nil && !c.opts.ReadOnly && p.Proof.seals() {
+		if c.ring.Seals && v.SealErr == nil && !c.opts.ReadOnly && p.Proof.seals() && p.Proof.Names(c.ring.StoreID, c.ring.Enabled[p.ID()]) {
 			v.Primary = p
 		}
 	}

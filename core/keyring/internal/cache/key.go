@@ -23,6 +23,11 @@ type Proof struct {
 
 func (p *Proof) seals() bool { return p.Current && !p.Recovered }
 
+// Names reports whether the data key is of this store, in which it has this version.
+func (p *Proof) Names(storeID string, version int64) bool {
+	return p.StoreID == storeID && p.Version == version
+}
+
 // Key is a data key in memory. It is safe for concurrent use.
 type Key struct {
 	Proof Proof

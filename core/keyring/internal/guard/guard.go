@@ -11,13 +11,24 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
 )
 
-// statusRetry bounds the wait for the next status after one that failed.
-const statusRetry = 5 * time.Second
+const (
+	// statusRetry bounds the wait for the next status after one that failed.
+	statusRetry = 5 * time.Second
+	// tellEvery is how often the log is told that an outage lasts.
+	tellEvery = 5 * time.Minute
+	// proveEvery is how often the wrap of the primary is unwrapped again.
+	proveEvery = time.Hour
+	// provenWraps is how many wraps are remembered that were seen to unwrap.
+	provenWraps = 4096
+)
 
 // Options are those of keyring.Options.
 type Options struct {
@@ -30,18 +41,47 @@ type Options struct {
 // Guard holds the current KEK, and sees every answer of its provider. It is safe for
 // concurrent use.
 type Guard struct {
-	opts  Options
-	cache *cache.Cache
-	kek   *kek.KEK
+	opts   Options
+	cache  *cache.Cache
+	kek    *kek.KEK
+	proven *lru.Cache[kek.Digest, struct{}]
+	// suspected has a value when the provider refused a wrap that it was not seen to
+	// unwrap: the reason is the wrap, or that nothing unwraps any more.
+	suspected chan struct{}
 
 	mu          sync.Mutex
+	health      Health
 	lastHealthy time.Time
-	warnings    []string
+	told        time.Time // when the log was last told of an outage
+	canary      *Canary
+	provenAt    time.Time // when the canary was last seen to unwrap
+	mismatch    error     // that it does not
+}
+
+// Canary is the stored wrap of the primary. What is sealed now can be opened later
+// only while it unwraps.
+type Canary struct {
+	ID      envelope.KeyID
+	Wrap    core.WrappedKey
+	Binding kek.Binding
+}
+
+// Health is how the provider is.
+type Health struct {
+	// BudgetLeft is how long data keys stay in memory if it does not answer from now on.
+	BudgetLeft time.Duration
+	// OutageSince is when it was first seen not to answer, of an outage that lasts.
+	OutageSince time.Time
+	// Err is its last answer.
+	Err error
+	// Warnings are those of its last healthy status.
+	Warnings []string
 }
 
 // New returns the guard of a provider, which evicts from c.
 func New(p core.KeyProvider, c *cache.Cache, opts Options) *Guard {
-	g := &Guard{opts: opts, cache: c}
+	proven, _ := lru.New[kek.Digest, struct{}](provenWraps) // fails for a size of 0
+	g := &Guard{opts: opts, cache: c, proven: proven, suspected: make(chan struct{}, 1)}
 	g.kek = kek.New(p, g.observe)
 	return g
 }
@@ -49,17 +89,32 @@ func New(p core.KeyProvider, c *cache.Cache, opts Options) *Guard {
 // KEK returns the current KEK.
 func (g *Guard) KEK() *kek.KEK { return g.kek }
 
-// observe draws the consequences of an answer: a denial evicts the data keys, and
-// the first data key that the provider unwraps shows that it is healthy.
-func (g *Guard) observe(op kek.Operation, err error) {
-	switch {
-	case errors.Is(err, core.ErrKeyDenied):
-		g.evict(err)
-	case err == nil && op == kek.Unwrap:
+// Suspected has a value when Prove should be called soon.
+func (g *Guard) Suspected() <-chan struct{} { return g.suspected }
+
+// observe draws the consequences of an answer. The refusal of a wrap that was seen
+// to unwrap evicts the data keys. Any other refusal may be that of a wrap that
+// somebody planted, or of a permission that opening does not need.
+func (g *Guard) observe(a kek.Answer) {
+	if a.Operation != kek.Unwrap {
+		return
+	}
+	switch digest := kek.DigestOf(a.Wrapped); {
+	case a.Err == nil:
+		g.proven.Add(digest, struct{}{})
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if g.lastHealthy.IsZero() {
 			g.lastHealthy = time.Now()
+		}
+	case errors.Is(a.Err, core.ErrKeyDenied):
+		if g.proven.Contains(digest) {
+			g.evict(a.Err)
+			return
+		}
+		select {
+		case g.suspected <- struct{}{}:
+		default:
 		}
 	}
 }
@@ -74,23 +129,49 @@ func (g *Guard) Check(ctx context.Context) (healthy, readmitted bool) {
 		g.unhealthy(err)
 		return false, false
 	}
-	g.mu.Lock()
-	g.lastHealthy = time.Now()
-	g.warnings = s.Warnings
-	g.mu.Unlock()
+	if g.healthy(&s) {
+		g.Prove(ctx)
+	}
 	if readmitted = g.cache.Readmit(); readmitted {
 		g.opts.Logger.Info("the key provider is healthy again; unlocking data keys", "kek_id", string(s.KEKID))
 	}
 	return true, readmitted
 }
 
-// unhealthy evicts the data keys when the outage budget is spent.
-func (g *Guard) unhealthy(err error) {
-	if _, blocked := g.cache.Epoch(); blocked != nil {
-		return
-	}
+// healthy notes a healthy status, and reports whether it is time to prove the canary.
+func (g *Guard) healthy(s *core.Status) (prove bool) {
 	g.mu.Lock()
-	spent := !g.lastHealthy.IsZero() && g.budgetLeft() == 0
+	defer g.mu.Unlock()
+	now := time.Now()
+	if since := g.health.OutageSince; !since.IsZero() {
+		g.opts.Logger.Info("the key provider answers again", "kek_id", string(s.KEKID), "after", now.Sub(since).Round(time.Second).String())
+		prove = true
+	}
+	g.lastHealthy = now
+	g.health = Health{Warnings: s.Warnings}
+	return prove || g.mismatch != nil || now.Sub(g.provenAt) >= proveEvery
+}
+
+// unhealthy tells the log of an outage, and evicts the data keys when its budget is
+// spent or the provider denies.
+func (g *Guard) unhealthy(err error) {
+	if errors.Is(err, core.ErrKeyDenied) {
+		g.evict(err)
+	}
+	_, blocked := g.cache.Epoch()
+	g.mu.Lock()
+	now := time.Now()
+	left := g.budgetLeft()
+	switch {
+	case g.health.OutageSince.IsZero():
+		g.health.OutageSince, g.told = now, now
+		g.opts.Logger.Warn("the key provider does not answer as it should; data keys that are in memory stay there for the outage budget", "budget_left", left.Round(time.Second).String(), "error", err)
+	case now.Sub(g.told) >= tellEvery:
+		g.told = now
+		g.opts.Logger.Warn("the key provider still does not answer as it should", "since", g.health.OutageSince.UTC().Format(time.RFC3339), "budget_left", left.Round(time.Second).String(), "error", err)
+	}
+	g.health.Err = err
+	spent := blocked == nil && !g.lastHealthy.IsZero() && left == 0
 	g.mu.Unlock()
 	if spent {
 		g.evict(fmt.Errorf("the outage budget of %s is spent: %w", g.opts.OutageBudget, err))
@@ -103,6 +184,52 @@ func (g *Guard) evict(err error) {
 	if count, changed := g.cache.Evict(err); changed {
 		g.opts.Logger.Error("data keys left memory", "event", "data_keys_evicted", "count", count, "state", cache.StateWord(err), "error", err)
 	}
+}
+
+// Watch says which wrap has to unwrap for the ring to go on sealing. It was seen to,
+// or the data key was made here.
+func (g *Guard) Watch(c Canary) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.canary == nil {
+		g.provenAt = time.Now()
+	}
+	g.canary = &c
+}
+
+// Prove unwraps the canary. That it does not unwrap any more keeps the ring from
+// sealing, since nothing that is sealed could be opened after a restart: as where the
+// key was deleted in the KMS and made anew under its old name.
+func (g *Guard) Prove(ctx context.Context) {
+	g.mu.Lock()
+	c := g.canary
+	g.mu.Unlock()
+	if c == nil {
+		return
+	}
+	plaintext, _, err := g.kek.Unwrap(ctx, c.ID, c.Wrap, c.Binding)
+	clear(plaintext)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := g.mismatch
+	switch {
+	case err == nil:
+		g.provenAt, g.mismatch = time.Now(), nil
+	case errors.Is(err, core.ErrInvalidCiphertext), errors.Is(err, core.ErrKeyMismatch):
+		g.mismatch = fmt.Errorf("%w: the wrap of the primary data key %s under %s does not unwrap any more, so nothing is sealed; the key was made anew in the KMS, or the wrap was altered in the database: restore what was there before, or see lockwood recover (%v)", //nolint:errorlint // the provider's sentinel would say something of a record
+			core.ErrKeyMismatch, c.ID, c.Wrap.KEKID, err)
+	}
+	if before == nil && g.mismatch != nil {
+		g.opts.Logger.Error("nothing can be sealed", "state", cache.StateWord(g.mismatch), "error", g.mismatch)
+		_ = g.cache.SetProblem(g.mismatch)
+	}
+}
+
+// Mismatch returns why nothing may be sealed under the current KEK, or nil.
+func (g *Guard) Mismatch() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mismatch
 }
 
 // NextCheck returns the time to the next Check: jittered, sooner after a failure,
@@ -122,11 +249,13 @@ func (g *Guard) NextCheck() time.Duration {
 	return max(d, time.Millisecond)
 }
 
-// Health returns what is left of the outage budget, and the provider's warnings.
-func (g *Guard) Health() (budgetLeft time.Duration, warnings []string) {
+// Health returns how the provider is.
+func (g *Guard) Health() Health {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.budgetLeft(), g.warnings
+	h := g.health
+	h.BudgetLeft = g.budgetLeft()
+	return h
 }
 
 // budgetLeft returns what is left of the outage budget; g.mu is held.

@@ -4,10 +4,12 @@ package kek
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
@@ -17,7 +19,7 @@ import (
 // calls made to it. It is safe for concurrent use.
 type KEK struct {
 	provider core.KeyProvider
-	observe  func(Operation, error)
+	observe  func(Answer)
 	id       atomic.Pointer[core.KEKID]
 	calls    Calls
 }
@@ -37,22 +39,39 @@ const (
 // ones a KMS bills.
 type Calls struct{ Generate, Wrap, Unwrap, Status atomic.Int64 }
 
+// Answer is what a provider answered to a call.
+type Answer struct {
+	Operation Operation
+	Wrapped   core.WrappedKey // what it was to unwrap, if that was the operation
+	Took      time.Duration
+	Err       error // nil or one of core's sentinels
+}
+
 // New returns the KEK of a provider. observe, if not nil, is called with every
-// answer, where an error is one of core's sentinels.
-func New(p core.KeyProvider, observe func(Operation, error)) *KEK {
+// answer.
+func New(p core.KeyProvider, observe func(Answer)) *KEK {
 	if observe == nil {
-		observe = func(Operation, error) {}
+		observe = func(Answer) {}
 	}
 	return &KEK{provider: p, observe: observe}
 }
 
-// answered makes err one of core's sentinels, and shows it to whoever observes.
-func (k *KEK) answered(op Operation, err error) error {
+// answered makes err, which a call that began at a time returned, one of core's
+// sentinels, and shows it to whoever observes.
+func (k *KEK) answered(op Operation, w core.WrappedKey, began time.Time, err error) error {
 	if err != nil {
 		err = sentinel(err)
 	}
-	k.observe(op, err)
+	k.observe(Answer{Operation: op, Wrapped: w, Took: time.Since(began), Err: err})
 	return err
+}
+
+// Digest identifies a wrap.
+type Digest [sha256.Size]byte
+
+// DigestOf returns the digest of w.
+func DigestOf(w core.WrappedKey) Digest {
+	return sha256.Sum256(append([]byte(w.KEKID+"\x00"), w.Wrapped...))
 }
 
 // Calls returns the counts, which go on counting.
@@ -70,11 +89,12 @@ func (k *KEK) ID() core.KEKID {
 // sentinels.
 func (k *KEK) Status(ctx context.Context) (core.Status, error) {
 	k.calls.Status.Add(1)
+	began := time.Now()
 	s, err := k.provider.Status(ctx)
 	if err == nil {
 		k.id.Store(&s.KEKID)
 	}
-	return s, k.answered(Status, err)
+	return s, k.answered(Status, core.WrappedKey{}, began, err)
 }
 
 // Resolve returns the KEK ID, asking the provider if it has never named it.
@@ -109,8 +129,9 @@ func (b Binding) aad() core.AAD {
 // the recovery KEKs.
 func (k *KEK) Generate(ctx context.Context, b Binding, also []*KEK, recovery []*Recovery) (*envelope.Key, []core.WrappedKey, error) {
 	k.calls.Generate.Add(1)
+	began := time.Now()
 	dataKey, err := k.provider.GenerateDataKey(ctx, b.aad())
-	if err = k.answered(Generate, err); err != nil {
+	if err = k.answered(Generate, core.WrappedKey{}, began, err); err != nil {
 		return nil, nil, fmt.Errorf("generating data key: %w", err)
 	}
 	defer clear(dataKey.Plaintext)
@@ -167,8 +188,9 @@ func (k *KEK) Unwrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey, 
 // unwrapAs is Unwrap for a wrap that is bound to exactly b.
 func (k *KEK) unwrapAs(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b Binding) ([]byte, error) {
 	k.calls.Unwrap.Add(1)
+	began := time.Now()
 	plaintext, err := k.provider.UnwrapDataKey(ctx, w, b.aad())
-	if err = k.answered(Unwrap, err); err != nil {
+	if err = k.answered(Unwrap, w, began, err); err != nil {
 		return nil, fmt.Errorf("unwrapping under %s: %w", w.KEKID, err)
 	}
 	key, err := envelope.NewKey(plaintext)
@@ -193,8 +215,9 @@ func (k *KEK) Verify(ctx context.Context, id envelope.KeyID, w core.WrappedKey, 
 // is one of core's sentinels.
 func (k *KEK) Wrap(ctx context.Context, dataKey []byte, b Binding) (core.WrappedKey, error) {
 	k.calls.Wrap.Add(1)
+	began := time.Now()
 	w, err := k.provider.WrapDataKey(ctx, dataKey, b.aad())
-	if err = k.answered(Wrap, err); err != nil {
+	if err = k.answered(Wrap, core.WrappedKey{}, began, err); err != nil {
 		return core.WrappedKey{}, fmt.Errorf("wrapping: %w", err)
 	}
 	return w, nil

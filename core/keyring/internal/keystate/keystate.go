@@ -56,6 +56,8 @@ type State struct {
 	Compromised []string
 	// DataKeys is every data key ever made, by ascending version.
 	DataKeys []DataKeyState
+
+	exposed map[envelope.KeyID]bool // what the ring remembers of it
 }
 
 // Primary returns the data key that seals, or nil.
@@ -94,11 +96,14 @@ func (s *State) IsCompromised(id core.KEKID) bool {
 	return id != "" && slices.Contains(s.Compromised, id.Key())
 }
 
-// Exposed reports whether k is, as far as its wraps tell, known to whoever holds
-// a KEK that was named compromised. The primary is rolled for it, and no wrap is
-// added.
+// RememberExposed says which data keys are exposed whatever their wraps tell now.
+func (s *State) RememberExposed(keys map[envelope.KeyID]bool) { s.exposed = keys }
+
+// Exposed reports whether k is known to whoever holds a KEK that was named
+// compromised, as its wraps tell, or told a running ring before. The primary is
+// rolled for it, and no wrap is added.
 func (s *State) Exposed(k *DataKeyState) bool {
-	return slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return s.IsCompromised(w.KEKID) })
+	return s.exposed[k.ID] || slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return s.IsCompromised(w.KEKID) })
 }
 
 // DataKeyState is one data key as the store holds it.

@@ -4,10 +4,12 @@ package loader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
@@ -40,8 +42,8 @@ func New(store keystate.Store, w *witness.Witness, c *cache.Cache, timeout time.
 	return &Loader{store: store, witness: w, cache: c, timeout: timeout, loading: flight.NewMutex()}
 }
 
-// Load takes up what the store holds. Its error is core.ErrStoreUnavailable or
-// core.ErrUnavailable.
+// Load takes up what the store holds. Its error is core.ErrStoreUnavailable,
+// core.ErrUnavailable, or core.ErrKeyMismatch if it holds another store.
 func (l *Loader) Load(ctx context.Context) error {
 	unlock, err := l.loading.Lock(ctx)
 	if err != nil {
@@ -50,40 +52,53 @@ func (l *Loader) Load(ctx context.Context) error {
 	defer unlock()
 	l.mu.Lock()
 	l.begun++
+	mark := l.witness.Mark(primaryID(&l.state))
 	l.mu.Unlock()
 	limited, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	state, err := l.store.LoadRing(limited)
-	return l.take(state, err)
+	return l.take(state, mark, err)
 }
 
-// take makes state, which a load returned with err, the present one.
-func (l *Loader) take(state keystate.State, err error) error {
+// take makes state, which a load that began at mark returned with err, the present
+// one.
+func (l *Loader) take(state keystate.State, mark witness.Mark, err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.done, l.ended, l.err = l.begun, time.Now(), nil
+	if err == nil {
+		err = l.witness.Judge(&state, mark)
+	}
 	if err != nil {
 		l.err = fmt.Errorf("loading the ring: %w", err)
-		if l.state.StoreID == "" { // never loaded, so nothing can go on
+		// Where nothing was ever loaded, nothing can go on; and nothing is sealed into
+		// another store.
+		if l.state.StoreID == "" || errors.Is(err, core.ErrKeyMismatch) {
 			_ = l.cache.SetProblem(l.err)
 		}
 		return l.err
 	}
-	l.witness.Judge(&state)
 	l.state = state
 	l.accept()
 	return nil
 }
 
+func primaryID(state *keystate.State) envelope.KeyID {
+	if p := state.Primary(); p != nil {
+		return p.ID
+	}
+	return envelope.KeyID{}
+}
+
 // accept tells the cache what may be in memory and what seals. l.mu is held, so that
 // what an earlier load found does not come later.
 func (l *Loader) accept() {
-	ring := cache.Ring{Enabled: make(map[envelope.KeyID]bool), LegacyClosed: l.state.LegacyClosed}
+	ring := cache.Ring{StoreID: l.state.StoreID, Enabled: make(map[envelope.KeyID]int64), LegacyClosed: l.state.LegacyClosed}
 	for _, k := range l.state.EnabledKeys() {
-		ring.Enabled[k.ID] = true
+		ring.Enabled[k.ID] = k.Version
 	}
 	if p := l.state.Primary(); p != nil {
-		ring.Primary, ring.Seals = p.ID, !l.witness.Outdated(p)
+		ring.Primary, ring.Seals = p.ID, l.witness.Retired(p) == ""
 	}
 	l.cache.Accept(ring)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/audit"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/guard"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 )
@@ -32,6 +33,9 @@ func (r *Reconciler) ensurePrimary(ctx context.Context) error {
 		return blocked
 	}
 	if _, err := r.keks.Current.Resolve(ctx); err != nil {
+		return err
+	}
+	if err := r.guard.Mismatch(); err != nil {
 		return err
 	}
 	for range 3 {
@@ -61,13 +65,12 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 		if err := r.proveLegacy(ctx, &state); err != nil {
 			return err
 		}
-		return r.makePrimary(ctx, &state, envelope.KeyID{})
-	case !r.opts.ReadOnly && r.witness.Rewound(p):
+		return r.makePrimary(ctx, &state, envelope.KeyID{}, byUs)
+	case !r.opts.ReadOnly && r.retired(&state, p) != "":
 		// Whoever restores an old database, or edits it, would otherwise choose
 		// the key that seals, or rewind its seal budget.
-		r.opts.Logger.Error("the store has gone back in time: its primary data key is older, or has fewer seals reserved, than was seen before; rolling to a new one",
-			"key_id", p.ID.String(), "key_version", p.Version)
-		return r.makePrimary(ctx, &state, p.ID)
+		r.report(p, r.retired(&state, p))
+		return r.makePrimary(ctx, &state, p.ID, byDatabase)
 	}
 	if err := r.unlocker.unlock(ctx, p.ID); err != nil {
 		return fmt.Errorf("unlocking the primary data key %s (version %d): %w", p.ID, p.Version, err)
@@ -75,7 +78,45 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 	if r.opts.ReadOnly {
 		return nil
 	}
-	return r.fitPrimary(ctx, &state, p)
+	if why := r.retired(&state, p); why != "" { // as only unlocking it showed
+		r.report(p, why)
+		return r.makePrimary(ctx, &state, p.ID, byDatabase)
+	}
+	if err := r.fitPrimary(ctx, &state, p); err != nil {
+		return err
+	}
+	r.watch()
+	return nil
+}
+
+// retired says why the primary p may not seal, though the database has it as the
+// primary, or returns "".
+func (r *Reconciler) retired(state *keystate.State, p *keystate.DataKeyState) string {
+	if key := r.cache.Get(p.ID); key != nil && !key.Proof.Names(state.StoreID, p.Version) {
+		return "its wrap is bound to another version"
+	}
+	return r.witness.Retired(p)
+}
+
+// report tells that the database has as the primary what may not be it.
+func (r *Reconciler) report(p *keystate.DataKeyState, why string) {
+	r.mu.Lock()
+	r.anomalies++
+	r.mu.Unlock()
+	r.opts.Logger.Error("the database has gone back in time, or was edited: its primary data key is retired; rolling to a new one",
+		"key_id", p.ID.String(), "key_version", p.Version, "reason", why)
+}
+
+// watch has the guard see to it that the wrap of the primary goes on unwrapping.
+func (r *Reconciler) watch() {
+	state := r.loader.State()
+	p := state.Primary()
+	if p == nil {
+		return
+	}
+	if w, ok := p.WrapUnder(r.keks.Current.ID()); ok {
+		r.guard.Watch(guard.Canary{ID: p.ID, Wrap: w, Binding: kek.Binding{StoreID: state.StoreID, Version: p.Version}})
+	}
 }
 
 // fitPrimary makes sure that the primary p, which is unlocked, may seal, and rolls
@@ -95,7 +136,7 @@ func (r *Reconciler) fitPrimary(ctx context.Context, state *keystate.State, p *k
 	}
 	switch {
 	case proof.Recovered, exposed && !proof.Current:
-		return r.makePrimary(ctx, state, p.ID)
+		return r.makePrimary(ctx, state, p.ID, byDatabase)
 	case !proof.Current && r.opts.NoAutoRewrap:
 		return fmt.Errorf("%w: the primary data key %s is not wrapped under the current KEK %s; run lockwood key rewrap, or set FOREST_EXECUTOR_AUTO_REWRAP=true",
 			core.ErrKeyMismatch, p.ID, r.keks.Current.ID())
@@ -189,7 +230,7 @@ func (r *Reconciler) mayMake() bool {
 
 // replace makes a new primary in place of p, which serves until that succeeds.
 func (r *Reconciler) replace(ctx context.Context, state *keystate.State, p *keystate.DataKeyState) {
-	if err := r.makePrimary(ctx, state, p.ID); err != nil && !errors.Is(err, keystate.ErrConflict) {
+	if err := r.makePrimary(ctx, state, p.ID, byDatabase); err != nil && !errors.Is(err, keystate.ErrConflict) {
 		r.opts.Logger.Warn("rolling the ring failed; it goes on under the present data key and will try again", "error", err)
 	}
 }
@@ -202,7 +243,7 @@ func (r *Reconciler) Roll(ctx context.Context, before envelope.KeyID) error {
 		if p := state.Primary(); p == nil || p.ID != before {
 			return r.reconcile(ctx)
 		}
-		return r.roll(ctx, &state, before)
+		return r.roll(ctx, &state, before, byUs)
 	})
 }
 
@@ -213,23 +254,42 @@ func (r *Reconciler) rollSpent(ctx context.Context) error {
 	}
 	state := r.loader.State()
 	p := state.Primary()
-	if p == nil || p.SealsReserved <= r.opts.MaxSeals-r.opts.SealBlock {
+	switch {
+	case p == nil:
+		return r.reconcile(ctx)
+	case r.witness.Left(p.ID, r.opts.MaxSeals) >= r.opts.SealBlock:
 		return r.reconcile(ctx) // another instance rolled first
 	}
-	return r.roll(ctx, &state, p.ID)
+	return r.roll(ctx, &state, p.ID, byDatabase)
 }
 
-func (r *Reconciler) roll(ctx context.Context, state *keystate.State, replaces envelope.KeyID) error {
-	if err := r.makePrimary(ctx, state, replaces); err != nil && !errors.Is(err, keystate.ErrConflict) {
+func (r *Reconciler) roll(ctx context.Context, state *keystate.State, replaces envelope.KeyID, by cause) error {
+	if err := r.makePrimary(ctx, state, replaces, by); err != nil && !errors.Is(err, keystate.ErrConflict) {
 		return fmt.Errorf("rolling the ring: %w", err)
 	}
 	return r.reconcile(ctx)
 }
 
+// cause is on whose word a primary is made.
+type cause bool
+
+// What the database says, whoever may write to it can make it say again and again.
+const (
+	byUs       cause = false
+	byDatabase cause = true
+)
+
+// How many primaries are made on the word of the database: so many at once, and then
+// one at a time.
+const (
+	rollsAtOnce = 16
+	rollEvery   = time.Minute
+)
+
 // makePrimary makes a data key that follows every version known, verifies its
 // wrap, and inserts it as the primary in place of the one named replaces. It
 // returns ErrConflict if another instance was first.
-func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, replaces envelope.KeyID) error {
+func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, replaces envelope.KeyID, by cause) error {
 	if state.StoreID == "" {
 		return fmt.Errorf("making a data key: the database has not been migrated: %w", core.ErrStoreUnavailable)
 	}
@@ -245,6 +305,9 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 	version, err := r.witness.NextVersion(state)
 	if err != nil {
 		return err
+	}
+	if by == byDatabase && !r.rolls.Allow() {
+		return fmt.Errorf("making a data key: the database gave cause to make %d within a short time; somebody may be editing it: %w", rollsAtOnce, core.ErrUnavailable)
 	}
 	epoch, err := r.cache.Epoch()
 	if err != nil {

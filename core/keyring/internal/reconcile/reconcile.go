@@ -8,8 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
@@ -48,6 +52,7 @@ type Reconciler struct {
 	witness  *witness.Witness
 	cache    *cache.Cache
 	loader   *loader.Loader
+	guard    *guard.Guard
 	keks     *KEKs
 	unlocker *unlocker
 	wrapper  *wrapper
@@ -61,7 +66,17 @@ type Reconciler struct {
 	rewraps      map[envelope.KeyID]*flight.Failure
 	legacyProven bool      // a legacy key opened what was there before the first data key
 	madePrimary  time.Time // when this process last made one
+	anomalies    int64     // how often the database named a primary that is retired
+
+	// absent are key IDs that records name and that a load, which began after they
+	// were asked for, did not show.
+	absent *lru.Cache[envelope.KeyID, struct{}]
+
+	rolls *rate.Limiter // of primaries that are made on the word of the database
 }
+
+// mostAbsent bounds how many key IDs are remembered that the store does not have.
+const mostAbsent = 1 << 17
 
 // New returns a Reconciler, whose work ends with ctx. It does nothing yet.
 func New(ctx context.Context, g *guard.Guard, w *witness.Witness, c *cache.Cache, store keystate.Store, opts Options) *Reconciler {
@@ -74,12 +89,16 @@ func New(ctx context.Context, g *guard.Guard, w *witness.Witness, c *cache.Cache
 	}
 	flights := flight.NewGroup(ctx, opts.CallTimeout)
 	l := loader.New(store, w, c, opts.CallTimeout)
-	u := &unlocker{loader: l, cache: c, keks: keks, flights: flights, failed: make(map[envelope.KeyID]failedUnlock)}
+	refused, _ := lru.New[refusal, time.Time](mostRefused) // New fails for a size of 0
+	absent, _ := lru.New[envelope.KeyID, struct{}](mostAbsent)
+	u := &unlocker{loader: l, cache: c, keks: keks, flights: flights, refused: refused, failed: make(map[envelope.KeyID]failedUnlock)}
 	return &Reconciler{
-		opts: opts, store: store, witness: w, cache: c, loader: l, keks: keks, unlocker: u, flights: flights,
+		opts: opts, store: store, witness: w, cache: c, loader: l, guard: g, keks: keks, unlocker: u, flights: flights,
 		wrapper:     &wrapper{store: store, loader: l, cache: c, keks: keks, unlocker: u, log: opts.Logger},
 		reconciling: flight.NewMutex(),
 		rewraps:     make(map[envelope.KeyID]*flight.Failure),
+		absent:      absent,
+		rolls:       rate.NewLimiter(rate.Every(rollEvery), rollsAtOnce),
 	}
 }
 
@@ -120,6 +139,13 @@ func (r *Reconciler) Retry() {
 	r.making = nil
 }
 
+// Anomalies returns how often the database named a primary that is retired.
+func (r *Reconciler) Anomalies() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.anomalies
+}
+
 // reconcile loads the ring and does what is missing for the primary to seal. What
 // keeps it from sealing becomes the ring's problem; the error is only that of
 // loading.
@@ -156,16 +182,35 @@ func (r *Reconciler) setProblem(err error) {
 // Unlock brings the data key named id into memory. It returns
 // core.ErrInvalidCiphertext if the store has no such key, and else what Open does.
 func (r *Reconciler) Unlock(ctx context.Context, id envelope.KeyID) error {
+	if err := r.Expect(ctx, id); err != nil {
+		return err
+	}
 	if _, _, ok := r.loader.Find(id); !ok {
-		if err := r.reload(ctx, r.opts.ReloadInterval); err != nil {
-			return fmt.Errorf("looking for data key %s: %w: %w", id, core.ErrUnavailable, err)
-		}
-		if _, _, ok := r.loader.Find(id); !ok {
-			return fmt.Errorf("opening record: %w", core.ErrInvalidCiphertext)
-		}
+		return fmt.Errorf("opening record: %w", core.ErrInvalidCiphertext)
 	}
 	if err := r.unlocker.unlock(ctx, id); err != nil {
 		return fmt.Errorf("unlocking data key %s: %w", id, err)
+	}
+	return nil
+}
+
+// Expect loads the ring if one of ids is not known, to be there or not: anyone may
+// write one into a row. A key that an instance makes later is found by the next load.
+func (r *Reconciler) Expect(ctx context.Context, ids ...envelope.KeyID) error {
+	unknown := slices.DeleteFunc(slices.Clone(ids), func(id envelope.KeyID) bool {
+		_, _, ok := r.loader.Find(id)
+		return ok || r.absent.Contains(id)
+	})
+	if len(unknown) == 0 {
+		return nil
+	}
+	if err := r.reload(ctx, r.opts.ReloadInterval); err != nil {
+		return fmt.Errorf("looking for data key %s: %w: %w", unknown[0], core.ErrUnavailable, err)
+	}
+	for _, id := range unknown {
+		if _, _, ok := r.loader.Find(id); !ok {
+			r.absent.Add(id, struct{}{})
+		}
 	}
 	return nil
 }
@@ -177,6 +222,9 @@ func (r *Reconciler) Refill(ctx context.Context, p *cache.Key) error {
 		if !p.Spent() {
 			return nil // the flight before this one did it
 		}
+		if r.witness.Left(p.ID(), r.opts.MaxSeals) < r.opts.SealBlock {
+			return r.rollSpent(ctx)
+		}
 		ok, err := r.store.ReserveSeals(ctx, p.ID(), r.opts.SealBlock, r.opts.MaxSeals)
 		switch {
 		case errors.Is(err, keystate.ErrNotEnabled):
@@ -184,6 +232,7 @@ func (r *Reconciler) Refill(ctx context.Context, p *cache.Key) error {
 		case err != nil:
 			return fmt.Errorf("reserving seals: %w", err)
 		case ok:
+			r.witness.Reserved(p.ID(), r.opts.SealBlock)
 			p.Refill(r.opts.SealBlock)
 			return nil
 		}

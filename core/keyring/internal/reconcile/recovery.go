@@ -78,7 +78,7 @@ func replacePrimary(ctx context.Context, r *Reconciler, lost []keystate.DataKeyS
 		if !k.Primary {
 			continue
 		}
-		if err := r.makePrimary(ctx, &state, k.ID); err != nil && !errors.Is(err, keystate.ErrConflict) {
+		if err := r.makePrimary(ctx, &state, k.ID, byUs); err != nil && !errors.Is(err, keystate.ErrConflict) {
 			return fmt.Errorf("making a fresh primary: %w", err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
@@ -24,9 +26,27 @@ type unlocker struct {
 	keks    *KEKs
 	flights *flight.Group
 
+	// refused remembers which wraps did not unwrap, and until when. Whoever writes to
+	// the database can plant as many as the store holds, and each costs a call.
+	refused *lru.Cache[refusal, time.Time]
+
 	mu     sync.Mutex
 	failed map[envelope.KeyID]failedUnlock
 }
+
+// refusal is a wrap that did not unwrap as the data key that it should be.
+type refusal struct {
+	wrap    kek.Digest
+	id      envelope.KeyID
+	binding kek.Binding
+}
+
+const (
+	// mostRefused bounds how many are remembered, and refusedFor how long: what a
+	// key service refuses by mistake comes back by itself.
+	mostRefused = 1 << 15
+	refusedFor  = time.Hour
+)
 
 // failedUnlock is a failure to unlock a data key that had so many wraps. A wrap that
 // was added is a new chance, and does not wait.
@@ -111,7 +131,7 @@ func (u *unlocker) unwrap(ctx context.Context, k *keystate.DataKeyState, b kek.B
 // plaintext returns the bytes of k, for the caller to clear, and which KEK unwrapped
 // them. Only wraps under a key that is configured are looked at.
 func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b kek.Binding) ([]byte, cache.Proof, error) {
-	plaintext, proof, tried, err := unwrapVia(ctx, u.keks.Current, k, b)
+	plaintext, proof, tried, err := u.unwrapVia(ctx, u.keks.Current, k, b)
 	if err == nil {
 		proof.Current = true
 		return plaintext, proof, nil
@@ -121,7 +141,7 @@ func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b ke
 	}
 	failures := []error{err}
 	for _, p := range u.keks.Previous {
-		plaintext, proof, more, err := unwrapVia(ctx, p, k, b)
+		plaintext, proof, more, err := u.unwrapVia(ctx, p, k, b)
 		if err == nil {
 			return plaintext, proof, nil
 		}
@@ -142,7 +162,7 @@ func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b ke
 }
 
 // unwrapVia tries p on every wrap of k under p's key, and says how many there were.
-func unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKeyState, b kek.Binding) (plaintext []byte, proof cache.Proof, tried int, err error) {
+func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKeyState, b kek.Binding) (plaintext []byte, proof cache.Proof, tried int, err error) {
 	kekID, err := p.Resolve(ctx)
 	if err != nil {
 		return nil, cache.Proof{}, 0, err
@@ -153,8 +173,16 @@ func unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKeyState, b kek.
 			continue
 		}
 		tried++
+		this := refusal{kek.DigestOf(w), k.ID, b}
+		if until, ok := u.refused.Get(this); ok && time.Now().Before(until) {
+			err = fmt.Errorf("a wrap under %s did not unwrap before: %w", w.KEKID, core.ErrInvalidCiphertext)
+			continue
+		}
 		var recovered bool
 		plaintext, recovered, err = p.Unwrap(ctx, k.ID, w, b)
+		if errors.Is(err, core.ErrInvalidCiphertext) {
+			u.refused.Add(this, time.Now().Add(refusedFor))
+		}
 		if err == nil {
 			return plaintext, cache.Proof{StoreID: b.StoreID, Version: b.Version, KEK: w.KEKID, Recovered: recovered}, tried, nil
 		}

@@ -4,10 +4,13 @@ package witness
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
 
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 )
@@ -16,27 +19,90 @@ import (
 // concurrent use.
 type Witness struct {
 	mu          sync.Mutex
-	highest     int64                    // the highest version ever unlocked
-	reserved    map[envelope.KeyID]int64 // the most seals ever seen reserved
-	compromised []string                 // every key ever named compromised
+	storeID     string // of the first store seen
+	highest     int64  // the highest version ever unlocked
+	keys        map[envelope.KeyID]memory
+	compromised []string // every key ever named compromised
 }
 
-// New returns a Witness that has seen nothing.
-func New() *Witness { return &Witness{reserved: make(map[envelope.KeyID]int64)} }
+// memory is what was seen of a data key.
+type memory struct {
+	reserved int64  // the most seals known to be reserved
+	retired  string // why it never seals again, or empty
+	exposed  bool   // it had a wrap under a KEK that was named compromised
+}
 
-// Judge adds to state, which a load returned, what must not be lost of earlier
-// ones: who deletes from the database that a key was named compromised does not
-// lift it from a ring that runs.
-func (w *Witness) Judge(state *keystate.State) {
+// mostKeys bounds what is remembered of keys that the store does not hold any more,
+// which whoever writes to it could make many of. What the version of a key tells
+// is not forgotten with it.
+const mostKeys = 100_000
+
+// New returns a Witness that has seen nothing.
+func New() *Witness { return &Witness{keys: make(map[envelope.KeyID]memory)} }
+
+// Mark is what was known when a load began. What becomes known while it reads, the
+// load need not show.
+type Mark struct {
+	primary  envelope.KeyID
+	reserved int64
+}
+
+// Mark returns what is known now of the data key that is expected to be the primary.
+func (w *Witness) Mark(primary envelope.KeyID) Mark {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return Mark{primary, w.keys[primary].reserved}
+}
+
+// Judge judges state, which a load returned that began at mark, and adds to it what
+// must not be lost of earlier ones: who deletes from the database that a key was
+// named compromised does not lift it from a ring that runs. It returns
+// core.ErrKeyMismatch, and learns nothing, if state is of another store than the
+// first was.
+func (w *Witness) Judge(state *keystate.State, mark Mark) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.storeID == "" {
+		w.storeID = state.StoreID
+	}
+	if state.StoreID != w.storeID {
+		return fmt.Errorf("%w: the database holds store %q now, and this process serves store %q; bring that back, or restart to serve the other", core.ErrKeyMismatch, state.StoreID, w.storeID)
+	}
 	all := slices.Concat(w.compromised, state.Compromised)
 	slices.Sort(all)
 	w.compromised = slices.Compact(all)
 	state.Compromised = slices.Clone(w.compromised)
-	if p := state.Primary(); p != nil {
-		w.reserved[p.ID] = max(w.reserved[p.ID], p.SealsReserved)
+	exposed := make(map[envelope.KeyID]bool)
+	for _, k := range state.EnabledKeys() {
+		m := w.keys[k.ID]
+		m.exposed = m.exposed || state.Exposed(&k)
+		exposed[k.ID] = m.exposed
+		switch {
+		case m.retired != "":
+		case !k.Primary:
+			m.retired = "it was superseded before"
+		case k.ID == mark.primary && k.SealsReserved < mark.reserved:
+			m.retired = "fewer seals are reserved than before"
+		}
+		m.reserved = max(m.reserved, k.SealsReserved)
+		w.keys[k.ID] = m
 	}
+	state.RememberExposed(exposed)
+	if len(w.keys) > mostKeys {
+		maps.DeleteFunc(w.keys, func(id envelope.KeyID, _ memory) bool { _, ok := exposed[id]; return !ok })
+	}
+	return nil
+}
+
+// Retired says why the primary p of a state that was judged may not seal, though it
+// is the primary, or returns "".
+func (w *Witness) Retired(p *keystate.DataKeyState) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.Version < w.highest {
+		return "a newer one was seen"
+	}
+	return w.keys[p.ID].retired
 }
 
 // Unlocked says that a data key of the given version was unlocked. It reports
@@ -49,20 +115,22 @@ func (w *Witness) Unlocked(version int64) (highest bool) {
 	return highest
 }
 
-// Outdated reports whether the primary p is older than a data key that was unlocked
-// before.
-func (w *Witness) Outdated(p *keystate.DataKeyState) bool {
+// Reserved says that this process reserved n more seals of the data key named id,
+// whatever the store will say of it.
+func (w *Witness) Reserved(id envelope.KeyID, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return p.Version < w.highest
+	m := w.keys[id]
+	m.reserved += n
+	w.keys[id] = m
 }
 
-// Rewound reports whether the primary p is not what was seen before: it is outdated,
-// or fewer seals are reserved.
-func (w *Witness) Rewound(p *keystate.DataKeyState) bool {
+// Left returns how many seals of the data key named id are not known to be reserved,
+// of a budget.
+func (w *Witness) Left(id envelope.KeyID, budget int64) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return p.Version < w.highest || p.SealsReserved < w.reserved[p.ID]
+	return budget - w.keys[id].reserved
 }
 
 // NextVersion returns the version that follows every one known.
