@@ -38,13 +38,11 @@ func (s *Store) Upsert(ctx context.Context, row *credential.Row, under envelope.
 }
 
 // upsert writes the row and reports whether it did. Unnamed, the function is cheaper
-// than the statement, since its plan is kept; and it says why a row is not written.
+// than the statement, since its plan is kept.
 func (s *Store) upsert(ctx context.Context, db statements, args []any) (written bool, err error) {
 	if db.mode == named {
 		tag, err := db.Exec(ctx, s.queries.Get("upsert_prepared"), args...)
-		if tag.RowsAffected() > 0 || err != nil && !hasCode(err, divisionByZero) {
-			return err == nil, err
-		}
+		return tag.RowsAffected() > 0, err
 	}
 	err = db.QueryRow(ctx, s.queries.Get("upsert"), args...).Scan(&written)
 	return written, err

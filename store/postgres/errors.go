@@ -36,8 +36,6 @@ const (
 	invalidSchema    = "3F000"
 	lockNotAvailable = "55P03"
 	outcomeUnknown   = "40003"
-	// divisionByZero is brought about by queries/upsert_prepared.sql.
-	divisionByZero = "22012"
 	// What is said of a prepared statement; see isUnprepared and isOutdated.
 	invalidStatementName = "26000"
 	duplicateStatement   = "42P05"

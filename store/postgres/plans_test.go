@@ -39,7 +39,7 @@ func TestGenericPlansUseIndexes(t *testing.T) {
 		SET plan_cache_mode = force_generic_plan`, plannedRows))
 	for name, sql := range map[string]string{
 		"upsert": s.queries.Get("upsert_prepared"),
-		// As in the function of migrations/004_quota.up.sql.
+		// As in a function of migrations/004_quota.up.sql.
 		"quota":         "SELECT FROM forest.ai_mcp_oauth_credentials WHERE user_id OPERATOR(pg_catalog.=) $1::bigint OFFSET $2::bigint LIMIT 1",
 		"get":           s.queries.Get("get"),
 		"list":          s.queries.Get("list"),

@@ -5,11 +5,22 @@
 --
 -- Only a new row is counted, after it was written, so that replacing one costs what
 -- it did. A row that was written over carries the lock that ON CONFLICT took on the
--- old one in its xmax, and a new row has none. What is beyond the quota ends the
--- statement with an error of our own, LW001, which takes the row back.
+-- old one in its xmax, and a new row has none.
 --
 -- Functions and operators are named with their schema: the search path of the role
 -- that calls could put others of the same name before them.
+CREATE FUNCTION {{schema}}.lockwood_check_quota_4(p_user_id bigint, p_quota bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    -- What is beyond the quota ends the statement with an error of our own, which takes
+    -- the row back. The rows of the user's that are seen include the new one.
+    PERFORM FROM {{schema}}.ai_mcp_oauth_credentials WHERE user_id OPERATOR(pg_catalog.=) p_user_id OFFSET p_quota LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'lockwood: the user has as many credentials as the quota allows' USING ERRCODE = 'LW001';
+    END IF;
+    RETURN true;
+END
+$$;
+
 CREATE FUNCTION {{schema}}.lockwood_upsert_credential_4(
     p_user_id bigint, p_mcp_server_id text, p_refresh_token_enc bytea, p_client_id text, p_client_secret_enc bytea,
     p_client_secret_expires_at timestamptz, p_token_endpoint text, p_token_endpoint_auth_method text, p_scopes text,
@@ -47,10 +58,7 @@ BEGIN
         RETURN false;
     END IF;
     IF v_is_new AND p_quota OPERATOR(pg_catalog.>) 0 THEN
-        PERFORM FROM {{schema}}.ai_mcp_oauth_credentials WHERE user_id OPERATOR(pg_catalog.=) p_user_id OFFSET p_quota LIMIT 1;
-        IF FOUND THEN
-            RAISE EXCEPTION 'lockwood: the user has as many credentials as the quota allows' USING ERRCODE = 'LW001';
-        END IF;
+        PERFORM {{schema}}.lockwood_check_quota_4(p_user_id, p_quota);
     END IF;
     RETURN true;
 END

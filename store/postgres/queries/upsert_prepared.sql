@@ -1,8 +1,7 @@
 -- What the function of upsert.sql does, in a statement that is for preparing: with its
 -- plan kept, it costs less than the call of a function. It writes no row where the
--- data key is gone, and divides by zero where the row is new and beyond the quota;
--- neither leaves anything behind, and the function tells which. Of the user's rows the
--- condition sees those of before.
+-- data key is gone. The quota is a function because it is called for a new row alone,
+-- where PostgreSQL would prepare to run a subquery for every row.
 WITH data_key AS (
     SELECT FROM {{schema}}.lockwood_data_keys
     WHERE key_id OPERATOR(pg_catalog.=) $10::pg_catalog.bytea AND state OPERATOR(pg_catalog.=) 'enabled'
@@ -27,7 +26,7 @@ ON CONFLICT (user_id, mcp_server_id) DO UPDATE SET
     scopes = excluded.scopes,
     created_at = excluded.created_at,
     updated_at = excluded.updated_at
-RETURNING 1 OPERATOR(pg_catalog./) CASE WHEN c.xmax OPERATOR(pg_catalog.=) 0 AND $11::pg_catalog.int8 OPERATOR(pg_catalog.>) 0 AND EXISTS (
-    SELECT FROM {{schema}}.ai_mcp_oauth_credentials AS other WHERE other.user_id OPERATOR(pg_catalog.=) $1::pg_catalog.int8
-    OFFSET $11::pg_catalog.int8 OPERATOR(pg_catalog.-) 1 LIMIT 1
-) THEN 0 ELSE 1 END
+RETURNING CASE
+    WHEN c.xmax OPERATOR(pg_catalog.=) 0 AND $11::pg_catalog.int8 OPERATOR(pg_catalog.>) 0
+    THEN {{schema}}.lockwood_check_quota_4($1::pg_catalog.int8, $11::pg_catalog.int8)
+END

@@ -216,8 +216,8 @@ func (g *Guard) Prove(ctx context.Context) {
 	case err == nil:
 		g.provenAt, g.mismatch = time.Now(), nil
 	case errors.Is(err, core.ErrInvalidCiphertext), errors.Is(err, core.ErrKeyMismatch):
-		g.mismatch = fmt.Errorf("%w: the wrap of the primary data key %s under %s does not unwrap any more, so nothing is sealed; the key was made anew in the KMS, or the wrap was altered in the database: restore what was there before, or see lockwood recover (%v)", //nolint:errorlint // the provider's sentinel would say something of a record
-			core.ErrKeyMismatch, c.ID, c.Wrap.KEKID, err)
+		g.mismatch = fmt.Errorf("%w: the wrap of the primary data key %s under %s does not unwrap any more, so nothing is sealed; the key was made anew in the KMS, or the wrap was altered in the database: restore what was there before, or see lockwood recover (%v)",
+			core.ErrKeyMismatch, c.ID, c.Wrap.KEKID, err) //nolint:errorlint // the provider's sentinel would say something of a record
 	}
 	if before == nil && g.mismatch != nil {
 		g.opts.Logger.Error("nothing can be sealed", "state", cache.StateWord(g.mismatch), "error", g.mismatch)
