@@ -47,20 +47,42 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.rest > 0 {
 		return c.deliver(p)
 	}
-	if len(c.held) == 0 && c.err == nil && len(p) >= fillSize {
-		n, err := c.Conn.Read(p)
-		if c.takeWhole(p[:n]) {
-			c.err = err
-			n = int(min(int64(n), c.rest))
-			c.delivered(n)
-			return n, nil
+	if len(c.held) == c.ahead && c.ahead <= 1 && c.err == nil {
+		if n, err, done := c.readPlainly(p); done {
+			return n, err
 		}
-		c.held, c.err = bytes.Clone(p[:n]), err
 	}
 	if n, err := c.readHead(p); n > 0 || err != nil {
 		return n, err
 	}
 	return c.deliver(p)
+}
+
+// readPlainly reads into p what can be delivered as it is, which goes for nearly
+// every request: its first byte, which net/http asks for while it serves the request
+// before, and then all of it. What it read otherwise is held.
+func (c *conn) readPlainly(p []byte) (n int, err error, done bool) {
+	switch {
+	case len(p) >= fillSize:
+		front := copy(p, c.held)
+		n, err = c.Conn.Read(p[front:])
+		n += front
+		if c.takeWhole(p[:n]) {
+			c.ahead, c.err = 0, err
+			n = int(min(int64(n), c.rest))
+			c.delivered(n)
+			return copy(p, p[front:n]), nil, true
+		}
+		c.held, c.err = bytes.Clone(p[:n]), err
+	case c.ahead == 0 && len(p) == 1:
+		n, err = c.Conn.Read(p)
+		c.held, c.err = bytes.Clone(p[:n]), err
+		if n == 1 && p[0] != '\r' && p[0] != '\n' {
+			c.ahead = 1
+			return 1, nil, true
+		}
+	}
+	return 0, nil, false
 }
 
 // takeWhole judges b, the first bytes of a message. It reports whether b can be
@@ -75,7 +97,7 @@ func (c *conn) takeWhole(b []byte) bool {
 	if !ok || length == endless {
 		return false
 	}
-	c.rest = int64(end) + length
+	c.rest, c.held = int64(end)+length, nil
 	if c.rest < int64(len(b)) {
 		c.held = bytes.Clone(b[c.rest:])
 	}

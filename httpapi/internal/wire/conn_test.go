@@ -123,6 +123,12 @@ var patterns = map[string]func(string) ([]byte, error){
 	"read by bytes": func(s string) ([]byte, error) {
 		return readAll(strings.NewReader(s), func(c *conn) ([]byte, error) { return io.ReadAll(iotest.OneByteReader(c)) })
 	},
+	"as net/http": func(s string) ([]byte, error) {
+		return readAll(strings.NewReader(s), alternately)
+	},
+	"as net/http, slowly": func(s string) ([]byte, error) {
+		return readAll(iotest.HalfReader(strings.NewReader(s)), alternately)
+	},
 	"large reads": func(s string) ([]byte, error) {
 		return readAll(strings.NewReader(s), func(c *conn) ([]byte, error) {
 			var b bytes.Buffer
@@ -130,6 +136,26 @@ var patterns = map[string]func(string) ([]byte, error){
 			return b.Bytes(), err
 		})
 	},
+}
+
+// alternately reads one byte, as net/http does beside a handler, and then many.
+func alternately(c *conn) (all []byte, err error) {
+	for p := make([]byte, 4<<10); err == nil; {
+		for _, size := range []int{1, len(p)} {
+			var n int
+			if n, err = c.Read(p[:size]); err != nil {
+				break
+			}
+			if n == 0 {
+				return all, io.ErrNoProgress
+			}
+			all = append(all, p[:n]...)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return all, err
 }
 
 func plainly(c *conn) ([]byte, error) { return io.ReadAll(c) }
