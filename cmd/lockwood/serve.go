@@ -118,7 +118,7 @@ type service struct {
 
 func newService(v *vault) (*service, error) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRingCollector(v.ring))
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRingCollector(v.ring), v.calls.calls, v.calls.seconds)
 	s := &service{vault: v, gate: &gate{Service: v.credentials}, fleet: fleet.NewWatch(v.store, v.log)}
 	registry.MustRegister(newFleetCollector(s.fleet))
 	id := rand.Text()
@@ -149,6 +149,16 @@ func (s *service) readiness(ctx context.Context) httpapi.Readiness {
 	r := httpapi.Readiness{Keys: map[string]string{"state": ring.State, "kek_id": fmt.Sprint(ring.KEKID)}}
 	if ring.Err != nil {
 		r.Keys["problem"] = ring.Err.Error()
+	}
+	if ring.LoadErr != nil {
+		r.Keys["ring"] = ring.LoadErr.Error()
+	}
+	if !ring.OutageSince.IsZero() {
+		r.Keys["provider"] = fmt.Sprintf("has not answered as it should since %s; data keys stay in memory for another %s: %v",
+			ring.OutageSince.UTC().Format(time.RFC3339), ring.OutageBudgetLeft.Round(time.Second), ring.OutageErr)
+	}
+	if len(ring.Warnings) > 0 {
+		r.Keys["warnings"] = strings.Join(ring.Warnings, "; ")
 	}
 	if drift := s.fleet.Drift(); len(drift) > 0 {
 		r.Keys["fleet"] = strings.Join(drift, "; ")

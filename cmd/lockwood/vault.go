@@ -29,6 +29,7 @@ type vault struct {
 	store       store.Store
 	ring        *keyring.Ring
 	credentials *credential.Service
+	calls       *providerMetrics
 	// warnings are conditions to tell at every start.
 	warnings []string
 	// startErr is what keeps the ring of an inspecting command from its keys.
@@ -47,7 +48,7 @@ const (
 // open wires a vault and starts nothing. All that is wrong with the configuration
 // and the keys comes as one error.
 func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, error) {
-	v := &vault{}
+	v := &vault{calls: newProviderMetrics()}
 	readOnly := to == toLook
 	var err, providersErr error
 	v.cfg, err = config.Load(environ, c.variables())
@@ -87,6 +88,7 @@ func (v *vault) ringOptions(to purpose) *keyring.Options {
 		WriteLegacy:  v.cfg.WriteLegacy,
 		ReadOnly:     to == toLook,
 		OutageBudget: v.cfg.OutageBudget,
+		Observe:      v.calls.observe,
 		Logger:       v.log,
 	}
 	if to == toChange {

@@ -83,6 +83,11 @@ type Options struct {
 	// what is left of one.
 	SealBlock int64
 
+	// Observe, if not nil, is called with every call to the current provider: what
+	// was asked for ("generate", "wrap", "unwrap" or "status"), how it ended ("ok",
+	// "missing", "mismatch", "denied", "invalid" or "unavailable"), and how long it
+	// took. It is called from many goroutines, and must not block.
+	Observe func(operation, outcome string, took time.Duration)
 	// Logger receives key events and problems. Nil is slog.Default.
 	Logger *slog.Logger
 }
@@ -129,7 +134,8 @@ func (o *Options) cache() cache.Options {
 
 func (o *Options) guard() guard.Options {
 	return guard.Options{
-		OutageBudget: o.OutageBudget, StatusInterval: o.StatusInterval, CallTimeout: o.CallTimeout, Logger: o.Logger,
+		OutageBudget: o.OutageBudget, StatusInterval: o.StatusInterval, CallTimeout: o.CallTimeout,
+		Observe: o.Observe, Logger: o.Logger,
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
-	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
 )
 
 // Status is what a ring says of itself, from memory: it asks nobody.
@@ -76,13 +75,6 @@ func (r *Ring) Status() Status {
 	s.Enabled = len(state.EnabledKeys())
 	return s
 }
-
-// Calls returns the counts of calls to the current provider, which go on counting.
-func (r *Ring) Calls() *Calls { return r.guard.KEK().Calls() }
-
-// Calls counts the calls to a provider in this process. Generate, Wrap and Unwrap are
-// the ones a KMS bills.
-type Calls = kek.Calls
 
 // States are the words that Status.State takes.
 func States() []string { return cache.States() }

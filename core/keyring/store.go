@@ -25,6 +25,13 @@ const (
 	Destroyed = keystate.Destroyed
 )
 
+// The bounds of what Store.LoadRing returns. Somebody who writes to the database
+// could otherwise fill the memory of every instance.
+const (
+	MaxWraps     = keystate.MaxWraps     // lines: data keys, each as often as it is wrapped
+	MaxWrapBytes = keystate.MaxWrapBytes // of all wraps together
+)
+
 // The sentinels of a Store, besides core.ErrStoreUnavailable, which any method
 // returns while the database does not answer.
 var (

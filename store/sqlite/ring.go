@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -29,11 +30,12 @@ type ringLine struct {
 	destroyedAt  *time.Time
 	kekID        sql.Null[string] // not valid: the key has no wraps
 	wrapped      []byte
+	bytes        int64 // of all wraps
 }
 
 func scanRingLine(row scanner) (l ringLine, err error) {
 	err = row.Scan(&l.storeID, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
-		optionalStamp{&l.createdAt}, optionalStamp{&l.destroyedAt}, &l.kekID, &l.wrapped)
+		optionalStamp{&l.createdAt}, optionalStamp{&l.destroyedAt}, &l.kekID, &l.wrapped, &l.bytes)
 	return l, err
 }
 
@@ -49,6 +51,10 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 	if err != nil {
 		return keyring.State{}, failure("loading ring", err)
 	}
+	if len(lines) > keyring.MaxWraps || len(lines) > 0 && lines[0].bytes > keyring.MaxWrapBytes {
+		return keyring.State{}, fmt.Errorf("loading ring: the tables lockwood_data_keys and lockwood_data_key_wraps hold more than %d rows, or more than %d bytes of wraps; "+
+			"a ring has a few, so find out who wrote them: %w", keyring.MaxWraps, keyring.MaxWrapBytes, core.ErrUnavailable)
+	}
 	var state keyring.State
 	for _, l := range lines {
 		if err := l.addTo(&state); err != nil {
@@ -59,7 +65,8 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 }
 
 func (s *Store) ringLines(ctx context.Context, compromised string) ([]ringLine, error) {
-	return collect(ctx, s.read, s.queries.Render("load_ring", "{{compromised}}", compromised), scanRingLine)
+	return collect(ctx, s.read, s.queries.Render("load_ring", "{{compromised}}", compromised,
+		"{{max_bytes}}", strconv.Itoa(keyring.MaxWrapBytes), "{{max_lines}}", strconv.Itoa(keyring.MaxWraps)), scanRingLine)
 }
 
 // addTo adds the line to state, in which the key of the line before is the last.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -41,6 +42,21 @@ func (g *Group) Do(ctx context.Context, name string, work func(context.Context) 
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the ring: %w: %w", core.ErrUnavailable, context.Cause(ctx))
 	}
+}
+
+// atOnce is how many data keys are worked on at the same time: a key service answers
+// in tens of milliseconds, and a store has few data keys.
+const atOnce = 8
+
+// Each calls f for every item, for some of them at the same time, and returns when
+// all are done.
+func Each[T any](items []T, f func(i int, item T)) {
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, item := range items {
+		group.Go(func() error { f(i, item); return nil })
+	}
+	_ = group.Wait()
 }
 
 // Mutex is a mutex whose waiting a context ends.

@@ -35,6 +35,7 @@ type Options struct {
 	OutageBudget   time.Duration
 	StatusInterval time.Duration
 	CallTimeout    time.Duration
+	Observe        func(operation, outcome string, took time.Duration)
 	Logger         *slog.Logger
 }
 
@@ -96,6 +97,9 @@ func (g *Guard) Suspected() <-chan struct{} { return g.suspected }
 // to unwrap evicts the data keys. Any other refusal may be that of a wrap that
 // somebody planted, or of a permission that opening does not need.
 func (g *Guard) observe(a kek.Answer) {
+	if g.opts.Observe != nil {
+		g.opts.Observe(string(a.Operation), a.Outcome(), a.Took)
+	}
 	if a.Operation != kek.Unwrap {
 		return
 	}

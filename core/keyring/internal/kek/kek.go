@@ -15,13 +15,11 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 )
 
-// KEK is a configured provider with the KEK ID it last named, and a count of the
-// calls made to it. It is safe for concurrent use.
+// KEK is a configured provider with the KEK ID it last named. It is safe for concurrent use.
 type KEK struct {
 	provider core.KeyProvider
 	observe  func(Answer)
 	id       atomic.Pointer[core.KEKID]
-	calls    Calls
 }
 
 // Operation is what a provider was asked for.
@@ -35,16 +33,30 @@ const (
 	Status   Operation = "status"
 )
 
-// Calls counts the calls to a provider in this process. The first three are the
-// ones a KMS bills.
-type Calls struct{ Generate, Wrap, Unwrap, Status atomic.Int64 }
-
 // Answer is what a provider answered to a call.
 type Answer struct {
 	Operation Operation
 	Wrapped   core.WrappedKey // what it was to unwrap, if that was the operation
 	Took      time.Duration
 	Err       error // nil or one of core's sentinels
+}
+
+// Outcome says in a word how the call ended.
+func (a *Answer) Outcome() string {
+	switch {
+	case a.Err == nil:
+		return "ok"
+	case errors.Is(a.Err, core.ErrKeyMissing):
+		return "missing"
+	case errors.Is(a.Err, core.ErrKeyMismatch):
+		return "mismatch"
+	case errors.Is(a.Err, core.ErrKeyDenied):
+		return "denied"
+	case errors.Is(a.Err, core.ErrInvalidCiphertext):
+		return "invalid"
+	default:
+		return "unavailable"
+	}
 }
 
 // New returns the KEK of a provider. observe, if not nil, is called with every
@@ -74,9 +86,6 @@ func DigestOf(w core.WrappedKey) Digest {
 	return sha256.Sum256(append([]byte(w.KEKID+"\x00"), w.Wrapped...))
 }
 
-// Calls returns the counts, which go on counting.
-func (k *KEK) Calls() *Calls { return &k.calls }
-
 // ID returns the KEK ID last named, or "" if there was none yet.
 func (k *KEK) ID() core.KEKID {
 	if id := k.id.Load(); id != nil {
@@ -88,7 +97,6 @@ func (k *KEK) ID() core.KEKID {
 // Status asks the provider and remembers the KEK ID. The error is one of core's
 // sentinels.
 func (k *KEK) Status(ctx context.Context) (core.Status, error) {
-	k.calls.Status.Add(1)
 	began := time.Now()
 	s, err := k.provider.Status(ctx)
 	if err == nil {
@@ -128,7 +136,6 @@ func (b Binding) aad() core.AAD {
 // key is wrapped under the KEKs in also as well, each seen to unwrap, and under
 // the recovery KEKs.
 func (k *KEK) Generate(ctx context.Context, b Binding, also []*KEK, recovery []*Recovery) (*envelope.Key, []core.WrappedKey, error) {
-	k.calls.Generate.Add(1)
 	began := time.Now()
 	dataKey, err := k.provider.GenerateDataKey(ctx, b.aad())
 	if err = k.answered(Generate, core.WrappedKey{}, began, err); err != nil {
@@ -187,7 +194,6 @@ func (k *KEK) Unwrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey, 
 
 // unwrapAs is Unwrap for a wrap that is bound to exactly b.
 func (k *KEK) unwrapAs(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b Binding) ([]byte, error) {
-	k.calls.Unwrap.Add(1)
 	began := time.Now()
 	plaintext, err := k.provider.UnwrapDataKey(ctx, w, b.aad())
 	if err = k.answered(Unwrap, w, began, err); err != nil {
@@ -214,7 +220,6 @@ func (k *KEK) Verify(ctx context.Context, id envelope.KeyID, w core.WrappedKey, 
 // Wrap returns the data key wrapped, and what the provider names as its KEK. The error
 // is one of core's sentinels.
 func (k *KEK) Wrap(ctx context.Context, dataKey []byte, b Binding) (core.WrappedKey, error) {
-	k.calls.Wrap.Add(1)
 	began := time.Now()
 	w, err := k.provider.WrapDataKey(ctx, dataKey, b.aad())
 	if err = k.answered(Wrap, core.WrappedKey{}, began, err); err != nil {

@@ -150,13 +150,21 @@ type NewDataKey struct {
 	Wraps    []core.WrappedKey // at least one
 }
 
+// The bounds of what LoadRing returns. Somebody who writes to the database could
+// otherwise fill the memory of every instance.
+const (
+	MaxWraps     = 10_000   // data keys and wraps: keys, each as often as it is wrapped
+	MaxWrapBytes = 16 << 20 // of all wraps together
+)
+
 // Store keeps the ring. Implementations are safe for concurrent use by many
 // instances; whoever can write to the database is not trusted by the ring, so a
 // Store need not defend against that. Methods may return
 // core.ErrStoreUnavailable besides what they document.
 type Store interface {
 	// LoadRing returns the ring. It writes nothing and, where Lockwood's tables
-	// do not exist, returns the zero State.
+	// do not exist, returns the zero State. It returns core.ErrUnavailable, and
+	// has not read it all, if the ring is beyond MaxWraps or MaxWrapBytes.
 	LoadRing(ctx context.Context) (State, error)
 
 	// InsertDataKey makes k the primary and its predecessor an ordinary enabled

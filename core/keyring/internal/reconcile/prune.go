@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/audit"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 )
 
@@ -48,19 +51,22 @@ func Prune(ctx context.Context, r *Reconciler, keep func(core.KEKID) bool) (remo
 	for _, w := range Prunable(r, keep, false) {
 		byKey[w.DataKey] = append(byKey[w.DataKey], w.KEKID)
 	}
-	for id, kekIDs := range byKey {
-		err := prune(ctx, r, id, kekIDs)
-		if errors.Is(err, keystate.ErrNotEnabled) {
-			continue // destroyed meanwhile, and its wraps with it
-		}
-		if err != nil {
-			return removed, fmt.Errorf("pruning the wraps of data key %s: %w", id, err)
-		}
-		for _, kekID := range kekIDs {
-			removed = append(removed, keystate.WrapID{DataKey: id, KEKID: kekID})
+	ids := slices.Collect(maps.Keys(byKey))
+	failures := make([]error, len(ids))
+	flight.Each(ids, func(i int, id envelope.KeyID) { failures[i] = prune(ctx, r, id, byKey[id]) })
+	for i, id := range ids {
+		switch err := failures[i]; {
+		case errors.Is(err, keystate.ErrNotEnabled): // destroyed meanwhile, and its wraps with it
+			failures[i] = nil
+		case err != nil:
+			failures[i] = fmt.Errorf("pruning the wraps of data key %s: %w", id, err)
+		default:
+			for _, kekID := range byKey[id] {
+				removed = append(removed, keystate.WrapID{DataKey: id, KEKID: kekID})
+			}
 		}
 	}
-	return removed, r.Reload(ctx)
+	return removed, errors.Join(errors.Join(failures...), r.Reload(ctx))
 }
 
 func prune(ctx context.Context, r *Reconciler, id envelope.KeyID, kekIDs []core.KEKID) error {

@@ -9,6 +9,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/audit"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 )
@@ -30,12 +31,13 @@ func Examine(ctx context.Context, r *Reconciler, identities []core.KeyProvider) 
 		return nil, err
 	}
 	state := r.loader.State()
-	var found []Recovered
-	for _, k := range state.EnabledKeys() {
+	keys := state.EnabledKeys()
+	found := make([]Recovered, len(keys))
+	flight.Each(keys, func(i int, k keystate.DataKeyState) {
 		plaintext, via, err := recoverKey(ctx, &k, state.StoreID, identities)
 		clear(plaintext)
-		found = append(found, Recovered{DataKey: k.ID, Version: k.Version, Via: via, Err: err})
-	}
+		found[i] = Recovered{DataKey: k.ID, Version: k.Version, Via: via, Err: err}
+	})
 	return found, nil
 }
 
@@ -55,19 +57,19 @@ func Recover(ctx context.Context, r *Reconciler, identities []core.KeyProvider) 
 	if err := replacePrimary(ctx, r, lost); err != nil {
 		return nil, err
 	}
-	var done []Recovered
-	for _, k := range lost {
+	done := make([]Recovered, len(lost))
+	flight.Each(lost, func(i int, k keystate.DataKeyState) {
 		b := kek.Binding{StoreID: r.loader.State().StoreID, Version: k.Version, Recovered: true}
 		plaintext, via, err := recoverKey(ctx, &k, b.StoreID, identities)
 		if err == nil {
 			_, err = r.wrapper.addCurrent(ctx, &k, plaintext, b)
 			clear(plaintext)
 		}
-		done = append(done, Recovered{DataKey: k.ID, Version: k.Version, Via: via, Err: err})
+		done[i] = Recovered{DataKey: k.ID, Version: k.Version, Via: via, Err: err}
 		if err == nil {
 			audit.Key(r.opts.Logger, "data_key_recovered", k.ID, k.Version, slog.String("via", string(via)))
 		}
-	}
+	})
 	return done, r.Reload(ctx)
 }
 
@@ -104,15 +106,20 @@ func Lost(ctx context.Context, r *Reconciler) ([]envelope.KeyID, error) {
 
 // lost is Lost as of the last load.
 func lost(ctx context.Context, r *Reconciler) ([]keystate.DataKeyState, error) {
-	var lost []keystate.DataKeyState
 	state := r.loader.State()
-	for _, k := range state.EnabledKeys() {
+	keys := state.EnabledKeys()
+	failures := make([]error, len(keys))
+	flight.Each(keys, func(i int, k keystate.DataKeyState) {
 		plaintext, _, err := r.unlocker.plaintext(ctx, &k, kek.Binding{StoreID: state.StoreID, Version: k.Version})
 		clear(plaintext)
+		failures[i] = err
+	})
+	var lost []keystate.DataKeyState
+	for i, err := range failures {
 		if errors.Is(err, core.ErrKeyMismatch) {
-			lost = append(lost, k)
+			lost = append(lost, keys[i])
 		} else if err != nil {
-			return nil, fmt.Errorf("data key %s: %w", k.ID, err)
+			return nil, fmt.Errorf("data key %s: %w", keys[i].ID, err)
 		}
 	}
 	return lost, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/audit"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/loader"
@@ -32,15 +33,17 @@ func Rewrap(ctx context.Context, r *Reconciler) (added []core.KEKID, err error) 
 		return nil, err
 	}
 	errs := r.keks.RefreshRecovery(ctx)
-	for _, id := range r.missing() {
+	ids := r.missing()
+	wraps, failures := make([][]core.KEKID, len(ids)), make([]error, len(ids))
+	flight.Each(ids, func(i int, id envelope.KeyID) {
 		limited, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
-		more, err := r.wrapper.add(limited, id, false)
-		cancel()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("data key %s: %w", id, err))
+		defer cancel()
+		var err error
+		if wraps[i], err = r.wrapper.add(limited, id, false); err != nil {
+			failures[i] = fmt.Errorf("data key %s: %w", id, err)
 		}
-		added = append(added, more...)
-	}
+	})
+	added, errs = slices.Concat(wraps...), append(errs, failures...)
 	if err := r.Reload(ctx); err != nil {
 		errs = append(errs, err)
 	}
@@ -53,12 +56,12 @@ func (r *Reconciler) rewrapAll(ctx context.Context) {
 	if r.opts.ReadOnly || r.opts.NoAutoRewrap {
 		return
 	}
-	for _, id := range r.missing() {
+	flight.Each(r.missing(), func(_ int, id envelope.KeyID) {
 		r.mu.Lock()
 		failed := r.rewraps[id]
 		r.mu.Unlock()
 		if !failed.Due(time.Now()) {
-			continue
+			return
 		}
 		_, err := r.wrapper.add(ctx, id, false)
 		r.mu.Lock()
@@ -71,7 +74,7 @@ func (r *Reconciler) rewrapAll(ctx context.Context) {
 		if err != nil {
 			r.opts.Logger.Warn("a data key could not be wrapped under every KEK that is configured; it will be tried again", "key_id", id.String(), "error", err)
 		}
-	}
+	})
 }
 
 // missing returns the data keys of MissingWraps, each once.
