@@ -102,7 +102,8 @@ func (r *fakeRing) Open(context.Context, []byte, []byte, []byte) ([]byte, bool, 
 	return nil, false, nil
 }
 
-func (r *fakeRing) Reload(context.Context) error { return r.reload }
+func (r *fakeRing) Reload(context.Context) error                    { return r.reload }
+func (r *fakeRing) Expect(context.Context, ...envelope.KeyID) error { return nil }
 
 func record(n int) []byte {
 	return append(append([]byte("LKW1"), keyN(n)...), make([]byte, 28)...)

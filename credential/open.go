@@ -3,6 +3,8 @@ package credential
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
@@ -45,6 +47,21 @@ func (e *RecordError) Error() string { return "opening " + e.Column + ": " + e.E
 
 // Unwrap returns the cause.
 func (e *RecordError) Unwrap() error { return e.Err }
+
+// Expect says that the records of rows are about to be opened: one look into the store
+// is then enough for all data keys that are not known, of which rows from a partial
+// restore may name as many as there are. It returns the errors of the ring's Expect.
+func (s *Service) Expect(ctx context.Context, rows []Row) error {
+	ids := make(map[envelope.KeyID]struct{})
+	for i := range rows {
+		for _, c := range encryptedColumns {
+			if id, ok := envelope.ParseHeader(rows[i].Record(c.Name)); ok {
+				ids[id] = struct{}{}
+			}
+		}
+	}
+	return s.ring.Expect(ctx, slices.Collect(maps.Keys(ids))...)
+}
 
 // OpenRecord opens the record in one encrypted column of row, and says whether
 // it is stale. The errors are those of Open, in a *RecordError.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
 )
 
 // Ring seals and opens records; *keyring.Ring is one.
@@ -17,6 +18,9 @@ type Ring interface {
 	Seal(ctx context.Context, dst, plaintext, aad []byte) ([]byte, error)
 	// Open appends the plaintext of record to dst.
 	Open(ctx context.Context, dst, record, aad []byte) (out []byte, stale bool, err error)
+	// Expect says that records under these data keys are about to be opened: those
+	// that are not known are looked for once for all of them.
+	Expect(ctx context.Context, ids ...envelope.KeyID) error
 	// Reload takes up what other instances changed.
 	Reload(ctx context.Context) error
 }

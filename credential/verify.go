@@ -109,6 +109,9 @@ func (s *Service) readPages(ctx context.Context, pages chan<- []Row, progress fu
 
 func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
 	report := &Report{Credentials: int64(len(rows))}
+	if err := s.Expect(ctx, rows); err != nil {
+		return nil, err
+	}
 	for i := range rows {
 		for _, column := range EncryptedColumns() {
 			record := rows[i].Record(column.Name)

@@ -228,6 +228,9 @@ func (r *Rotator) openSome(ctx context.Context) (n int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading a sample: %w", err)
 	}
+	if err := r.credentials.Expect(ctx, rows); err != nil {
+		return 0, fmt.Errorf("opening a sample: %w", err)
+	}
 	for i := range rows {
 		for _, c := range credential.EncryptedColumns() {
 			if rows[i].Record(c.Name) == nil {

@@ -39,6 +39,8 @@ const (
 
 // Sealer seals a credential's records anew; *credential.Service is one.
 type Sealer interface {
+	// Expect says that Reseal is about to be called for rows.
+	Expect(ctx context.Context, rows []credential.Row) error
 	Reseal(ctx context.Context, row *credential.Row) (*credential.Row, envelope.KeyID, error)
 }
 

@@ -186,6 +186,9 @@ func (r *Resealer) sealRows(ctx context.Context, run *Run, rows []credential.Row
 			return sealedBatch{err: err}
 		}
 	}
+	if err := r.sealer.Expect(ctx, rows); err != nil {
+		return sealedBatch{err: err}
+	}
 	batch := Batch{RunID: run.ID, Under: run.Target, Rows: make([]Replacement, 0, len(rows))}
 	var failed []credential.Failure
 	for i := range rows {

@@ -31,7 +31,8 @@ func (r ring) Seal(_ context.Context, dst, _, _ []byte) ([]byte, error) {
 
 func (ring) Open(_ context.Context, dst, _, _ []byte) ([]byte, bool, error) { return dst, false, nil }
 
-func (ring) Reload(context.Context) error { return nil }
+func (ring) Reload(context.Context) error                    { return nil }
+func (ring) Expect(context.Context, ...envelope.KeyID) error { return nil }
 
 // Audit is a slog.Handler that keeps audit lines. It is safe for concurrent use.
 type Audit struct {
