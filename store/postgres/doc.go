@@ -14,4 +14,8 @@
 // function lockwood_upsert_credential_4 that an unnamed statement calls; destroying takes it exclusively (FOR
 // UPDATE), and then counts. So a record is either counted, or finds its key
 // destroyed and is not written.
+//
+// What counts the records under a data key counts the credential table alone. Whoever
+// seals columns of their own under a ring that is kept here must never destroy a data
+// key: nothing would tell that one of theirs needs it.
 package postgres

@@ -10,4 +10,8 @@
 // for reading, which the write-ahead log lets go on meanwhile. A commit is on
 // the disk when it returns (synchronous=FULL), and what is deleted is
 // overwritten (secure_delete), the wraps of destroyed data keys above all.
+//
+// What counts the records under a data key counts the credential table alone. Whoever
+// seals columns of their own under a ring that is kept here must never destroy a data
+// key: nothing would tell that one of theirs needs it.
 package sqlite
