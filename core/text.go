@@ -98,6 +98,9 @@ func Quote(text string) string {
 // controls, zero width), a separator other than the space, a private one, or one that
 // Unicode calls ignorable, or that has no ink though it counts as a letter or a symbol.
 func IsVisible(r rune) bool {
+	if r <= '~' {
+		return r >= ' '
+	}
 	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) &&
 		r != '\u2800' && r != '\U0001D159'
 }

@@ -40,8 +40,12 @@ type writer struct {
 
 // Write implements io.Writer. It writes to the writer behind it once.
 func (w *writer) Write(p []byte) (int, error) {
-	out := make([]byte, 0, len(p))
-	for text := p; len(text) > 0; {
+	plain := plainASCII(p)
+	if plain == len(p) { // as nearly every line
+		return w.w.Write(p)
+	}
+	out := append(make([]byte, 0, len(p)+16), p[:plain]...)
+	for text := p[plain:]; len(text) > 0; {
 		r, size := utf8.DecodeRune(text)
 		if (r == utf8.RuneError && size == 1) || r != '\n' && !core.IsVisible(r) {
 			out = append(out, w.escape(text, r, size)...)
@@ -54,4 +58,15 @@ func (w *writer) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// plainASCII returns how many bytes at the beginning of p are visible ASCII or line
+// breaks.
+func plainASCII(p []byte) int {
+	for i, c := range p {
+		if (c < ' ' || c > '~') && c != '\n' {
+			return i
+		}
+	}
+	return len(p)
 }
