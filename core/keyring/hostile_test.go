@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,10 +18,27 @@ import (
 // Here the database lies: an attacker who may write to it edits what a running ring
 // reads.
 
-// hostileLog is a log that a test searches.
-func hostileLog() (*slog.Logger, *bytes.Buffer) {
-	var log bytes.Buffer
-	return slog.New(slog.NewTextHandler(&log, nil)), &log
+// logText is a log that a test searches.
+type logText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func hostileLog() (*slog.Logger, *logText) {
+	log := new(logText)
+	return slog.New(slog.NewTextHandler(log, nil)), log
 }
 
 func (s *memoryStore) key(id envelope.KeyID) *keyring.DataKeyState {

@@ -48,8 +48,8 @@ func (c *conn) Read(p []byte) (int, error) {
 		return c.deliver(p)
 	}
 	if len(c.held) == c.ahead && c.ahead <= 1 && c.err == nil {
-		if n, err, done := c.readPlainly(p); done {
-			return n, err
+		if n := c.readPlainly(p); n > 0 {
+			return n, nil
 		}
 	}
 	if n, err := c.readHead(p); n > 0 || err != nil {
@@ -60,29 +60,30 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // readPlainly reads into p what can be delivered as it is, which goes for nearly
 // every request: its first byte, which net/http asks for while it serves the request
-// before, and then all of it. What it read otherwise is held.
-func (c *conn) readPlainly(p []byte) (n int, err error, done bool) {
+// before, and then all of it. It returns 0 if there is nothing like that; what it read
+// is held then.
+func (c *conn) readPlainly(p []byte) int {
 	switch {
 	case len(p) >= fillSize:
 		front := copy(p, c.held)
-		n, err = c.Conn.Read(p[front:])
+		n, err := c.Conn.Read(p[front:])
 		n += front
 		if c.takeWhole(p[:n]) {
 			c.ahead, c.err = 0, err
 			n = int(min(int64(n), c.rest))
 			c.delivered(n)
-			return copy(p, p[front:n]), nil, true
+			return copy(p, p[front:n])
 		}
 		c.held, c.err = bytes.Clone(p[:n]), err
 	case c.ahead == 0 && len(p) == 1:
-		n, err = c.Conn.Read(p)
+		n, err := c.Conn.Read(p)
 		c.held, c.err = bytes.Clone(p[:n]), err
 		if n == 1 && p[0] != '\r' && p[0] != '\n' {
 			c.ahead = 1
-			return 1, nil, true
+			return 1
 		}
 	}
-	return 0, nil, false
+	return 0
 }
 
 // takeWhole judges b, the first bytes of a message. It reports whether b can be
@@ -224,7 +225,7 @@ func (c *conn) refuse() error {
 	c.held = nil
 	_ = c.SetWriteDeadline(time.Now().Add(lingering))
 	if _, err := io.WriteString(c.Conn, tooLong); err == nil && c.CloseWrite() == nil {
-		time.Sleep(lingering)
+		<-time.After(lingering)
 	}
 	return errors.Join(net.ErrClosed, c.Close())
 }
