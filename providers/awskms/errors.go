@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -51,7 +52,7 @@ func code(err error) string {
 
 // explain turns an error of the SDK into ours; only a failure whose meaning is the
 // key's state has no sentinel yet.
-func (p *Provider) explain(ctx context.Context, operation string, err error) error {
+func (p *provider) explain(ctx context.Context, operation string, err error) error {
 	if ctx.Err() != nil { // nobody answered in time, whatever the SDK made of it
 		return fmt.Errorf("KMS gave no answer to %s in time: %w: %w", operation, core.ErrUnavailable, ctx.Err())
 	}
@@ -106,6 +107,9 @@ func (f *failure) lookUp() {
 	f.answer = a
 }
 
+// filePattern finds the file that the SDK could not read, which has no error of a type.
+var filePattern = regexp.MustCompile(`(?:unable to read file at|failed to read authorization token from) (/[^\n]*?): open `)
+
 // withoutAnswer is what an error means that no service gave: the chain of
 // credentials, the network, the reading of an answer. The SDK's text stands in it
 // only where it can hold no secret.
@@ -122,6 +126,12 @@ func withoutAnswer(err error) answer {
 	}
 	if _, ok := errors.AsType[*config.AssumeRoleTokenProviderNotSetError](err); ok {
 		return unavailable("the profile's role wants a code of an MFA device, which a service cannot type; use another identity")
+	}
+	if _, ok := errors.AsType[*plainTextError](err); ok {
+		return unavailable("its endpoint is http:// and not on this machine, so that credentials would cross the network in plain text: use https://, or unset the AWS_ENDPOINT_URL variable or the endpoint of the profile that names it")
+	}
+	if m := filePattern.FindStringSubmatch(err.Error()); m != nil {
+		return unavailable("the file " + m[1] + ", which holds the token to log in with, cannot be read: look at AWS_WEB_IDENTITY_TOKEN_FILE, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE and the profile")
 	}
 	if _, ok := errors.AsType[*smithy.DeserializationError](err); ok {
 		return unavailable("the answer cannot be read; look for a proxy or an endpoint that is not AWS")
