@@ -92,6 +92,9 @@ func (c *cli) examine(ctx context.Context) []finding {
 			skipped("keys, records and instances", "the database"))
 	}
 	findings = append(findings, checkSchema(s), v.checkKey(s))
+	for _, w := range v.ring.Status().Warnings {
+		findings = append(findings, finding{"key provider", verdictWarn, w, "it says what to do; its page in docs/providers has the whole of it"})
+	}
 	findings = append(findings, v.checkRecovery(s))
 	findings = append(findings, c.checkRecords(ctx, v)...)
 	return append(findings, checkLegacy(s), checkInstances(s))

@@ -150,6 +150,9 @@ func (s *service) readiness(ctx context.Context) httpapi.Readiness {
 	if ring.Err != nil {
 		r.Keys["problem"] = ring.Err.Error()
 	}
+	if len(ring.Warnings) > 0 {
+		r.Keys["provider_warnings"] = strings.Join(ring.Warnings, "; ")
+	}
 	if drift := s.fleet.Drift(); len(drift) > 0 {
 		r.Keys["fleet"] = strings.Join(drift, "; ")
 	}
@@ -235,6 +238,7 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	tasks.Go(func() { s.resealer().Follow(ctx) })
 	tasks.Go(func() { s.fleet.Run(ctx) })
 	tasks.Go(func() { s.watchWrites(ctx) })
+	tasks.Go(func() { s.watchWarnings(ctx) })
 	s.heart.Run(ctx)
 	tasks.Wait()
 	return nil

@@ -257,8 +257,14 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 	for _, id := range v.ring.Status().Unprotected {
 		problems = append(problems, fmt.Sprintf("data key %s lacks a wrap under a recovery KEK that is configured; run lockwood key rewrap", id))
 	}
+	for _, w := range v.ring.Status().Warnings {
+		problems = append(problems, providerWarning(w))
+	}
 	return append(problems, v.warnings...)
 }
+
+// providerWarning is a warning of the current key provider.
+func providerWarning(w string) string { return "the key provider warns: " + w }
 
 // The values of keyStatus.LegacyClosedBy.
 const (
