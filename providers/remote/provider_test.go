@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -18,6 +20,7 @@ import (
 
 // key is a key of a service in memory.
 type key struct {
+	mu       sync.Mutex
 	aead     cipher.AEAD
 	lenient  providertest.Leniency
 	last     []byte
@@ -42,11 +45,15 @@ func newKey(t *testing.T) *key {
 }
 
 func (k *key) Generate(ctx context.Context, aad core.AAD) (core.DataKey, error) {
-	w, err := k.Wrap(ctx, k.made, aad)
-	return core.DataKey{Plaintext: bytes.Clone(k.made), Wrapped: w}, err
+	made := bytes.Clone(k.made)
+	_, _ = rand.Read(made)
+	w, err := k.Wrap(ctx, made, aad)
+	return core.DataKey{Plaintext: made, Wrapped: w}, err
 }
 
 func (k *key) Wrap(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	_, k.bounded = ctx.Deadline()
 	k.calls["wrap"]++
 	if k.err != nil {
@@ -69,6 +76,8 @@ func (k *key) Wrap(ctx context.Context, dataKey []byte, aad core.AAD) (core.Wrap
 }
 
 func (k *key) Unwrap(_ context.Context, w core.WrappedKey, aad core.AAD) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.calls["unwrap"]++
 	if err := errors.Join(k.err, k.noUnwrap); err != nil {
 		return nil, err
@@ -91,6 +100,8 @@ func (k *key) Unwrap(_ context.Context, w core.WrappedKey, aad core.AAD) ([]byte
 }
 
 func (k *key) Status(context.Context) (core.Status, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.calls["status"]++
 	return core.Status{KEKID: "k#1"}, k.err
 }
@@ -116,9 +127,8 @@ func TestConformance(t *testing.T) {
 			}
 		}
 		reason := "the key in memory is one"
-		k.made = bytes.Repeat([]byte{byte(len(t.Name()))}, core.DataKeySize)
 		return &providertest.Subject{
-			Provider: remote.New(fresh{k}), Deny: fail(core.ErrKeyDenied), Unavailable: fail(core.ErrUnavailable),
+			Provider: remote.New(k), Deny: fail(core.ErrKeyDenied), Unavailable: fail(core.ErrUnavailable),
 			Lenient: func(_ context.Context, l providertest.Leniency) (func(), error) {
 				k.lenient = l
 				return func() { k.lenient = "" }, nil
@@ -226,13 +236,4 @@ func TestFileWarnings(t *testing.T) {
 	if got := remote.FileWarnings(files); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-}
-
-// fresh is a key whose data keys differ.
-type fresh struct{ *key }
-
-func (k fresh) Generate(ctx context.Context, aad core.AAD) (core.DataKey, error) {
-	k.made = bytes.Clone(k.made)
-	k.made[0] = byte(k.calls["wrap"] + 1)
-	return k.key.Generate(ctx, aad)
 }
