@@ -92,11 +92,11 @@ func (c *cli) examine(ctx context.Context) []finding {
 			skipped("keys, records and instances", "the database"))
 	}
 	findings = append(findings, checkSchema(s), v.checkKey(s))
-	for _, w := range v.ring.Status().Warnings {
-		findings = append(findings, finding{"key provider", verdictWarn, w, "it says what to do; its page in docs/providers has the whole of it"})
-	}
 	findings = append(findings, v.checkRecovery(s))
 	findings = append(findings, c.checkRecords(ctx, v)...)
+	for _, w := range v.providerWarnings(ctx) {
+		findings = append(findings, finding{"key provider", verdictWarn, w, "see its page in docs/providers"})
+	}
 	return append(findings, checkLegacy(s), checkInstances(s))
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -18,6 +17,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // failure is an error of the service in our words. It wraps a sentinel and nothing
@@ -54,7 +54,7 @@ func code(err error) string {
 // key's state has no sentinel yet.
 func (p *provider) explain(ctx context.Context, operation string, err error) error {
 	if ctx.Err() != nil { // nobody answered in time, whatever the SDK made of it
-		return fmt.Errorf("KMS gave no answer to %s in time: %w: %w", operation, core.ErrUnavailable, ctx.Err())
+		return remote.NoAnswer(ctx, serviceKMS, operation)
 	}
 	f := &failure{service: serviceKMS, operation: operation}
 	f.locate(err)
@@ -68,10 +68,7 @@ func (p *provider) explain(ctx context.Context, operation string, err error) err
 		f.answer = withoutAnswer(err)
 		f.text = fmt.Sprintf("%s: %s: %v", f.place(), f.remedy, f.means)
 	}
-	if after := retryAfter(err); after > 0 && errors.Is(f.means, core.ErrUnavailable) {
-		return &core.RetryAfterError{After: after, Err: f}
-	}
-	return f
+	return remote.Later(f, retryAfter(err))
 }
 
 // serviceKMS is the SDK's ID of the service.
@@ -144,16 +141,11 @@ func withoutAnswer(err error) answer {
 	return unavailable("there are no credentials: none of the sources of the AWS SDK gave any (environment, profile, web identity, container, instance metadata); let the plugin see the variables that name yours")
 }
 
-// retryAfter returns the wait that a response asks for, in whole seconds; RFC 9110,
-// section 10.2.3.
+// retryAfter returns the wait that a failed response asks for.
 func retryAfter(err error) time.Duration {
 	e, ok := errors.AsType[*smithyhttp.ResponseError](err)
-	if !ok || e.Response == nil || e.Response.Response == nil {
+	if !ok || e.Response == nil || e.Response.Response == nil || e.Response.StatusCode == http.StatusOK {
 		return 0
 	}
-	seconds, err := strconv.ParseUint(e.Response.Header.Get("Retry-After"), 10, 16)
-	if err != nil || e.Response.StatusCode == http.StatusOK {
-		return 0
-	}
-	return time.Duration(seconds) * time.Second
+	return remote.RetryAfter(e.Response.Header)
 }

@@ -53,7 +53,7 @@ func cannotAsk(err error) bool {
 // state has no sentinel yet; byState finds it.
 func (p *provider) explain(ctx context.Context, method string, err error) error {
 	if ctx.Err() != nil { // nobody answered in time, whatever the SDK made of it
-		return fmt.Errorf("KMS gave no answer to %s in time: %w: %w", method, core.ErrUnavailable, ctx.Err())
+		return remote.NoAnswer(ctx, "KMS", method)
 	}
 	said, ok := status.FromError(err)
 	if !ok {
@@ -78,10 +78,7 @@ func (p *provider) explain(ctx context.Context, method string, err error) error 
 		}
 	}
 	p.describe(f, said, details)
-	if wait := details.RetryInfo.GetRetryDelay().AsDuration(); wait > 0 && errors.Is(f.means, core.ErrUnavailable) {
-		return &core.RetryAfterError{After: wait, Err: f}
-	}
-	return f
+	return remote.Later(f, details.RetryInfo.GetRetryDelay().AsDuration())
 }
 
 // saysChecksum tells a request that was altered on its way from one that was wrong

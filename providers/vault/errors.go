@@ -9,14 +9,13 @@ import (
 	"net"
 	"net/http"
 	"regexp"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // failure is a refusal in our words. It wraps a sentinel and nothing of the
@@ -56,7 +55,7 @@ func status(err error) int {
 // explain turns what the library returned into ours.
 func (s *settings) explain(ctx context.Context, op operation, resp *api.Response, err error) error {
 	if ctx.Err() != nil { // nobody answered in time, whatever the library made of it
-		return fmt.Errorf("no answer from Vault to %s in time: %w: %w", op.name, core.ErrUnavailable, ctx.Err())
+		return remote.NoAnswer(ctx, "Vault", op.name)
 	}
 	f := &failure{op: op}
 	refused, answered := errors.AsType[*api.ResponseError](err)
@@ -83,10 +82,10 @@ func (s *settings) explain(ctx context.Context, op operation, resp *api.Response
 	if f.means != nil {
 		f.text += ": " + f.means.Error()
 	}
-	if after := retryAfter(resp); after > 0 && errors.Is(f.means, core.ErrUnavailable) {
-		return &core.RetryAfterError{After: after, Err: f}
+	if resp == nil {
+		return f
 	}
-	return f
+	return remote.Later(f, remote.RetryAfter(resp.Header))
 }
 
 // doubt takes a denial back that the auth method may not mean. Kubernetes logins are
@@ -165,19 +164,6 @@ func (s *settings) missing(op operation) string {
 		fmt.Fprintf(&b, "; or the token in %s has expired or was revoked: write a new one into the file", s.tokenFile)
 	}
 	return b.String()
-}
-
-// retryAfter returns the wait that an answer asks for, in whole seconds; RFC 9110,
-// section 10.2.3.
-func retryAfter(resp *api.Response) time.Duration {
-	if resp == nil || resp.Response == nil {
-		return 0
-	}
-	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(seconds) * time.Second
 }
 
 // certificateProblem reports whether the server's certificate, or ours, is why
