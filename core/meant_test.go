@@ -75,3 +75,30 @@ func TestParseKeyURIMeant(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What is suggested is a key URI, has no better form, and holds nothing of the text but
+// names of keys: no text of a secret comes back.
+func FuzzMeantKeyURI(f *testing.F) {
+	for _, seed := range []string{
+		"arn:aws:kms:eu-west-3:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab", "alias/forest", "awskms://alias/x?region=eu-west-3",
+		"awskms:key-id=1234abcd-12ab-34cd-56ef-1234567890ab;region=us-east-1", "gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k/versions/1",
+		"cloudkms:projects/p/locations/l/keyRings/r/cryptoKeys/k", "hashivault://forest?engine=kms", "vault://h:8200/v1/transit/keys/forest", "https://h/v1/a/keys/b",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		meant, ok := core.MeantKeyURI(text)
+		if !ok {
+			return
+		}
+		if _, err := core.ParseKeyURI(meant); err != nil {
+			t.Errorf("%q: %q: %v", text, meant, err)
+		}
+		if again, ok := core.MeantKeyURI(meant); ok {
+			t.Errorf("%q: %q, and then %q", text, meant, again)
+		}
+		if len(meant) > 1024 || strings.ContainsAny(meant, " \t\r\n\x00#@%\"'<>\\") {
+			t.Errorf("%q: %q", text, meant)
+		}
+	})
+}
