@@ -31,6 +31,20 @@ func TestProviderWarningsAreShown(t *testing.T) {
 	}
 }
 
+// What a provider can warn of only once there is a wrap is told by commands that look once.
+func TestProviderWarningsOfAWrap(t *testing.T) {
+	t.Parallel()
+	server, _, uri, aws := awsKey(t)
+	server.NoDryRun = true
+	env := append(append(sqliteDatabase(t).with("FOREST_EXECUTOR_ENCRYPTION_KEY"), pluginsEnv(t)...), append(aws, "FOREST_EXECUTOR_KEY_PROVIDER="+uri)...)
+	fill(t, env, 1)
+	for _, command := range [][]string{{"key", "status"}, {"doctor"}, {"plugin", "check", uri}} {
+		if r := do(t, env, command...); !strings.Contains(r.stdout, "does not know DryRun") {
+			t.Errorf("%v says nothing of it:\n%s%s", command, r.stdout, r.stderr)
+		}
+	}
+}
+
 // Each warning is one line when it appears, and one when it goes.
 func TestWarningLog(t *testing.T) {
 	var b bytes.Buffer
