@@ -46,7 +46,11 @@ func (r *Registry) Open(ctx context.Context, s string) (KeyProvider, error) {
 	}
 	f, ok := r.factories[uri.Scheme]
 	if !ok {
-		return nil, fmt.Errorf("opening key provider: no provider for scheme %q; known are %s", uri.Scheme, strings.Join(r.Schemes(), ", "))
+		err := fmt.Errorf("opening key provider: no provider for scheme %q; known are %s", uri.Scheme, strings.Join(r.Schemes(), ", "))
+		if meant, ok := MeantKeyURI(s); ok {
+			err = fmt.Errorf("%w\nwrite %s", err, meant)
+		}
+		return nil, err
 	}
 	p, err := f(ctx, uri)
 	if err != nil {

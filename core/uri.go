@@ -34,6 +34,9 @@ type KeyURI struct {
 func ParseKeyURI(s string) (KeyURI, error) {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok || !validScheme(scheme) {
+		if meant, ok := MeantKeyURI(s); ok {
+			return KeyURI{}, fmt.Errorf("parsing key URI: it is in the form of another program; write %s", meant)
+		}
 		return KeyURI{}, errors.New(`parsing key URI: want scheme://…, such as "envkey://FOREST_EXECUTOR_ENCRYPTION_KEY" or "awskms:///alias/NAME"`)
 	}
 	if strings.Contains(rest, "#") {

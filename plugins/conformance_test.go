@@ -42,6 +42,7 @@ func TestConformance(t *testing.T) {
 				return nil
 			},
 			Restart: func(ctx context.Context) (core.KeyProvider, error) { return h.Open(ctx, one) },
+			Lacks:   map[providertest.Hook]string{providertest.HookLenient: "there is no service behind this plugin"},
 		}
 	})
 }
@@ -98,7 +99,7 @@ func TestConfigurationErrors(t *testing.T) {
 		"memory:///one?regoin=x":                 "unknown option regoin; known are dir, spy",
 		"memory://":                              "the key URI names no key",
 		"impostor:///one":                        "a plugin for other:// keys; name it lockwood-other",
-		"absent:///one":                          "plugin pin lockwood-absent",
+		"absent:///one":                          "there are: impostor, memory",
 		"memory:///" + strings.Repeat("x", 5000): "at most 4096",
 	} {
 		uri, err := core.ParseKeyURI(text)

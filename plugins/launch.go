@@ -24,7 +24,13 @@ type launch struct {
 func (h *Host) pinned(uri core.KeyURI) launch {
 	return launch{
 		scheme: uri.Scheme, uri: uri.String(), name: FilePrefix + uri.Scheme,
-		read: func() (*image, []string, error) { return h.opts.readPinned(uri.Scheme) },
+		read: func() (*image, []string, error) {
+			img, env, err := h.opts.readPinned(uri.Scheme)
+			if meant, ok := core.MeantKeyURI(uri.String()); ok && err != nil && h.opts.absent(uri.Scheme) {
+				err = fmt.Errorf("%w\nwrite %s", err, meant)
+			}
+			return img, env, err
+		},
 	}
 }
 

@@ -102,6 +102,9 @@ func (o *HostOptions) lookUp(scheme string) (pin, error) {
 		return pin{}, errors.New("plugins are not set up: set FOREST_EXECUTOR_PLUGIN_DIR to the directory of the plugins and FOREST_EXECUTOR_PLUGIN_LOCK to a lock file outside of it")
 	}
 	l, err := readLock(o.LockFile)
+	if (err == nil && l.Plugins[scheme].File == "" || errors.Is(err, fs.ErrNotExist)) && o.absent(scheme) {
+		return pin{}, o.noPlugin(scheme)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return pin{}, fmt.Errorf("there is no lock file at %s, so no plugin is trusted; make one with: lockwood plugin pin %s", o.LockFile, FilePrefix+scheme)
 	}
@@ -113,6 +116,21 @@ func (o *HostOptions) lookUp(scheme string) (pin, error) {
 		return pin{}, fmt.Errorf("plugin %s is not pinned in %s; if you trust the file, run: lockwood plugin pin %s", FilePrefix+scheme, o.LockFile, FilePrefix+scheme)
 	}
 	return p, nil
+}
+
+// absent reports whether there is no program for a scheme.
+func (o *HostOptions) absent(scheme string) bool {
+	_, err := os.Lstat(filepath.Join(o.Dir, FilePrefix+scheme))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// noPlugin is the error of a scheme that nothing serves.
+func (o *HostOptions) noPlugin(scheme string) error {
+	there, err := o.schemes()
+	if err != nil || len(there) == 0 {
+		there = []string{"none"}
+	}
+	return fmt.Errorf("there is no plugin for %s:// keys: %s is not in %s; there are: %s", scheme, FilePrefix+scheme, o.Dir, strings.Join(there, ", "))
 }
 
 // writeLock replaces a lock file in one step: a crash leaves the old one or the

@@ -106,12 +106,17 @@ func checkDataKey(b []byte) error {
 
 // cut returns at most limit bytes of s, valid UTF-8 and on one line.
 func cut(s string, limit int) string {
+	return strings.ReplaceAll(cutLines(s, limit), "\n", " ")
+}
+
+// cutLines is cut for text of several lines.
+func cutLines(s string, limit int) string {
 	if len(s) > limit {
 		s = s[:limit]
 	}
 	s = strings.ToValidUTF8(s, "")
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if r != '\n' && r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r

@@ -52,11 +52,20 @@ func toStatus(err error) error {
 	if after := core.RetryAfter(err); after > 0 && code == codes.Unavailable {
 		detail.RetryAfter = durationpb.New(after)
 	}
-	s, detailErr := status.New(code, cut(err.Error(), maxErrorSize)).WithDetails(detail)
+	s, detailErr := status.New(code, textOf(err.Error(), detail.GetReason())).WithDetails(detail)
 	if detailErr != nil {
 		return fmt.Errorf("encoding an error: %w", detailErr)
 	}
 	return s.Err()
+}
+
+// textOf is the text of a failure as it crosses: one line, but that of a configuration
+// error, which has a line for each mistake.
+func textOf(text string, reason keyproviderpb.ErrorReason) string {
+	if reason == keyproviderpb.ErrorReason_ERROR_REASON_INVALID_CONFIGURATION {
+		return cutLines(text, maxErrorSize)
+	}
+	return cut(text, maxErrorSize)
 }
 
 // answer is a failure that the plugin itself answered.
@@ -118,7 +127,7 @@ func fromStatus(ctx context.Context, err error) error {
 }
 
 func answered(text string, detail *keyproviderpb.ErrorDetail) error {
-	a := &answer{text: cut(text, maxErrorSize), sentinel: core.ErrUnavailable}
+	a := &answer{text: textOf(text, detail.GetReason()), sentinel: core.ErrUnavailable}
 	for _, r := range reasons {
 		if r.reason == detail.GetReason() {
 			a.sentinel = r.err

@@ -159,15 +159,18 @@ func (p *Plan) calls() (n int) {
 		}
 		switch {
 		case lacking && ours:
-			n += 3 // to unwrap it, to wrap it, to verify that
+			n += 4 // to unwrap it, to wrap it, to confirm the wrap, to verify what was stored
 		case lacking:
-			n += 2
+			n += 3
 		case ours && !k.Primary && p.Reseal && k.Records > 0:
 			n++ // to open records
 		}
 	}
 	if p.Reseal {
-		n += 2 // to make a data key, to verify it
+		n += 3 // to make a data key, to confirm its wrap, to verify what was stored
+	}
+	if p.Reseal || slices.ContainsFunc(p.Lacking, func(w Wrap) bool { return w.KEKID.Key() == p.KEKID.Key() }) {
+		n += 2 // to see, before the first wrap of a process, that the KMS refuses forgeries
 	}
 	return n + len(pruned) // to see each unwrap before
 }

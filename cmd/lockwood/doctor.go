@@ -94,6 +94,9 @@ func (c *cli) examine(ctx context.Context) []finding {
 	findings = append(findings, checkSchema(s), v.checkKey(s))
 	findings = append(findings, v.checkRecovery(s))
 	findings = append(findings, c.checkRecords(ctx, v)...)
+	for _, w := range v.providerWarnings(ctx) {
+		findings = append(findings, finding{"key provider", verdictWarn, w, "see its page in docs/providers"})
+	}
 	return append(findings, checkLegacy(s), checkInstances(s))
 }
 

@@ -108,6 +108,17 @@ func checkKey(ctx context.Context, uri string, provider core.KeyProvider) *probe
 		r.Latency, err = measureUnwraps(ctx, provider, wrapped, aad)
 		return err
 	})
+	r.try("status again", "it says the same of a KEK that wrapped", func() error {
+		s, err := provider.Status(ctx)
+		if err != nil {
+			return err
+		}
+		r.Warnings = append([]string{}, s.Warnings...) // some are only seen once there is a wrap
+		if s.KEKID != wrapped.KEKID {
+			return fmt.Errorf("it names %s, and %s wraps: was the key rotated meanwhile?", s.KEKID, wrapped.KEKID)
+		}
+		return nil
+	})
 	return r
 }
 

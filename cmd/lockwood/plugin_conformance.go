@@ -81,6 +81,7 @@ func (x *examination) one(ctx context.Context, check providertest.Check) error {
 		providertest.HookUnavailable: "only a test of the plugin's own can take its KEK away",
 		providertest.HookMissing:     "only a test of the plugin's own can take its key away",
 		providertest.HookRotate:      "only a test of the plugin's own can rotate its KEK",
+		providertest.HookLenient:     "only a test of the plugin's own can make its service lenient",
 	}}
 	host, err := plugins.NewHost(plugins.HostOptions{Logger: x.log})
 	if err != nil {

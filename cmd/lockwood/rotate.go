@@ -101,7 +101,7 @@ func (c *cli) rotate(ctx context.Context, v *vault, opts rotation.RotateOptions)
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("%w\nNothing is lost: every record opens as before. Run the same command again to go on", err)
+		return fmt.Errorf("%w\n%s", err, v.unfinished(ctx, err))
 	}
 	if report.State != "done" {
 		return c.print(report, func(w io.Writer) {
@@ -229,7 +229,7 @@ func (c *cli) reseal(ctx context.Context, v *vault, toLegacy bool, opts rotation
 	resealed, err := v.rotator().Reseal(ctx, target, opts)
 	p.end()
 	if err != nil {
-		return fmt.Errorf("%w\nNothing is lost: every record opens as before. Run the same command again to go on", err)
+		return fmt.Errorf("%w\n%s", err, v.unfinished(ctx, err))
 	}
 	if err := c.print(resealed, func(w io.Writer) {
 		plain.Fprintf(w, "%d credentials sealed anew in %s; %d changed or were deleted meanwhile; %d records do not open\n", resealed.Rows,

@@ -158,7 +158,7 @@ func (s *service) readiness(ctx context.Context) httpapi.Readiness {
 			ring.OutageSince.UTC().Format(time.RFC3339), ring.OutageBudgetLeft.Round(time.Second), ring.OutageErr)
 	}
 	if len(ring.Warnings) > 0 {
-		r.Keys["warnings"] = strings.Join(ring.Warnings, "; ")
+		r.Keys["provider_warnings"] = strings.Join(ring.Warnings, "; ")
 	}
 	if drift := s.fleet.Drift(); len(drift) > 0 {
 		r.Keys["fleet"] = strings.Join(drift, "; ")
@@ -245,6 +245,7 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	tasks.Go(func() { s.resealer().Follow(ctx) })
 	tasks.Go(func() { s.fleet.Run(ctx) })
 	tasks.Go(func() { s.watchWrites(ctx) })
+	tasks.Go(func() { s.watchWarnings(ctx) })
 	s.heart.Run(ctx)
 	tasks.Wait()
 	return nil

@@ -146,6 +146,9 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 		return nil, err
 	}
 	s.Problems = append(s.Problems, v.problems(s, &state, counts.ByKey)...)
+	for _, w := range v.providerWarnings(ctx) {
+		s.Problems = append(s.Problems, "the key provider warns: "+w)
+	}
 	s.Problems = append(s.Problems, s.drift()...)
 	return s, nil
 }
@@ -258,6 +261,23 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 		problems = append(problems, fmt.Sprintf("data key %s lacks a wrap under a recovery KEK that is configured; run lockwood key rewrap", id))
 	}
 	return append(problems, v.warnings...)
+}
+
+// maxWarning is how many characters of a provider's warning are shown.
+const maxWarning = 4000
+
+// providerWarnings are those of the current key provider. It is asked again: some of them
+// it has only once the ring has unwrapped.
+func (v *vault) providerWarnings(ctx context.Context) []string {
+	warnings := v.ring.Status().Warnings
+	if s, err := v.providers.current.Status(ctx); err == nil {
+		warnings = s.Warnings
+	}
+	shown := make([]string, len(warnings))
+	for i, w := range warnings {
+		shown[i] = core.Printable(w, maxWarning)
+	}
+	return shown
 }
 
 // The values of keyStatus.LegacyClosedBy.

@@ -51,8 +51,8 @@ func TestSwapStory(t *testing.T) {
 		}
 		// The first to start wraps under the new KEK and unwraps what it wrapped;
 		// the second unwraps once.
-		if step.calls != nil && step.count()-before != 3 {
-			t.Errorf("%s: %d cryptographic calls for the swap, want 3: wrap, the unwrap that verifies it, and the other instance's unwrap", step.name, step.count()-before)
+		if step.calls != nil && step.count()-before != 6 {
+			t.Errorf("%s: %d cryptographic calls for the swap, want 6: wrap, the unwrap that confirms it, two forgeries, the unwrap that verifies it, and the other instance's unwrap", step.name, step.count()-before)
 		}
 		after := step.count()
 		stream.check(t, last)

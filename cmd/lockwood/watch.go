@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -37,6 +39,40 @@ func (s *service) watchWrites(ctx context.Context) {
 		}
 		failing = err != nil
 	}
+}
+
+// watchWarnings logs each warning of the key provider when it appears, and when it goes,
+// until ctx ends.
+func (s *service) watchWarnings(ctx context.Context) {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	var told warningLog
+	for {
+		told.tell(s.log, s.ring.Status().Warnings)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// warningLog is what was last told of the key provider's warnings.
+type warningLog []string
+
+// tell logs what is new among the warnings, and what is gone.
+func (l *warningLog) tell(log *slog.Logger, now []string) {
+	for _, w := range now {
+		if !slices.Contains(*l, w) {
+			log.Warn("the key provider warns", "event", "key_provider_warning", "warning", w)
+		}
+	}
+	for _, w := range *l {
+		if !slices.Contains(now, w) {
+			log.Info("a warning of the key provider has gone", "event", "key_provider_warning_gone", "warning", w)
+		}
+	}
+	*l = slices.Clone(now)
 }
 
 // checkRunning asks the service that runs here, if there is one, whether it is ready: it

@@ -16,7 +16,7 @@ type Check struct {
 // Checks returns the checks, in the order in which a reader wants their results.
 func Checks() []Check {
 	var all []Check
-	for _, group := range [][]Check{basicChecks, forgeryChecks, ownershipChecks, lifeChecks, faultChecks} {
+	for _, group := range [][]Check{basicChecks, forgeryChecks, ownershipChecks, lifeChecks, faultChecks, lenientChecks} {
 		all = append(all, group...)
 	}
 	return all

@@ -321,6 +321,41 @@ var flaws = []flaw{
 			return &memory{kms: k}, nil
 		}
 	}},
+	{"empty-wrap-refused", "the service is believed", believes},
+	{"other-wrap-refused", "the service is believed", believes},
+	{"short-wrap-refused", "the service is believed", believes},
+	{"elsewhere-wrap-refused", "the service is believed", believes},
+	{"unauthenticated-service-refused", "the service is believed", believes},
+	{"unbound-service-refused", "the service is believed", believes},
+	{"empty-wrap-refused", "the wrap comes with the error", func(f *flawed, _ *providertest.Subject) {
+		f.wrap = func(ctx context.Context, dk []byte, aad core.AAD) (core.WrappedKey, error) {
+			w, err := f.memory.WrapDataKey(ctx, dk, aad)
+			if err != nil {
+				w.Wrapped = []byte("anything")
+			}
+			return w, err
+		}
+	}},
+	{"other-wrap-refused", "the wrap is called corrupt", func(f *flawed, _ *providertest.Subject) {
+		f.wrap = func(ctx context.Context, dk []byte, aad core.AAD) (core.WrappedKey, error) {
+			w, err := f.memory.WrapDataKey(ctx, dk, aad)
+			if err != nil {
+				err = core.ErrInvalidCiphertext
+			}
+			return w, err
+		}
+	}},
+}
+
+// believes makes a provider hand out what the service made, whatever that is.
+func believes(f *flawed, _ *providertest.Subject) {
+	f.wrap = func(ctx context.Context, dk []byte, aad core.AAD) (core.WrappedKey, error) {
+		_, id, err := f.memory.ready(ctx)
+		if err != nil {
+			return core.WrappedKey{}, err
+		}
+		return core.WrappedKey{KEKID: id, Wrapped: f.memory.kms.seal(dk, aad.Bytes())}, nil
+	}
 }
 
 // bindOnly makes a provider bind something else than the aad.

@@ -1,6 +1,7 @@
 package providertest_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -21,6 +22,49 @@ type kms struct {
 	mu       sync.Mutex
 	versions []cipher.AEAD
 	fault    error
+	lenient  providertest.Leniency
+	sealed   [][]byte // what was wrapped last, for a service that opens everything
+}
+
+// seal is what the service does with a data key.
+func (k *kms) seal(dataKey, aad []byte) []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	aead := k.versions[len(k.versions)-1]
+	k.sealed = append(k.sealed, bytes.Clone(dataKey))
+	switch k.lenient {
+	case providertest.WrapsNothing:
+		return aead.Seal(nil, nil, nil, aad)
+	case providertest.WrapsOther:
+		return aead.Seal(nil, nil, make([]byte, len(dataKey)), aad)
+	case providertest.WrapsShort:
+		return aead.Seal(nil, nil, dataKey, aad)[:len(dataKey)]
+	case providertest.WrapsElsewhere:
+		return newKMS("elsewhere").versions[0].Seal(nil, nil, dataKey, aad)
+	case providertest.OpensMoved:
+		return aead.Seal(nil, nil, dataKey, nil)
+	default:
+		return aead.Seal(nil, nil, dataKey, aad)
+	}
+}
+
+func (k *kms) open(version int, wrapped, aad []byte) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.lenient == providertest.OpensMoved {
+		aad = nil
+	}
+	dataKey, err := k.versions[version-1].Open(nil, nil, wrapped, aad)
+	if err != nil && k.lenient == providertest.OpensAltered && len(k.sealed) > 0 {
+		return bytes.Clone(k.sealed[len(k.sealed)-1]), nil
+	}
+	return dataKey, err
+}
+
+func (k *kms) becomes(l providertest.Leniency) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lenient = l
 }
 
 func newKMS(name string) *kms {
@@ -91,7 +135,25 @@ func (m *memory) WrapDataKey(ctx context.Context, dataKey []byte, aad core.AAD) 
 	if len(dataKey) != core.DataKeySize {
 		return core.WrappedKey{}, fmt.Errorf("data key of %d bytes", len(dataKey))
 	}
-	return core.WrappedKey{KEKID: id, Wrapped: versions[len(versions)-1].Seal(nil, nil, dataKey, aad.Bytes())}, nil
+	w := core.WrappedKey{KEKID: id, Wrapped: m.kms.seal(dataKey, aad.Bytes())}
+	if err := m.confirm(dataKey, w, aad.Bytes(), len(versions)); err != nil {
+		return core.WrappedKey{}, err
+	}
+	return w, nil
+}
+
+// confirm sees that the service opens a wrap, and neither an altered one nor one that is
+// bound to other aad.
+func (m *memory) confirm(dataKey []byte, w core.WrappedKey, aad []byte, version int) error {
+	altered := bytes.Clone(w.Wrapped)
+	altered[len(altered)-1] ^= 1
+	got, err := m.kms.open(version, w.Wrapped, aad)
+	_, openedAltered := m.kms.open(version, altered, aad)
+	_, openedMoved := m.kms.open(version, w.Wrapped, append(bytes.Clone(aad), 0))
+	if err != nil || !bytes.Equal(got, dataKey) || openedAltered == nil || openedMoved == nil {
+		return fmt.Errorf("the service cannot be relied on: %w", core.ErrUnavailable)
+	}
+	return nil
 }
 
 func (m *memory) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {
@@ -113,7 +175,7 @@ func (m *memory) UnwrapDataKey(ctx context.Context, w core.WrappedKey, aad core.
 	if err != nil || w.KEKID.Key() != id.Key() || n < 1 || n > len(versions) {
 		return nil, core.ErrInvalidCiphertext
 	}
-	dataKey, err := versions[n-1].Open(nil, nil, w.Wrapped, aad.Bytes())
+	dataKey, err := m.kms.open(n, w.Wrapped, aad.Bytes())
 	if err != nil {
 		return nil, core.ErrInvalidCiphertext
 	}
@@ -147,6 +209,10 @@ func subject() (*providertest.Subject, *memory) {
 			return nil
 		},
 		Restart: func(context.Context) (core.KeyProvider, error) { return &memory{kms: k}, nil },
+		Lenient: func(_ context.Context, l providertest.Leniency) (func(), error) {
+			k.becomes(l)
+			return func() { k.becomes("") }, nil
+		},
 	}, m
 }
 

@@ -77,6 +77,10 @@ func TestNotApplicable(t *testing.T) {
 		"missing":              providertest.HookMissing,
 		"rotated":              providertest.HookRotate,
 		"restarted":            providertest.HookRestart,
+
+		"empty-wrap-refused": providertest.HookLenient, "other-wrap-refused": providertest.HookLenient,
+		"short-wrap-refused": providertest.HookLenient, "elsewhere-wrap-refused": providertest.HookLenient,
+		"unauthenticated-service-refused": providertest.HookLenient, "unbound-service-refused": providertest.HookLenient,
 	}
 	for _, c := range providertest.Checks() {
 		full, _ := subject()

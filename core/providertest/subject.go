@@ -24,6 +24,7 @@ const (
 	HookMissing     Hook = "Missing"
 	HookRotate      Hook = "Rotate"
 	HookRestart     Hook = "Restart"
+	HookLenient     Hook = "Lenient"
 )
 
 // Subject is a provider under examination. A check may close the provider, so each
@@ -43,6 +44,9 @@ type Subject struct {
 	Rotate func(ctx context.Context) error
 	// Restart returns another provider of the same key, as a new process has.
 	Restart func(ctx context.Context) (core.KeyProvider, error)
+	// Lenient makes the service do what it should refuse or fail to do, until restore is
+	// called. It returns ErrNotApplicable for what cannot be brought about.
+	Lenient func(ctx context.Context, l Leniency) (restore func(), err error)
 
 	// Lacks says for each hook that is nil why there cannot be one.
 	Lacks map[Hook]string
@@ -71,6 +75,7 @@ func (s *Subject) unexplained() []Hook {
 	present := map[Hook]bool{
 		HookForeign: s.Foreign != nil, HookDeny: s.Deny != nil, HookUnavailable: s.Unavailable != nil,
 		HookMissing: s.Missing != nil, HookRotate: s.Rotate != nil, HookRestart: s.Restart != nil,
+		HookLenient: s.Lenient != nil,
 	}
 	var hooks []Hook
 	for h, ok := range present {

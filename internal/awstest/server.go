@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/lockwood-kms/lockwood/core/providertest"
 )
 
 // The account and Region of the server's keys, unless a key is given another.
@@ -36,6 +38,8 @@ type Server struct {
 	faults  map[string]Fault
 	denied  map[string]func(map[string]string) bool
 	tokens  map[string]string // access key ID to the code it is refused with
+	lenient providertest.Leniency
+	wrapped []byte // the last plaintext that was wrapped
 
 	// NoMaterials leaves key material IDs out, NoDryRun ignores DryRun and its
 	// modifiers: as services other than AWS do.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -18,6 +19,9 @@ func (s *Server) serveSTS(w http.ResponseWriter, r *http.Request, body []byte) {
 		return
 	}
 	_, fault := s.authenticate(r)
+	if fault == nil {
+		fault = invalidRole(form)
+	}
 	if fault == nil {
 		fault = s.fault("AssumeRole")
 	}
@@ -40,6 +44,24 @@ func (s *Server) serveSTS(w http.ResponseWriter, r *http.Request, body []byte) {
 	_, _ = fmt.Fprintf(w, `<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
 <AccessKeyId>ASIA%d</AccessKeyId><SecretAccessKey>made-up-secret-of-40-characters-000000000</SecretAccessKey><SessionToken>made-up</SessionToken><Expiration>%s</Expiration>
 </Credentials></AssumeRoleResult></AssumeRoleResponse>`, n, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+}
+
+var (
+	rolePattern    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}$`)
+	sessionPattern = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
+	externalID     = regexp.MustCompile(`^[\w+=,.@:/-]{2,1000}$`)
+)
+
+// invalidRole refuses what AssumeRole of the AWS STS API Reference does not take.
+func invalidRole(form url.Values) *Fault {
+	switch {
+	case form.Get("Version") != "2011-06-15":
+		return &Fault{Code: "InvalidAction", Message: "Could not find operation AssumeRole for the version"}
+	case !rolePattern.MatchString(form.Get("RoleArn")), !sessionPattern.MatchString(form.Get("RoleSessionName")),
+		form.Has("ExternalId") && !externalID.MatchString(form.Get("ExternalId")):
+		return &Fault{Code: "ValidationError", Message: "1 validation error detected"}
+	}
+	return nil
 }
 
 // escaped is text within XML.

@@ -28,6 +28,7 @@ func TestConformance(t *testing.T) {
 						providertest.HookUnavailable: "nobody is asked who could be away",
 						providertest.HookMissing:     "a provider is made of an identity, so that it always has one",
 						providertest.HookRotate:      "another recipient is another key, not a version",
+						providertest.HookLenient:     "there is no service: the key is used in this process",
 					},
 				}
 			})

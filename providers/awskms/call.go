@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
@@ -12,32 +11,9 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 )
 
-// callTimeout bounds a call whose context has no deadline.
-const callTimeout = 30 * time.Second
-
-// ready returns why nothing is asked of the service: the provider is closed, or the
-// caller has gone.
-func (p *Provider) ready(ctx context.Context) error {
-	if p.closed.Load() {
-		return fmt.Errorf("the provider is closed: %w", core.ErrUnavailable)
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: %w", core.ErrUnavailable, err)
-	}
-	return nil
-}
-
 // call runs f, logs in again once if the credentials were refused, and explains
 // the error that is left.
-func (p *Provider) call(ctx context.Context, operation string, f func(context.Context, *kms.Client) error) error {
-	if err := p.ready(ctx); err != nil {
-		return err
-	}
-	if _, bounded := ctx.Deadline(); !bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-	}
+func (p *provider) call(ctx context.Context, operation string, f func(context.Context, *kms.Client) error) error {
 	client := p.login.current()
 	err := f(ctx, client)
 	if err == nil {

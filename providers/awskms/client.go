@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"time"
 
@@ -12,8 +13,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/sso"
+	"github.com/aws/aws-sdk-go-v2/service/ssooidc"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // Options are what a test changes. Nil and the zero value mean the SDK's defaults.
@@ -82,13 +86,13 @@ func (l *login) connect(ctx context.Context) (*kms.Client, error) {
 			o.BaseEndpoint = &l.settings.endpoint
 		}
 	})
-	// The environment and a profile can name an endpoint as well.
-	if endpoint := client.Options().BaseEndpoint; endpoint != nil {
-		if err := checkEndpoint(*endpoint); err != nil {
-			return nil, err
-		}
-	}
-	return client, nil
+	// The environment and a profile can name endpoints as well.
+	return client, errors.Join(
+		checkConfigured("KMS", client.Options().BaseEndpoint),
+		checkConfigured("STS", sts.NewFromConfig(cfg).Options().BaseEndpoint),
+		checkConfigured("SSO", sso.NewFromConfig(cfg).Options().BaseEndpoint),
+		checkConfigured("SSO_OIDC", ssooidc.NewFromConfig(cfg).Options().BaseEndpoint),
+	)
 }
 
 func (l *login) loadOptions() []func(*config.LoadOptions) error {
@@ -96,6 +100,7 @@ func (l *login) loadOptions() []func(*config.LoadOptions) error {
 		config.WithAppID(Scheme + "-lockwood"),
 		config.WithLogger(logging.Nop{}), // what matters is in the errors
 		config.WithRetryer(l.retryer),
+		config.WithAPIOptions([]func(*middleware.Stack) error{refusePlainText}),
 	}
 	if l.settings.region != "" {
 		options = append(options, config.WithRegion(l.settings.region))
@@ -138,6 +143,9 @@ func configError(err error) error {
 	}
 	if e, ok := errors.AsType[config.SharedConfigLoadError](err); ok {
 		return fmt.Errorf("the AWS configuration file %s cannot be read; check it with: aws configure list", e.Filename)
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("the file %s, which the AWS configuration or a variable such as AWS_CA_BUNDLE names, cannot be read: %w", e.Path, e.Err)
 	}
 	return errors.New("the AWS configuration cannot be used; check the profile, and what AWS_CA_BUNDLE and the other AWS variables name, with: aws configure list")
 }

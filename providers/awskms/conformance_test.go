@@ -89,6 +89,11 @@ func newProvider(ctx context.Context, endpoint, key string, opts *awskms.Options
 	return awskms.New(ctx, uri, opts)
 }
 
+// lenient is the hook that makes a server lenient.
+func lenient(s *awstest.Server) func(context.Context, providertest.Leniency) (func(), error) {
+	return func(_ context.Context, l providertest.Leniency) (func(), error) { return s.Become(l), nil }
+}
+
 var lacksMissing = "a key URI always names a key; one that does not exist is an answer of the service"
 
 // The server of AWS's exact behaviour, by each way of naming the key, and as a
@@ -134,6 +139,7 @@ func TestConformance(t *testing.T) {
 						return nil
 					},
 					Restart: func(ctx context.Context) (core.KeyProvider, error) { return newProvider(ctx, s.URL, uri, nil) },
+					Lenient: lenient(s),
 					Lacks:   map[providertest.Hook]string{providertest.HookMissing: lacksMissing},
 				}
 				if c.reduced || c.noDescribe {
@@ -173,6 +179,7 @@ func TestConformanceOfADisabledKey(t *testing.T) {
 			Lacks: map[providertest.Hook]string{
 				providertest.HookMissing: lacksMissing, providertest.HookForeign: "in the test above",
 				providertest.HookRotate: "in the test above", providertest.HookRestart: "in the test above",
+				providertest.HookLenient: "in the test above",
 			},
 		}
 	})
@@ -245,6 +252,7 @@ func TestConformanceOnLocalKMS(t *testing.T) {
 			Lacks: map[providertest.Hook]string{
 				providertest.HookMissing: lacksMissing,
 				providertest.HookRotate:  "local-kms rotates on a schedule of years only, and reports no key material",
+				providertest.HookLenient: "local-kms is not lenient in these ways",
 			},
 		}
 	})

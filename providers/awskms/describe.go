@@ -16,7 +16,7 @@ import (
 
 // describe asks for a key's metadata and checks that it is the configured key's.
 // DescribeKey is neither billed as a cryptographic operation nor counted as one.
-func (p *Provider) describe(ctx context.Context, id string) (*types.KeyMetadata, keyARN, error) {
+func (p *provider) describe(ctx context.Context, id string) (*types.KeyMetadata, keyARN, error) {
 	var out *kms.DescribeKeyOutput
 	err := p.call(ctx, "DescribeKey", func(ctx context.Context, client *kms.Client) (err error) {
 		out, err = client.DescribeKey(ctx, &kms.DescribeKeyInput{KeyId: &id})
@@ -37,7 +37,7 @@ func (p *Provider) describe(ctx context.Context, id string) (*types.KeyMetadata,
 
 // resolve returns the configured key, asking for it once. Without the right to ask,
 // it is known as far as the key URI says it.
-func (p *Provider) resolve(ctx context.Context) (resolved, error) {
+func (p *provider) resolve(ctx context.Context) (resolved, error) {
 	if r := p.key.Load(); r.asked {
 		return *r, nil
 	}
@@ -53,7 +53,7 @@ func (p *Provider) resolve(ctx context.Context) (resolved, error) {
 
 // settle notes what the service reports of the key. The first key that is named
 // stays: an alias that moves on does not take the process with it.
-func (p *Provider) settle(a keyARN, md *types.KeyMetadata) resolved {
+func (p *provider) settle(a keyARN, md *types.KeyMetadata) resolved {
 	p.settling.Lock()
 	defer p.settling.Unlock()
 	r := *p.key.Load()
@@ -70,7 +70,7 @@ func (p *Provider) settle(a keyARN, md *types.KeyMetadata) resolved {
 
 // Remedies that name the state of a key.
 const (
-	remedyDisabled    = "the key is disabled: enable it again with: aws kms enable-key --key-id KEY-ID"
+	remedyDisabled    = "the key is disabled: enable it again with: aws kms enable-key --key-id {key}"
 	remedyUsage       = "the key is not a symmetric one for encrypting: configure a key of usage ENCRYPT_DECRYPT and spec SYMMETRIC_DEFAULT"
 	remedyUnavailable = "the key is in a custom key store that is not connected: connect it with: aws kms connect-custom-key-store"
 )
@@ -79,15 +79,15 @@ const (
 // in it permits it. Source: "Key states of AWS KMS keys", AWS KMS Developer Guide.
 var keyStates = map[types.KeyState]answer{
 	types.KeyStateDisabled:               {means: core.ErrKeyDenied, remedy: remedyDisabled},
-	types.KeyStatePendingDeletion:        {means: core.ErrKeyDenied, remedy: "the key is scheduled for deletion: keep it with: aws kms cancel-key-deletion --key-id KEY-ID, and enable it again"},
-	types.KeyStatePendingReplicaDeletion: {means: core.ErrKeyDenied, remedy: "the key is to be deleted once its replicas are: keep it with: aws kms cancel-key-deletion --key-id KEY-ID, and enable it again"},
+	types.KeyStatePendingDeletion:        {means: core.ErrKeyDenied, remedy: "the key is scheduled for deletion: keep it with: aws kms cancel-key-deletion --key-id {key}, and enable it again"},
+	types.KeyStatePendingReplicaDeletion: {means: core.ErrKeyDenied, remedy: "the key is to be deleted once its replicas are: keep it with: aws kms cancel-key-deletion --key-id {key}, and enable it again"},
 	types.KeyStatePendingImport:          {means: core.ErrKeyDenied, remedy: "the key has no material, since it expired, was deleted, or was never imported: import the same material again"},
 	types.KeyStateUnavailable:            {means: core.ErrUnavailable, remedy: remedyUnavailable},
 	types.KeyStateCreating:               {means: core.ErrUnavailable, remedy: "the key is being made; it is asked again"},
 }
 
 // stateError returns what a state means, or nil if it permits the use of the key.
-func stateError(md *types.KeyMetadata) error {
+func (p *provider) stateError(md *types.KeyMetadata) error {
 	a, ok := keyStates[md.KeyState]
 	if !ok {
 		return nil
@@ -96,13 +96,13 @@ func stateError(md *types.KeyMetadata) error {
 	if md.DeletionDate != nil {
 		when = " on " + md.DeletionDate.UTC().Format(time.DateOnly)
 	}
-	return fmt.Errorf("the key's state is %s%s: %s: %w", md.KeyState, when, a.remedy, a.means)
+	return fmt.Errorf("the key's state is %s%s: %s: %w", md.KeyState, when, p.fill(a.remedy), a.means)
 }
 
 // usable returns why a key of this metadata cannot be a KEK, or nil. Metadata that
 // a service leaves out decides nothing.
-func usable(md *types.KeyMetadata) error {
-	if err := stateError(md); err != nil {
+func (p *provider) usable(md *types.KeyMetadata) error {
+	if err := p.stateError(md); err != nil {
 		return err
 	}
 	otherUsage := md.KeyUsage != "" && md.KeyUsage != types.KeyUsageTypeEncryptDecrypt
@@ -116,10 +116,10 @@ func usable(md *types.KeyMetadata) error {
 // byState gives a failure by the key's state its meaning. If the state cannot be
 // asked for, it is in the message, whose endings AWS documents. A state that is no
 // longer there, or is new, is a refusal: it was an answer.
-func (p *Provider) byState(ctx context.Context, operation, message string) error {
+func (p *provider) byState(ctx context.Context, operation, message string) error {
 	if operation != "DescribeKey" {
 		if md, _, err := p.describe(ctx, p.requestID(*p.key.Load())); err == nil {
-			if err := stateError(md); err != nil {
+			if err := p.stateError(md); err != nil {
 				return err
 			}
 		} else if errors.Is(err, core.ErrUnavailable) && ctx.Err() != nil {
@@ -131,5 +131,5 @@ func (p *Provider) byState(ctx context.Context, operation, message string) error
 			return fmt.Errorf("KMS %s: the key is %s: %w", operation, transient, core.ErrUnavailable)
 		}
 	}
-	return fmt.Errorf("KMS %s: the key's state does not permit it; look at it with: aws kms describe-key: %w", operation, core.ErrKeyDenied)
+	return fmt.Errorf("KMS %s: the key's state does not permit it; look at it with: %s: %w", operation, p.fill("aws kms describe-key --key-id {key}"), core.ErrKeyDenied)
 }

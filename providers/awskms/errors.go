@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
+	"regexp"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -17,6 +17,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // failure is an error of the service in our words. It wraps a sentinel and nothing
@@ -51,9 +52,9 @@ func code(err error) string {
 
 // explain turns an error of the SDK into ours; only a failure whose meaning is the
 // key's state has no sentinel yet.
-func (p *Provider) explain(ctx context.Context, operation string, err error) error {
+func (p *provider) explain(ctx context.Context, operation string, err error) error {
 	if ctx.Err() != nil { // nobody answered in time, whatever the SDK made of it
-		return fmt.Errorf("KMS gave no answer to %s in time: %w: %w", operation, core.ErrUnavailable, ctx.Err())
+		return remote.NoAnswer(ctx, serviceKMS, operation)
 	}
 	f := &failure{service: serviceKMS, operation: operation}
 	f.locate(err)
@@ -67,10 +68,7 @@ func (p *Provider) explain(ctx context.Context, operation string, err error) err
 		f.answer = withoutAnswer(err)
 		f.text = fmt.Sprintf("%s: %s: %v", f.place(), f.remedy, f.means)
 	}
-	if after := retryAfter(err); after > 0 && errors.Is(f.means, core.ErrUnavailable) {
-		return &core.RetryAfterError{After: after, Err: f}
-	}
-	return f
+	return remote.Later(f, retryAfter(err))
 }
 
 // serviceKMS is the SDK's ID of the service.
@@ -106,6 +104,9 @@ func (f *failure) lookUp() {
 	f.answer = a
 }
 
+// filePattern finds the file that the SDK could not read, which has no error of a type.
+var filePattern = regexp.MustCompile(`(?:unable to read file at|failed to read authorization token from) (/[^\n]*?): open `)
+
 // withoutAnswer is what an error means that no service gave: the chain of
 // credentials, the network, the reading of an answer. The SDK's text stands in it
 // only where it can hold no secret.
@@ -123,6 +124,12 @@ func withoutAnswer(err error) answer {
 	if _, ok := errors.AsType[*config.AssumeRoleTokenProviderNotSetError](err); ok {
 		return unavailable("the profile's role wants a code of an MFA device, which a service cannot type; use another identity")
 	}
+	if _, ok := errors.AsType[*plainTextError](err); ok {
+		return unavailable("its endpoint is http:// and not on this machine, so that credentials would cross the network in plain text: use https://, or unset the AWS_ENDPOINT_URL variable or the endpoint of the profile that names it")
+	}
+	if m := filePattern.FindStringSubmatch(err.Error()); m != nil {
+		return unavailable("the file " + m[1] + ", which holds the token to log in with, cannot be read: look at AWS_WEB_IDENTITY_TOKEN_FILE, AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE and the profile")
+	}
 	if _, ok := errors.AsType[*smithy.DeserializationError](err); ok {
 		return unavailable("the answer cannot be read; look for a proxy or an endpoint that is not AWS")
 	}
@@ -134,16 +141,11 @@ func withoutAnswer(err error) answer {
 	return unavailable("there are no credentials: none of the sources of the AWS SDK gave any (environment, profile, web identity, container, instance metadata); let the plugin see the variables that name yours")
 }
 
-// retryAfter returns the wait that a response asks for, in whole seconds; RFC 9110,
-// section 10.2.3.
+// retryAfter returns the wait that a failed response asks for.
 func retryAfter(err error) time.Duration {
 	e, ok := errors.AsType[*smithyhttp.ResponseError](err)
-	if !ok || e.Response == nil || e.Response.Response == nil {
+	if !ok || e.Response == nil || e.Response.Response == nil || e.Response.StatusCode == http.StatusOK {
 		return 0
 	}
-	seconds, err := strconv.ParseUint(e.Response.Header.Get("Retry-After"), 10, 16)
-	if err != nil || e.Response.StatusCode == http.StatusOK {
-		return 0
-	}
-	return time.Duration(seconds) * time.Second
+	return remote.RetryAfter(e.Response.Header)
 }

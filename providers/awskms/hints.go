@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // A message of the service is not repeated, since it may quote the request. What
@@ -17,23 +18,33 @@ var (
 )
 
 // describeAnswer writes the text of a failure that a service answered with.
-func (p *Provider) describeAnswer(f *failure, message string) {
+func (p *provider) describeAnswer(f *failure, message string) {
 	switch {
 	case errors.Is(f.means, core.ErrInvalidCiphertext):
 		// Which of the reasons it was is never told.
-		f.text = "KMS does not open the wrap: " + core.ErrInvalidCiphertext.Error()
+		f.text = remote.ErrNotOpened.Error()
 	case f.permission:
 		f.text = fmt.Sprintf("%s: %s: %v", f.place(), p.missingPermission(f, message), f.means)
 	case f.means == nil:
 		f.text = f.place() + ": " + f.code
 	default:
-		f.text = fmt.Sprintf("%s: %s: %s: %v", f.place(), f.code, f.remedy, f.means)
+		f.text = fmt.Sprintf("%s: %s: %s: %v", f.place(), f.code, p.fill(f.remedy), f.means)
 	}
+}
+
+// fill puts the key and its Region into the command of a remedy. An alias cannot be
+// enabled, so the key's ARN is named where it is known.
+func (p *provider) fill(remedy string) string {
+	key := p.requestID(*p.key.Load())
+	if p.region != "" {
+		key += " --region " + p.region
+	}
+	return strings.ReplaceAll(remedy, "{key}", key)
 }
 
 // missingPermission names the right that is missing, whose, and the statement that
 // grants it.
-func (p *Provider) missingPermission(f *failure, message string) string {
+func (p *provider) missingPermission(f *failure, message string) string {
 	who := "the identity"
 	if principal := principalPattern.FindString(message); principal != "" {
 		who = principal
@@ -62,7 +73,7 @@ func statement(action, resource string) string {
 
 // resource is the key as a policy names it. An alias cannot stand there, so until
 // the key is known a placeholder does.
-func (p *Provider) resource() string {
+func (p *provider) resource() string {
 	if r := p.key.Load(); r.known() {
 		return r.arn.name()
 	}

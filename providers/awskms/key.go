@@ -69,7 +69,7 @@ func (r resolved) known() bool { return r.arn != keyARN{} }
 func (r resolved) kekID(material string) core.KEKID { return core.NewKEKID(r.arn.name(), material) }
 
 // requestID is how the key is named to the service.
-func (p *Provider) requestID(r resolved) string {
+func (p *provider) requestID(r resolved) string {
 	if r.known() {
 		return r.arn.String()
 	}
@@ -78,7 +78,7 @@ func (p *Provider) requestID(r resolved) string {
 
 // reported returns the key that a response names, if it is the configured one.
 // Some emulators give a bare key ID, which is enough once the ARN is known.
-func (p *Provider) reported(r resolved, keyID string) (keyARN, bool) {
+func (p *provider) reported(r resolved, keyID string) (keyARN, bool) {
 	a, err := parseKeyARN(keyID)
 	if err != nil {
 		return r.arn, r.known() && keyID == r.arn.id

@@ -142,8 +142,15 @@ func TestSourcesOfCredentialsThatFail(t *testing.T) {
 		}, core.ErrUnavailable, "no credentials"},
 		"web identity without its token": {func(t *testing.T) {
 			t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/forest")
-			t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", filepath.Join(t.TempDir(), "token"))
-		}, core.ErrUnavailable, "no credentials"},
+			t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", filepath.Join(t.TempDir(), "no-token"))
+		}, core.ErrUnavailable, "/no-token, which holds the token to log in with, cannot be read"},
+		"web identity without its token, by a profile": {func(t *testing.T) {
+			writeProfile(t, "AWS_CONFIG_FILE", "[default]\nrole_arn = arn:aws:iam::111122223333:role/forest\nweb_identity_token_file = %s\n", filepath.Join(t.TempDir(), "no token"))
+		}, core.ErrUnavailable, "/no token, which holds the token to log in with, cannot be read"},
+		"container without its token": {func(t *testing.T) {
+			t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", refusing.URL+"/secret-path")
+			t.Setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", filepath.Join(t.TempDir(), "no-token"))
+		}, core.ErrUnavailable, "/no-token, which holds the token to log in with, cannot be read"},
 		"credential process that says nonsense": {func(t *testing.T) {
 			writeProfile(t, "AWS_CONFIG_FILE", "[default]\ncredential_process = echo {secret-output\n")
 		}, core.ErrUnavailable, "credential_process"},
@@ -165,6 +172,20 @@ func TestSourcesOfCredentialsThatFail(t *testing.T) {
 				t.Errorf("%q, want %q and no secret", err, c.text)
 			}
 		})
+	}
+}
+
+// Credentials that the metadata service gives out are not fetched from another machine in
+// plain text.
+func TestMetadataServiceElsewhere(t *testing.T) {
+	s := newServer(t)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://metadata.invalid")
+	p := open(t, s.URL, s.CreateKey("one").ARN(), chain())
+	_, err := p.Status(t.Context())
+	wantOnly(t, "status", err, core.ErrUnavailable)
+	if !strings.Contains(err.Error(), "in plain text") {
+		t.Errorf("%q does not say why nothing was sent", err)
 	}
 }
 

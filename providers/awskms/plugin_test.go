@@ -55,6 +55,7 @@ func TestConformanceAsPlugin(t *testing.T) {
 				return nil
 			},
 			Restart: func(ctx context.Context) (core.KeyProvider, error) { return spawn(ctx, mine) },
+			Lenient: lenient(s),
 			Lacks:   map[providertest.Hook]string{providertest.HookMissing: lacksMissing},
 		}
 	})

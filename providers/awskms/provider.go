@@ -1,6 +1,7 @@
 package awskms
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -11,17 +12,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // maxCiphertext is what Decrypt takes, in bytes; AWS KMS API Reference, Decrypt.
 const maxCiphertext = 6144
 
 // Provider is a core.KeyProvider on a key of AWS KMS.
-type Provider struct {
+type Provider struct{ *remote.Provider }
+
+// provider is a key of AWS KMS, as its API has it.
+type provider struct {
 	settings settings
 	region   string
 	login    *login
-	closed   atomic.Bool
 
 	settling sync.Mutex
 	key      atomic.Pointer[resolved] // never nil
@@ -51,7 +55,7 @@ func Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, error) {
 func New(ctx context.Context, uri core.KeyURI, opts *Options) (*Provider, error) {
 	s, err := parse(uri)
 	if err != nil {
-		return nil, fmt.Errorf("reading the key URI: %w", err)
+		return nil, remote.Explain(uri, err)
 	}
 	if opts == nil {
 		opts = &Options{}
@@ -60,13 +64,13 @@ func New(ctx context.Context, uri core.KeyURI, opts *Options) (*Provider, error)
 	if err != nil {
 		return nil, fmt.Errorf("configuring AWS KMS: %w", err)
 	}
-	p := &Provider{settings: s, login: l, region: l.current().Options().Region}
+	p := &provider{settings: s, login: l, region: l.current().Options().Region}
 	p.key.Store(&resolved{arn: s.key})
-	return p, nil
+	return &Provider{remote.New(p)}, nil
 }
 
-// GenerateDataKey implements core.KeyProvider.
-func (p *Provider) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {
+// Generate implements remote.Key.
+func (p *provider) Generate(ctx context.Context, aad core.AAD) (core.DataKey, error) {
 	var dataKey []byte
 	w, err := p.wrapping(ctx, aad, func(ctx context.Context, keyID string, ec map[string]string) (made, error) {
 		var out *kms.GenerateDataKeyOutput
@@ -81,22 +85,12 @@ func (p *Provider) GenerateDataKey(ctx context.Context, aad core.AAD) (core.Data
 		dataKey = out.Plaintext
 		return made{out.CiphertextBlob, aws.ToString(out.KeyId), aws.ToString(out.KeyMaterialId)}, nil
 	})
-	if err == nil && len(dataKey) != core.DataKeySize {
-		err = fmt.Errorf("KMS gave %d bytes instead of %d: %w", len(dataKey), core.DataKeySize, core.ErrUnavailable)
-	}
-	if err != nil {
-		clear(dataKey)
-		return core.DataKey{}, fmt.Errorf("generating data key: %w", err)
-	}
-	return core.DataKey{Plaintext: dataKey, Wrapped: w}, nil
+	return core.DataKey{Plaintext: dataKey, Wrapped: w}, err
 }
 
-// WrapDataKey implements core.Wrapper.
-func (p *Provider) WrapDataKey(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
-	if len(dataKey) != core.DataKeySize {
-		return core.WrappedKey{}, fmt.Errorf("wrapping data key: it has %d bytes instead of %d", len(dataKey), core.DataKeySize)
-	}
-	w, err := p.wrapping(ctx, aad, func(ctx context.Context, keyID string, ec map[string]string) (made, error) {
+// Wrap implements remote.Key.
+func (p *provider) Wrap(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
+	return p.wrapping(ctx, aad, func(ctx context.Context, keyID string, ec map[string]string) (made, error) {
 		var out *kms.EncryptOutput
 		err := p.call(ctx, "Encrypt", func(ctx context.Context, client *kms.Client) (err error) {
 			out, err = client.Encrypt(ctx, &kms.EncryptInput{KeyId: &keyID, Plaintext: dataKey, EncryptionContext: ec})
@@ -107,22 +101,10 @@ func (p *Provider) WrapDataKey(ctx context.Context, dataKey []byte, aad core.AAD
 		}
 		return made{out.CiphertextBlob, aws.ToString(out.KeyId), ""}, nil
 	})
-	if err != nil {
-		return core.WrappedKey{}, fmt.Errorf("wrapping data key: %w", err)
-	}
-	return w, nil
 }
 
-// UnwrapDataKey implements core.KeyProvider.
-func (p *Provider) UnwrapDataKey(ctx context.Context, wrapped core.WrappedKey, aad core.AAD) ([]byte, error) {
-	dataKey, err := p.unwrap(ctx, wrapped, aad)
-	if err != nil {
-		return nil, fmt.Errorf("unwrapping data key: %w", err)
-	}
-	return dataKey, nil
-}
-
-func (p *Provider) unwrap(ctx context.Context, wrapped core.WrappedKey, aad core.AAD) ([]byte, error) {
+// Unwrap implements remote.Key.
+func (p *provider) Unwrap(ctx context.Context, wrapped core.WrappedKey, aad core.AAD) ([]byte, error) {
 	key := *p.key.Load()
 	if !key.known() {
 		var err error
@@ -131,9 +113,8 @@ func (p *Provider) unwrap(ctx context.Context, wrapped core.WrappedKey, aad core
 		}
 	}
 	ec, err := encryptionContext(aad)
-	n := len(wrapped.Wrapped)
-	if err != nil || n == 0 || n > maxCiphertext || key.known() && wrapped.KEKID.Key() != key.arn.name() {
-		return nil, p.notOpened(ctx)
+	if err != nil || len(wrapped.Wrapped) > maxCiphertext || key.known() && wrapped.KEKID.Key() != key.arn.name() {
+		return nil, remote.ErrNotOpened
 	}
 	out, err := p.decrypt(ctx, &kms.DecryptInput{KeyId: aws.String(p.requestID(key)), CiphertextBlob: wrapped.Wrapped, EncryptionContext: ec})
 	if refusedTo(err) {
@@ -145,7 +126,7 @@ func (p *Provider) unwrap(ctx context.Context, wrapped core.WrappedKey, aad core
 	a, ok := p.reported(key, aws.ToString(out.KeyId))
 	if !ok || wrapped.KEKID.Key() != a.name() || len(out.Plaintext) != core.DataKeySize {
 		clear(out.Plaintext)
-		return nil, p.notOpened(ctx)
+		return nil, remote.ErrNotOpened
 	}
 	if !key.known() {
 		p.settle(a, nil)
@@ -154,7 +135,7 @@ func (p *Provider) unwrap(ctx context.Context, wrapped core.WrappedKey, aad core
 	return out.Plaintext, nil
 }
 
-func (p *Provider) decrypt(ctx context.Context, in *kms.DecryptInput) (out *kms.DecryptOutput, err error) {
+func (p *provider) decrypt(ctx context.Context, in *kms.DecryptInput) (out *kms.DecryptOutput, err error) {
 	err = p.call(ctx, "Decrypt", func(ctx context.Context, client *kms.Client) (err error) {
 		out, err = client.Decrypt(ctx, in)
 		return err
@@ -162,18 +143,12 @@ func (p *Provider) decrypt(ctx context.Context, in *kms.DecryptInput) (out *kms.
 	return out, err
 }
 
-// notOpened is the answer for a wrap that the service need not see. A provider
-// that is closed, or a caller that has gone, is not told of wraps.
-func (p *Provider) notOpened(ctx context.Context) error {
-	if err := p.ready(ctx); err != nil {
-		return err
-	}
-	return fmt.Errorf("KMS does not open the wrap: %w", core.ErrInvalidCiphertext)
+// Alter implements remote.Key: a ciphertext ends with what authenticates it.
+func (p *provider) Alter(wrapped []byte) []byte {
+	altered := bytes.Clone(wrapped)
+	altered[len(altered)-1] ^= 1
+	return altered
 }
 
-// Close implements core.KeyProvider.
-func (p *Provider) Close() error {
-	p.closed.Store(true)
-	p.seen.Store(nil)
-	return nil
-}
+// Close implements remote.Key.
+func (p *provider) Close() { p.seen.Store(nil) }

@@ -17,31 +17,23 @@ import (
 
 // remember keeps a wrap for Status to ask about. One that was refused is kept only
 // for want of one that is known good.
-func (p *Provider) remember(ciphertext []byte, ec map[string]string, opened bool) {
+func (p *provider) remember(ciphertext []byte, ec map[string]string, opened bool) {
 	if old := p.seen.Load(); !opened && old != nil {
 		return
 	}
 	p.seen.Store(&wrap{ciphertext: bytes.Clone(ciphertext), context: maps.Clone(ec), opened: opened})
 }
 
-// Status implements core.KeyProvider. It asks for the key's state, and by Decrypt
-// with DryRun whether unwrapping is permitted. Lacking the right to ask for the
-// state is a warning: it does not keep anyone from unwrapping.
-func (p *Provider) Status(ctx context.Context) (core.Status, error) {
-	st, err := p.status(ctx)
-	if err != nil {
-		return core.Status{}, fmt.Errorf("asking for key status: %w", err)
-	}
-	return st, nil
-}
-
-func (p *Provider) status(ctx context.Context) (core.Status, error) {
+// Status implements remote.Key. It asks for the key's state, and by Decrypt with DryRun
+// whether unwrapping is permitted. Lacking the right to ask for the state is a warning:
+// it does not keep anyone from unwrapping.
+func (p *provider) Status(ctx context.Context) (core.Status, error) {
 	md, warnings, err := p.inspect(ctx)
 	if err != nil {
 		return core.Status{}, err
 	}
 	if md != nil {
-		if err := usable(md); err != nil {
+		if err := p.usable(md); err != nil {
 			return core.Status{}, err
 		}
 		warnings = append(warnings, expiry(md)...)
@@ -63,7 +55,7 @@ func (p *Provider) status(ctx context.Context) (core.Status, error) {
 
 // inspect asks for the state of the key in use, and, of an alias, whether it still
 // names that key. The metadata is nil if the right to ask is missing.
-func (p *Provider) inspect(ctx context.Context) (*types.KeyMetadata, []string, error) {
+func (p *provider) inspect(ctx context.Context) (*types.KeyMetadata, []string, error) {
 	var warnings []string
 	before := *p.key.Load()
 	md, a, err := p.describe(ctx, p.settings.id)
@@ -106,7 +98,7 @@ var noCiphertext = []byte{0}
 // policy may demand one. Where none was seen yet, it has the service look at the
 // permission alone, with as much of the context as is known. released says that the
 // service ignored DryRun and sent a plaintext, which is overwritten.
-func (p *Provider) mayUnwrap(ctx context.Context) (released bool, err error) {
+func (p *provider) mayUnwrap(ctx context.Context) (released bool, err error) {
 	if w := p.seen.Load(); w != nil {
 		released, err = p.dryRun(ctx, &kms.DecryptInput{CiphertextBlob: w.ciphertext, EncryptionContext: w.context})
 		if w.opened || !errors.Is(err, core.ErrInvalidCiphertext) {
@@ -133,7 +125,7 @@ func permitted(err error) error {
 
 // dryRun runs Decrypt without its effect. DryRunOperationException is its success;
 // "Testing your permissions", AWS KMS Developer Guide.
-func (p *Provider) dryRun(ctx context.Context, in *kms.DecryptInput) (released bool, err error) {
+func (p *provider) dryRun(ctx context.Context, in *kms.DecryptInput) (released bool, err error) {
 	in.DryRun, in.KeyId = aws.Bool(true), aws.String(p.requestID(*p.key.Load()))
 	out, err := p.decrypt(ctx, in)
 	switch {

@@ -47,8 +47,14 @@ func TestStates(t *testing.T) {
 				wantOnly(t, "status", err, c.want)
 				_, err = p.UnwrapDataKey(t.Context(), w, testAAD)
 				wantOnly(t, "unwrapping", err, c.want)
-				if mayDescribe && state != awstest.Disabled && !strings.Contains(err.Error(), c.text) {
+				if mayDescribe && !strings.Contains(err.Error(), c.text) {
 					t.Errorf("%q does not say %q", err, c.text)
+				}
+				if strings.Contains(c.text, "-key") && mayDescribe && !strings.Contains(err.Error(), "--key-id "+k.ARN()+" --region "+awstest.Region) {
+					t.Errorf("%q does not name the key", err)
+				}
+				if strings.Contains(err.Error(), "KEY-ID") || strings.Contains(err.Error(), "{key}") {
+					t.Errorf("%q has a placeholder", err)
 				}
 			})
 		}
@@ -96,7 +102,7 @@ func TestStatusIsADryRun(t *testing.T) {
 	mustUnwrap(t, fresh, w)
 	mustStatus(t, fresh)
 	calls := s.Calls()
-	if calls["DryRun:Decrypt"] != 3 || calls["Decrypt"] != 1 || calls["Encrypt"] != 1 || calls["GenerateDataKey"] != 0 {
+	if calls["DryRun:Decrypt"] != 3 || calls["Decrypt"] != 3+1 || calls["Encrypt"] != 1 || calls["GenerateDataKey"] != 0 {
 		t.Errorf("calls %v", calls)
 	}
 }

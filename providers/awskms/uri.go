@@ -3,14 +3,13 @@ package awskms
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"regexp"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // Scheme is the scheme of this provider's key URIs.
@@ -43,32 +42,29 @@ var (
 	sessionPattern = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`) // sts AssumeRole, RoleSessionName
 )
 
-// parse checks everything that a key URI says.
+// options are the names that a key URI may have behind the '?'.
+var options = []string{"region", "endpoint", "profile", "role_arn", "external_id", "session_name", "store"}
+
+// parse checks everything that a key URI says, and tells all mistakes at once.
 func parse(uri core.KeyURI) (settings, error) {
-	if err := uri.CheckOptions("region", "endpoint", "profile", "role_arn", "external_id", "session_name", "store"); err != nil {
-		return settings{}, err
-	}
-	if uri.Host != "" {
-		return settings{}, errors.New("a key of AWS KMS has no host: write three slashes, as in awskms:///alias/NAME, and name another endpoint by the option endpoint")
-	}
 	s := settings{
 		id: uri.Path, region: uri.Options["region"], endpoint: uri.Options["endpoint"], profile: uri.Options["profile"],
 		roleARN: uri.Options["role_arn"], externalID: uri.Options["external_id"], sessionName: uri.Options["session_name"],
 		store: uri.Options["store"],
 	}
-	for name, value := range uri.Options {
-		if value == "" {
-			return settings{}, fmt.Errorf("the option %s is empty: give it a value or leave it out", name)
-		}
-	}
-	if err := errors.Join(s.parseKey(), s.checkRegion(), s.checkRole()); err != nil {
-		return settings{}, err
-	}
+	errs := []error{uri.CheckOptions(options...), remote.CheckValues(uri), s.checkRegion(), s.checkRole()}
 	if s.endpoint != "" {
-		return s, checkEndpoint(s.endpoint)
+		errs = append(errs, checkEndpoint(s.endpoint))
 	}
-	return s, nil
+	if uri.Host != "" {
+		errs = append(errs, errHost)
+	} else {
+		errs = append(errs, s.parseKey())
+	}
+	return s, errors.Join(errs...)
 }
+
+var errHost = errors.New("a key of AWS KMS has no host: write three slashes, as in awskms:///alias/NAME, and name another endpoint by the option endpoint")
 
 var errKey = errors.New("the key is not one of AWS KMS: write awskms:///alias/NAME, awskms:///KEY-ID, or awskms:/// and the ARN of the key or of the alias")
 
@@ -139,22 +135,4 @@ func (s *settings) checkRole() error {
 		return errors.New("the option session_name is not 2 to 64 letters, digits, or any of _+=,.@-")
 	}
 	return nil
-}
-
-// checkEndpoint refuses a URL that could hold a secret, and one by which data keys
-// would travel in plain text: KMS answers with them, protected by TLS alone.
-func checkEndpoint(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return errors.New("the endpoint is not of the form https://HOST or https://HOST:PORT, without user, query or fragment")
-	}
-	if u.Scheme == "http" && !loopback(u.Hostname()) {
-		return errors.New("the endpoint is http:// and not on this machine: data keys would cross the network in plain text; use https://")
-	}
-	return nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }

@@ -93,12 +93,62 @@ func TestKeyURIsThatAreRefused(t *testing.T) {
 	}
 }
 
-// An endpoint from the environment is held to the same.
+// An endpoint from the environment or a profile is held to the same, and so are those of
+// the services that give out credentials.
 func TestEndpointFromTheEnvironment(t *testing.T) {
+	for name, set := range map[string]func(t *testing.T){
+		"KMS":      func(t *testing.T) { t.Setenv("AWS_ENDPOINT_URL_KMS", "http://kms.example") },
+		"STS":      func(t *testing.T) { t.Setenv("AWS_ENDPOINT_URL_STS", "http://sts.internal:4566") },
+		"SSO":      func(t *testing.T) { t.Setenv("AWS_ENDPOINT_URL_SSO", "http://sso.internal") },
+		"SSO_OIDC": func(t *testing.T) { t.Setenv("AWS_ENDPOINT_URL_SSO_OIDC", "http://oidc.internal") },
+		"all": func(t *testing.T) {
+			t.Setenv("AWS_ENDPOINT_URL", "http://aws.internal")
+		},
+		"profile": func(t *testing.T) {
+			writeProfile(t, "AWS_CONFIG_FILE", "[default]\nendpoint_url = http://aws.internal\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			isolate(t)
+			set(t)
+			if err := openURI(t, "awskms:///"+keyARN); err == nil || !strings.Contains(err.Error(), "plain text") || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
+				t.Errorf("%v, want the plain-text endpoint refused", err)
+			}
+		})
+	}
 	isolate(t)
-	t.Setenv("AWS_ENDPOINT_URL_KMS", "http://kms.example")
-	if err := openURI(t, "awskms:///"+keyARN); err == nil || !strings.Contains(err.Error(), "plain text") {
-		t.Errorf("%v, want the plain-text endpoint refused", err)
+	t.Setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:4566")
+	if err := openURI(t, "awskms:///"+keyARN); err != nil {
+		t.Errorf("an endpoint of this machine: %v", err)
+	}
+}
+
+// A file that a variable names and that is not there is named.
+func TestMissingBundle(t *testing.T) {
+	isolate(t)
+	t.Setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
+	if err := openURI(t, "awskms:///"+keyARN); err == nil || !strings.Contains(err.Error(), "/nowhere/ca.pem") || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
+		t.Errorf("%v, want the file named", err)
+	}
+}
+
+// Several mistakes are told a line each, and the form of another program is answered with
+// what was meant.
+func TestMistakesInLines(t *testing.T) {
+	isolate(t)
+	err := openURI(t, "awskms://alias/forest?region=EU&colour=red&external_id=x&endpoint=ftp://h")
+	if err == nil {
+		t.Fatal("it was opened")
+	}
+	want := []string{"unknown option colour", "eu-west-3", "role_arn", "https://HOST", "three slashes", "write awskms:///alias/forest?region=REGION"}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(want) {
+		t.Fatalf("%d lines, want %d:\n%v", len(lines), len(want), err)
+	}
+	for i := range want {
+		if !strings.Contains(lines[i], want[i]) {
+			t.Errorf("line %d is %q, want it to say %q", i, lines[i], want[i])
+		}
 	}
 }
 

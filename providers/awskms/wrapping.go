@@ -23,7 +23,7 @@ type made struct {
 // wrapping makes a wrap, and names the KEK version that made it. Encrypt does not
 // report the key material; then it is what was current before and is current still,
 // and if that changed, the wrap is made anew.
-func (p *Provider) wrapping(ctx context.Context, aad core.AAD, do func(ctx context.Context, keyID string, ec map[string]string) (made, error)) (core.WrappedKey, error) {
+func (p *provider) wrapping(ctx context.Context, aad core.AAD, do func(ctx context.Context, keyID string, ec map[string]string) (made, error)) (core.WrappedKey, error) {
 	ec, err := encryptionContext(aad)
 	if err != nil {
 		return core.WrappedKey{}, err
@@ -59,12 +59,12 @@ func (p *Provider) wrapping(ctx context.Context, aad core.AAD, do func(ctx conte
 
 // accept checks that the configured key made the wrap, and learns the key's ARN
 // where it could not be asked for.
-func (p *Provider) accept(key resolved, m made) (resolved, error) {
+func (p *provider) accept(key resolved, m made) (resolved, error) {
 	a, ok := p.reported(key, m.keyID)
 	if !ok {
 		return key, fmt.Errorf("KMS used another key than the one configured: %w", core.ErrUnavailable)
 	}
-	if n := len(m.ciphertext); n == 0 || n > maxCiphertext {
+	if n := len(m.ciphertext); n > maxCiphertext {
 		return key, fmt.Errorf("KMS gave a wrap of %d bytes: %w", n, core.ErrUnavailable)
 	}
 	if !key.known() {
@@ -74,7 +74,7 @@ func (p *Provider) accept(key resolved, m made) (resolved, error) {
 }
 
 // current asks again for the key material that is current.
-func (p *Provider) current(ctx context.Context, key resolved) (resolved, error) {
+func (p *provider) current(ctx context.Context, key resolved) (resolved, error) {
 	md, a, err := p.describe(ctx, p.requestID(key))
 	if err != nil {
 		return key, err
@@ -83,7 +83,7 @@ func (p *Provider) current(ctx context.Context, key resolved) (resolved, error) 
 }
 
 // keep remembers the wrap for Status and returns it.
-func (p *Provider) keep(id core.KEKID, m made, ec map[string]string) core.WrappedKey {
+func (p *provider) keep(id core.KEKID, m made, ec map[string]string) core.WrappedKey {
 	p.remember(m.ciphertext, ec, true)
 	return core.WrappedKey{KEKID: id, Wrapped: m.ciphertext}
 }

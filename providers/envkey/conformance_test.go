@@ -48,6 +48,7 @@ func TestConformance(t *testing.T) {
 						providertest.HookUnavailable: "nobody is asked who could be away",
 						providertest.HookMissing:     "a key that was taken up is kept until a restart; a key that is missing at first has tests of its own",
 						providertest.HookRotate:      "another value is another key, not a version",
+						providertest.HookLenient:     "there is no service: the key is used in this process",
 					},
 				}
 			})

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // The methods of the service that are called.
@@ -50,9 +51,9 @@ func cannotAsk(err error) bool {
 
 // explain turns an error of the SDK into ours. A failure whose meaning is the key's
 // state has no sentinel yet; byState finds it.
-func (p *Provider) explain(ctx context.Context, method string, err error) error {
+func (p *provider) explain(ctx context.Context, method string, err error) error {
 	if ctx.Err() != nil { // nobody answered in time, whatever the SDK made of it
-		return fmt.Errorf("KMS gave no answer to %s in time: %w: %w", method, core.ErrUnavailable, ctx.Err())
+		return remote.NoAnswer(ctx, "KMS", method)
 	}
 	said, ok := status.FromError(err)
 	if !ok {
@@ -77,10 +78,7 @@ func (p *Provider) explain(ctx context.Context, method string, err error) error 
 		}
 	}
 	p.describe(f, said, details)
-	if wait := details.RetryInfo.GetRetryDelay().AsDuration(); wait > 0 && errors.Is(f.means, core.ErrUnavailable) {
-		return &core.RetryAfterError{After: wait, Err: f}
-	}
-	return f
+	return remote.Later(f, details.RetryInfo.GetRetryDelay().AsDuration())
 }
 
 // saysChecksum tells a request that was altered on its way from one that was wrong
@@ -95,7 +93,7 @@ func saysChecksum(said *status.Status, details apierror.ErrDetails) bool {
 }
 
 // describe writes the text of a failure.
-func (p *Provider) describe(f *failure, said *status.Status, details apierror.ErrDetails) {
+func (p *provider) describe(f *failure, said *status.Status, details apierror.ErrDetails) {
 	switch state, number := p.versionState(said, details); {
 	case f.code == codes.FailedPrecondition && state != "":
 		f.answer = byVersionState[state]
@@ -114,7 +112,7 @@ func (p *Provider) describe(f *failure, said *status.Status, details apierror.Er
 }
 
 // versionText says that a version, "" if it is not known which, may not be used.
-func (p *Provider) versionText(method, number string, a answer) string {
+func (p *provider) versionText(method, number string, a answer) string {
 	which := "the version of the key"
 	if number != "" {
 		which = "version " + number + " of the key"
@@ -129,7 +127,7 @@ func (p *Provider) versionText(method, number string, a answer) string {
 
 // byState gives a failure its meaning where that is the key's: it asks for the
 // state of the version with that number, or of the primary. Other errors pass.
-func (p *Provider) byState(ctx context.Context, err error, number string) error {
+func (p *provider) byState(ctx context.Context, err error, number string) error {
 	f, ok := errors.AsType[*failure](err)
 	switch {
 	case !ok:
@@ -149,11 +147,11 @@ func (p *Provider) byState(ctx context.Context, err error, number string) error 
 // byKey tells a ciphertext that Decrypt refused from a key that is none, or whose
 // version with that number may not be used: if the key can be read and used, or may
 // not be read, it was the ciphertext.
-func (p *Provider) byKey(ctx context.Context, number string) error {
+func (p *provider) byKey(ctx context.Context, number string) error {
 	key, err := p.getKey(ctx)
 	switch {
 	case cannotAsk(err):
-		return errNotOpened
+		return remote.ErrNotOpened
 	case err != nil:
 		return err
 	}
@@ -162,12 +160,12 @@ func (p *Provider) byKey(ctx context.Context, number string) error {
 			return err
 		}
 	}
-	return errNotOpened
+	return remote.ErrNotOpened
 }
 
 // refusedVersion finds out why a version may not be used, where the service did not
 // say it.
-func (p *Provider) refusedVersion(ctx context.Context, f *failure, number string) error {
+func (p *provider) refusedVersion(ctx context.Context, f *failure, number string) error {
 	v, err := p.versionInUse(ctx, number)
 	switch {
 	case cannotAsk(err):
@@ -183,7 +181,7 @@ func (p *Provider) refusedVersion(ctx context.Context, f *failure, number string
 
 // keyDenied returns why the key as a whole may not be used, or nil if it may or
 // that cannot be known.
-func (p *Provider) keyDenied(ctx context.Context) error {
+func (p *provider) keyDenied(ctx context.Context) error {
 	key, err := p.getKey(ctx)
 	if err != nil {
 		return nil //nolint:nilerr // what could not be learnt changes nothing

@@ -242,13 +242,14 @@ func TestOlderVersionDisabled(t *testing.T) {
 		f := newFixture(t, nil, nil)
 		f.key.Rotate()
 		f.key.SetState(1, kmspb.CryptoKeyVersion_DISABLED)
-		if !told {
-			f.Fail("Decrypt", gcptest.Fault{Status: gcptest.Answer(codes.FailedPrecondition, canary)})
-		}
-		wrap, unwrap, status := f.errorsOf(t)
+		wrap, _, status := f.errorsOf(t)
 		if wrap != nil || status != nil {
 			t.Errorf("told %t: wrap %v, status %v", told, wrap, status)
 		}
+		if !told {
+			f.Fail("Decrypt", gcptest.Fault{Status: gcptest.Answer(codes.FailedPrecondition, canary)})
+		}
+		_, unwrap, _ := f.errorsOf(t)
 		wantError(t, "unwrap", unwrap, core.ErrKeyDenied, "versions enable 1 ")
 	}
 }

@@ -3,4 +3,4 @@ package gcpkms
 import "context"
 
 // Mix adds the service's random bytes to b.
-func Mix(ctx context.Context, p *Provider, b []byte) error { return p.addRandomness(ctx, b) }
+func Mix(ctx context.Context, p *Provider, b []byte) error { return p.service.addRandomness(ctx, b) }

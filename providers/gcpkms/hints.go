@@ -42,7 +42,7 @@ var (
 )
 
 // missingPermission names the right that is missing and the line that grants it.
-func (p *Provider) missingPermission(method string, said *status.Status, details apierror.ErrDetails) string {
+func (p *provider) missingPermission(method string, said *status.Status, details apierror.ErrDetails) string {
 	permission := permissionOf[method]
 	named := details.ErrorInfo.GetMetadata()["permission"]
 	if m := deniedPattern.FindStringSubmatch(said.Message()); m != nil {
@@ -58,7 +58,7 @@ func (p *Provider) missingPermission(method string, said *status.Status, details
 }
 
 // grant is the command that grants a permission to the identity.
-func (p *Provider) grant(permission string) string {
+func (p *provider) grant(permission string) string {
 	role := roleView
 	switch permission {
 	case permissionEncrypt, permissionDecrypt:
@@ -71,7 +71,7 @@ func (p *Provider) grant(permission string) string {
 
 // member is the identity as a policy names it, as far as the key URI or a service
 // account's key tells.
-func (p *Provider) member() string {
+func (p *provider) member() string {
 	account := p.settings.impersonate
 	if creds := p.login.creds.Load(); account == "" && creds != nil {
 		var key struct {
@@ -88,13 +88,13 @@ func (p *Provider) member() string {
 }
 
 // keyFlags names the key to gcloud.
-func (p *Provider) keyFlags() string {
+func (p *provider) keyFlags() string {
 	k := p.settings.key
 	return fmt.Sprintf("%s --keyring=%s --location=%s --project=%s", k.id, k.ring, k.location, k.project)
 }
 
 // versionCommand is a command of gcloud on a version, "" if it is not known which.
-func (p *Provider) versionCommand(verb, number string) string {
+func (p *provider) versionCommand(verb, number string) string {
 	if number == "" {
 		number = "NUMBER"
 	}
@@ -102,13 +102,13 @@ func (p *Provider) versionCommand(verb, number string) string {
 	return fmt.Sprintf("gcloud kms keys versions %s %s --key=%s --keyring=%s --location=%s --project=%s", verb, number, k.id, k.ring, k.location, k.project)
 }
 
-func (p *Provider) listCommand() string {
+func (p *provider) listCommand() string {
 	k := p.settings.key
 	return fmt.Sprintf("gcloud kms keys versions list --key=%s --keyring=%s --location=%s --project=%s", k.id, k.ring, k.location, k.project)
 }
 
 // fill puts what is known into a remedy.
-func (p *Provider) fill(remedy string) string {
+func (p *provider) fill(remedy string) string {
 	quota := p.settings.quotaProject
 	if quota == "" {
 		quota = "QUOTA_PROJECT"
@@ -118,7 +118,7 @@ func (p *Provider) fill(remedy string) string {
 
 // versionState finds the state, and the number of the version, that a failed
 // precondition names, or "".
-func (p *Provider) versionState(said *status.Status, details apierror.ErrDetails) (state, number string) {
+func (p *provider) versionState(said *status.Status, details apierror.ErrDetails) (state, number string) {
 	texts := []string{said.Message()}
 	for _, v := range details.PreconditionFailure.GetViolations() {
 		texts = append(texts, v.GetType(), v.GetSubject(), v.GetDescription())

@@ -28,7 +28,7 @@ func checksum(data []byte) *wrapperspb.Int64Value {
 
 // intact makes a call and checks its answer, and makes it once more if the one or
 // the other was altered on the way.
-func intact[R any](ctx context.Context, p *Provider, method string, do func(context.Context, *kms.KeyManagementClient) (R, error), check func(R) error) (R, error) {
+func intact[R any](ctx context.Context, p *provider, method string, do func(context.Context, *kms.KeyManagementClient) (R, error), check func(R) error) (R, error) {
 	var err error
 	for range 2 {
 		var resp R
@@ -51,7 +51,7 @@ func intact[R any](ctx context.Context, p *Provider, method string, do func(cont
 }
 
 // matches checks data that was received with a checksum.
-func (p *Provider) matches(data []byte, sum *wrapperspb.Int64Value) error {
+func (p *provider) matches(data []byte, sum *wrapperspb.Int64Value) error {
 	if sum == nil {
 		return p.unchecked()
 	}
@@ -65,7 +65,7 @@ func (p *Provider) matches(data []byte, sum *wrapperspb.Int64Value) error {
 // unchecked judges an answer without checksums. Cloud KMS always sends them, so
 // one was lost on the way. An emulator on this machine that has never sent one has
 // none, and there is no way to lose anything on; Status warns of it.
-func (p *Provider) unchecked() error {
+func (p *provider) unchecked() error {
 	if !p.settings.insecure || p.checksums.Load() {
 		return errAltered
 	}
@@ -73,7 +73,7 @@ func (p *Provider) unchecked() error {
 	return nil
 }
 
-func (p *Provider) checkEncrypted(resp *kmspb.EncryptResponse) error {
+func (p *provider) checkEncrypted(resp *kmspb.EncryptResponse) error {
 	if err := p.matches(resp.GetCiphertext(), resp.GetCiphertextCrc32C()); err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (p *Provider) checkEncrypted(resp *kmspb.EncryptResponse) error {
 
 // checkDecrypted discards what does not match. Decrypt has no flags: it fails
 // where the request does not match.
-func (p *Provider) checkDecrypted(resp *kmspb.DecryptResponse) error {
+func (p *provider) checkDecrypted(resp *kmspb.DecryptResponse) error {
 	err := p.matches(resp.GetPlaintext(), resp.GetPlaintextCrc32C())
 	if err != nil {
 		clear(resp.GetPlaintext())
@@ -93,7 +93,7 @@ func (p *Provider) checkDecrypted(resp *kmspb.DecryptResponse) error {
 	return err
 }
 
-func (p *Provider) checkRandom(resp *kmspb.GenerateRandomBytesResponse) error {
+func (p *provider) checkRandom(resp *kmspb.GenerateRandomBytesResponse) error {
 	if err := p.matches(resp.GetData(), resp.GetDataCrc32C()); err != nil {
 		return err
 	}

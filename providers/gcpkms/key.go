@@ -11,7 +11,7 @@ import (
 )
 
 // getKey reads the key and its primary version. Reading is not billed.
-func (p *Provider) getKey(ctx context.Context) (key *kmspb.CryptoKey, err error) {
+func (p *provider) getKey(ctx context.Context) (key *kmspb.CryptoKey, err error) {
 	err = p.call(ctx, opKey, func(ctx context.Context, client *kms.KeyManagementClient) (err error) {
 		key, err = client.GetCryptoKey(ctx, &kmspb.GetCryptoKeyRequest{Name: p.settings.key.String()}, p.opts.retry())
 		return err
@@ -25,7 +25,7 @@ func (p *Provider) getKey(ctx context.Context) (key *kmspb.CryptoKey, err error)
 	return key, nil
 }
 
-func (p *Provider) getVersion(ctx context.Context, number string) (v *kmspb.CryptoKeyVersion, err error) {
+func (p *provider) getVersion(ctx context.Context, number string) (v *kmspb.CryptoKeyVersion, err error) {
 	err = p.call(ctx, opVersion, func(ctx context.Context, client *kms.KeyManagementClient) (err error) {
 		v, err = client.GetCryptoKeyVersion(ctx, &kmspb.GetCryptoKeyVersionRequest{Name: p.settings.key.version(number)}, p.opts.retry())
 		return err
@@ -35,7 +35,7 @@ func (p *Provider) getVersion(ctx context.Context, number string) (v *kmspb.Cryp
 
 // versionInUse reads the version with a number, or the primary if that is "". It
 // fails if the key as a whole may not be used.
-func (p *Provider) versionInUse(ctx context.Context, number string) (*kmspb.CryptoKeyVersion, error) {
+func (p *provider) versionInUse(ctx context.Context, number string) (*kmspb.CryptoKeyVersion, error) {
 	key, err := p.getKey(ctx)
 	if err != nil {
 		return nil, err
@@ -51,21 +51,21 @@ func (p *Provider) versionInUse(ctx context.Context, number string) (*kmspb.Cryp
 }
 
 // usableKey returns nil, or why the key does not wrap.
-func (p *Provider) usableKey(key *kmspb.CryptoKey) error {
+func (p *provider) usableKey(key *kmspb.CryptoKey) error {
 	if err := p.usablePurpose(key); err != nil {
 		return err
 	}
 	return p.usablePrimary(key)
 }
 
-func (p *Provider) usablePurpose(key *kmspb.CryptoKey) error {
+func (p *provider) usablePurpose(key *kmspb.CryptoKey) error {
 	if purpose := key.GetPurpose(); purpose != kmspb.CryptoKey_ENCRYPT_DECRYPT {
 		return fmt.Errorf("the key has the purpose %v, which cannot be changed: make one with gcloud kms keys create KEY --purpose=encryption: %w", purpose, core.ErrKeyDenied)
 	}
 	return nil
 }
 
-func (p *Provider) usablePrimary(key *kmspb.CryptoKey) error {
+func (p *provider) usablePrimary(key *kmspb.CryptoKey) error {
 	if key.GetPrimary() == nil {
 		return fmt.Errorf("the key has no primary version: make one that is enabled the primary with gcloud kms keys set-primary-version %s --version=NUMBER: %w", p.keyFlags(), core.ErrKeyDenied)
 	}
@@ -73,7 +73,7 @@ func (p *Provider) usablePrimary(key *kmspb.CryptoKey) error {
 }
 
 // usableVersion returns nil, or why the version may not be used.
-func (p *Provider) usableVersion(method string, v *kmspb.CryptoKeyVersion) error {
+func (p *provider) usableVersion(method string, v *kmspb.CryptoKeyVersion) error {
 	if v.GetState() == kmspb.CryptoKeyVersion_ENABLED {
 		return nil
 	}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +54,7 @@ type login struct {
 
 	renewing sync.Mutex
 	creds    atomic.Pointer[auth.Credentials] // nil until there are any, and if insecure
+	source   atomic.Pointer[source]           // where they come from; nil until there are any
 }
 
 // making is one making of a client, for which callers wait. The result is written
@@ -184,11 +187,12 @@ func (l *login) detect() (*auth.Credentials, error) {
 	if l.settings.file != "" {
 		creds, err = fromFile(l.settings.file, opts)
 	} else if creds, err = credentials.DetectDefault(opts); err != nil {
-		err = errNoCredentials
+		err = noDefault(err)
 	}
 	if err != nil {
 		return nil, localError{err}
 	}
+	l.source.Store(sourceOf(creds.JSON()))
 	if l.settings.impersonate == "" {
 		return creds, nil
 	}
@@ -201,7 +205,41 @@ func (l *login) detect() (*auth.Credentials, error) {
 	return creds, nil
 }
 
-var errNoCredentials = errors.New("there are no credentials that can be used: give the plugin those of the machine's service account or of workload identity, let it see GOOGLE_APPLICATION_CREDENTIALS, name a file by the option credentials_file, or run gcloud auth application-default login")
+var errNoCredentials = errors.New("there are no credentials that can be used: give the plugin those of the machine's service account or of workload identity, let it see GOOGLE_APPLICATION_CREDENTIALS, name a file by the option credentials_file, or run gcloud auth application-default login (CLOUDSDK_AUTH_ACCESS_TOKEN is not read, nor is KMS_EMULATOR_HOST: name an emulator by the options endpoint and insecure)")
+
+// noDefault says why there are no default credentials. Only the file that the variable
+// names is an error by itself; the others are looked for.
+func noDefault(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("the file %s, which GOOGLE_APPLICATION_CREDENTIALS names, cannot be read: %w", e.Path, e.Err)
+	}
+	return errNoCredentials
+}
+
+// source is what a credentials file says of how its tokens are got.
+type source struct {
+	// federated says that a token of another identity provider is exchanged.
+	federated bool
+	// account is the service account that is acted as, or "".
+	account string
+}
+
+// impersonationURL ends with the service account.
+var impersonationURL = regexp.MustCompile(`/serviceAccounts/([^/:]+):generateAccessToken$`)
+
+// sourceOf reads a credentials file, which may be nil.
+func sourceOf(content []byte) *source {
+	var file struct {
+		Type credentials.CredType `json:"type"`
+		URL  string               `json:"service_account_impersonation_url"`
+	}
+	_ = json.Unmarshal(content, &file) // what is no such file says nothing
+	s := &source{federated: file.Type == credentials.ExternalAccount || file.Type == credentials.ExternalAccountAuthorizedUser}
+	if m := impersonationURL.FindStringSubmatch(file.URL); m != nil && accountPattern.MatchString(m[1]) {
+		s.account = m[1]
+	}
+	return s
+}
 
 // fileTypes are the types of credentials that a file may hold.
 var fileTypes = map[credentials.CredType]bool{
@@ -226,12 +264,6 @@ func fromFile(name string, opts *credentials.DetectOptions) (*auth.Credentials, 
 		return nil, fmt.Errorf("%s has the type %s, and the rest of it cannot be used: download or make it again", name, kind.Type)
 	}
 	return creds, nil
-}
-
-func (l *login) isClosed() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.closed
 }
 
 // close closes the client. It may be called more than once.

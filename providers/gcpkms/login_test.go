@@ -227,7 +227,7 @@ func TestNoCredentials(t *testing.T) {
 	key := newServiceKey(t, "only")
 	a.known.Store(key)
 	p := a.open(t, "", nil)
-	wantError(t, "no credentials", tryWrap(t, p), core.ErrUnavailable, "gcloud auth application-default login", "credentials_file")
+	wantError(t, "no credentials", tryWrap(t, p), core.ErrUnavailable, os.Getenv("GOOGLE_APPLICATION_CREDENTIALS"), "GOOGLE_APPLICATION_CREDENTIALS names, cannot be read")
 	key.file(t, os.Getenv("GOOGLE_APPLICATION_CREDENTIALS"))
 	if err := tryWrap(t, p); err != nil {
 		t.Errorf("with credentials: %v", err)
@@ -264,6 +264,7 @@ func TestTokenEndpoint(t *testing.T) {
 		"a token":        {200, `{"access_token":"an-opaque-token","token_type":"Bearer","expires_in":3600}`, nil, ""},
 		"ended login":    {400, `{"error":"invalid_grant","error_description":"CANARY"}`, core.ErrKeyDenied, "(invalid_grant)"},
 		"no such client": {401, `{"error":"CANARY \"quoted\""}`, core.ErrKeyDenied, "token endpoint refuses"},
+		"a proxy":        {403, `<html>CANARY`, core.ErrUnavailable, "look for a proxy"},
 		"throttled":      {429, `CANARY`, core.ErrUnavailable, "asked again"},
 		"outage":         {503, `CANARY`, core.ErrUnavailable, "asked again"},
 		"another server": {200, `<html>CANARY`, core.ErrUnavailable, "no token could be fetched"},
@@ -294,9 +295,10 @@ func TestImpersonation(t *testing.T) {
 		says string
 	}{
 		"a token":         {200, token, nil, ""},
-		"not permitted":   {403, `{"error":{"message":"CANARY"}}`, core.ErrKeyDenied, "gcloud iam service-accounts add-iam-policy-binding " + account + " --member=IDENTITY --role=roles/iam.serviceAccountTokenCreator"},
-		"no such account": {404, `CANARY`, core.ErrKeyDenied, "there is no service account " + account},
-		"refused":         {401, `CANARY`, core.ErrKeyDenied, "disabled or deleted"},
+		"not permitted":   {403, `{"error":{"code":403,"message":"CANARY","status":"PERMISSION_DENIED"}}`, core.ErrKeyDenied, "gcloud iam service-accounts add-iam-policy-binding " + account + " --member=IDENTITY --role=roles/iam.serviceAccountTokenCreator"},
+		"no such account": {404, `{"error":{"code":404,"message":"CANARY","status":"NOT_FOUND"}}`, core.ErrKeyDenied, "there is no service account " + account},
+		"another server":  {404, `<html>CANARY`, core.ErrUnavailable, "no service of Google"},
+		"refused":         {401, `{"error":{"code":401,"message":"CANARY","status":"UNAUTHENTICATED"}}`, core.ErrKeyDenied, "disabled or deleted"},
 		"outage":          {500, `CANARY`, core.ErrUnavailable, "asked again"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -317,6 +319,84 @@ func TestImpersonation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Workload identity federation: the token of another identity provider is exchanged, and
+// what fails of it is named: the file, the exchange, or the impersonation.
+func TestFederation(t *testing.T) {
+	const account = "lockwood@lockwood-test.iam.gserviceaccount.com"
+	exchanged := `{"access_token":"an-opaque-token","issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer","expires_in":3600}`
+	acting := `{"accessToken":"an-opaque-token","expireTime":"` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + `"}`
+	for name, c := range map[string]struct {
+		noToken     bool
+		exchange    answered
+		impersonate answered // if not zero, the file wants it
+		want        error
+		says        string
+	}{
+		"a token":                        {exchange: answered{200, exchanged}},
+		"a token, impersonated":          {exchange: answered{200, exchanged}, impersonate: answered{200, acting}},
+		"no subject token":               {noToken: true, want: core.ErrUnavailable, says: "subject-token, which the credential_source of the credentials file names, cannot be read"},
+		"token refused":                  {exchange: answered{400, `{"error":"invalid_grant","error_description":"CANARY"}`}, want: core.ErrKeyDenied, says: "Security Token Service refuses the token of the identity provider (invalid_grant)"},
+		"token refused, to impersonate":  {exchange: answered{400, `{"error":"invalid_grant"}`}, impersonate: answered{200, acting}, want: core.ErrKeyDenied, says: "Security Token Service refuses"},
+		"no such pool":                   {exchange: answered{404, `{"error":"invalid_target","error_description":"CANARY"}`}, want: core.ErrKeyDenied, says: "the pool and the provider"},
+		"condition not met":              {exchange: answered{403, `{"error":"unauthorized_client","error_description":"CANARY"}`}, want: core.ErrKeyDenied, says: "attribute condition"},
+		"another server":                 {exchange: answered{404, `<html>CANARY`}, want: core.ErrUnavailable, says: "no service of Google"},
+		"outage":                         {exchange: answered{503, `CANARY`}, want: core.ErrUnavailable, says: "asked again"},
+		"not permitted to impersonate":   {exchange: answered{200, exchanged}, impersonate: answered{403, `{"error":{"code":403,"message":"CANARY","status":"PERMISSION_DENIED"}}`}, want: core.ErrKeyDenied, says: "lacks iam.serviceAccounts.getAccessToken on " + account},
+		"no such account to impersonate": {exchange: answered{200, exchanged}, impersonate: answered{404, `{"error":{"code":404,"message":"CANARY","status":"NOT_FOUND"}}`}, want: core.ErrKeyDenied, says: "there is no service account " + account},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthority(t)
+			dir := t.TempDir()
+			config := map[string]any{
+				"type": "external_account", "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q",
+				"subject_token_type": "urn:ietf:params:oauth:token-type:jwt", "token_url": "https://sts.googleapis.com/v1/token",
+				"credential_source": map[string]any{"file": filepath.Join(dir, "subject-token")},
+			}
+			if c.impersonate.code != 0 {
+				config["service_account_impersonation_url"] = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/" + account + ":generateAccessToken"
+			}
+			if !c.noToken {
+				if err := os.WriteFile(filepath.Join(dir, "subject-token"), []byte("a.made-up.token"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			client := &http.Client{Transport: transport(func(r *http.Request) (int, string) {
+				if strings.HasSuffix(r.URL.Path, ":generateAccessToken") {
+					return c.impersonate.code, c.impersonate.body
+				}
+				if err := r.ParseForm(); err != nil || r.Form.Get("grant_type") != "urn:ietf:params:oauth:grant-type:token-exchange" || r.Form.Get("subject_token") != "a.made-up.token" {
+					return http.StatusBadRequest, `{"error":"invalid_request"}`
+				}
+				return c.exchange.code, c.exchange.body
+			})}
+			err := tryWrap(t, a.open(t, "&credentials_file="+writeJSON(t, filepath.Join(dir, "federation.json"), config), client))
+			if c.want != nil || err != nil {
+				wantError(t, name, err, c.want, c.says)
+			}
+		})
+	}
+}
+
+// answered is what a token service answers.
+type answered struct {
+	code int
+	body string
+}
+
+// A credentials file that others can read is told of.
+func TestOpenFileWarned(t *testing.T) {
+	a := newAuthority(t)
+	key := newServiceKey(t, "only")
+	a.known.Store(key)
+	name := key.file(t, filepath.Join(t.TempDir(), "key.json"))
+	p := a.open(t, "&credentials_file="+name, nil)
+	wantNoWarnings(t, p)
+	if err := os.Chmod(name, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wantWarning(t, p, "chmod o= "+name)
 }
 
 // The project that is charged is told to the service.

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"cloud.google.com/go/auth"
 	"cloud.google.com/go/compute/metadata"
@@ -18,15 +20,15 @@ import (
 
 // Errors of the SDK that have no type of their own.
 var (
-	// impersonate: status code 403: …
-	impersonationPattern = regexp.MustCompile(`^(?:impersonate|credentials): status code ([0-9]{3}):`)
+	// impersonate: status code 403: BODY, or credentials: status code 403: BODY
+	refusalPattern = regexp.MustCompile(`(?s)^(impersonate|credentials): status code ([0-9]{3}): ?(.*)`)
 	// An OAuth 2.0 error code; RFC 6749, section 5.2.
 	oauthCodePattern = regexp.MustCompile(`^[a-z_]{1,40}$`)
 )
 
 // explainLogin says why there is no client, or no token. The SDK's errors repeat
 // the answers of token endpoints and are not.
-func (p *Provider) explainLogin(ctx context.Context, err error) error {
+func (p *provider) explainLogin(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("fetching a token took too long: %w: %w", core.ErrUnavailable, ctx.Err())
@@ -36,15 +38,15 @@ func (p *Provider) explainLogin(ctx context.Context, err error) error {
 	var a answer
 	if refused, ok := errors.AsType[*auth.Error](err); ok && refused.Response != nil {
 		a = tokenAnswer(refused.Response.StatusCode, refused.Body)
-	} else if m := impersonationPattern.FindStringSubmatch(err.Error()); m != nil {
-		code, _ := strconv.Atoi(m[1]) // three digits
-		a = p.impersonationAnswer(code)
+	} else if m := refusalPattern.FindStringSubmatch(err.Error()); m != nil {
+		code, _ := strconv.Atoi(m[2]) // three digits
+		a = p.exchangeAnswer(m[1] == "impersonate", code, []byte(m[3]))
 	} else if _, ok := errors.AsType[metadata.NotDefinedError](err); ok {
 		a = answer{means: core.ErrUnavailable, remedy: "the machine has no service account: attach one"}
 	} else if local(err) {
 		a = answer{means: core.ErrUnavailable, remedy: err.Error()}
 	} else {
-		a = answer{means: core.ErrUnavailable, remedy: "no token could be fetched; look at the network between this machine and the token endpoint or the metadata server"}
+		a = p.withoutToken(err)
 	}
 	return &failure{answer: a, code: codes.Unauthenticated, text: fmt.Sprintf("logging in to Google Cloud: %s: %v", p.fill(a.remedy), a.means)}
 }
@@ -60,25 +62,82 @@ func local(err error) bool {
 	return ok
 }
 
+// withoutToken says why no service gave a token, or refused one.
+func (p *provider) withoutToken(err error) answer {
+	unavailable := func(remedy string) answer { return answer{means: core.ErrUnavailable, remedy: remedy} }
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return unavailable(fmt.Sprintf("the file %s, which the credential_source of the credentials file names, cannot be read: %v", e.Path, e.Err))
+	}
+	network := networkHint(err.Error())
+	if s := p.login.source.Load(); s != nil && s.federated {
+		if strings.Contains(err.Error(), "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES") {
+			return unavailable("workload identity federation: the credential_source is a program, which runs only if GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1 is set for the plugin")
+		}
+		return unavailable("workload identity federation: no token could be had or exchanged" + network + "; look at the credential_source of the credentials file, and at the network between this machine and its token_url")
+	}
+	return unavailable("no token could be fetched" + network + "; look at the network between this machine and the token endpoint or the metadata server")
+}
+
+// exchangeAnswer judges a refusal of which the SDK tells the status and the body. Under
+// one name it returns those of two services: of the exchange of federation, whose errors
+// are OAuth's, and of impersonation by a credentials file, whose errors are those of
+// Google's APIs.
+func (p *provider) exchangeAnswer(impersonation bool, code int, body []byte) answer {
+	var said struct {
+		Error json.RawMessage `json:"error"`
+	}
+	isJSON := json.Unmarshal(body, &said) == nil && len(said.Error) > 0
+	switch {
+	case passing(code):
+	case !isJSON:
+		return answer{means: core.ErrUnavailable, remedy: "what answered with " + strconv.Itoa(code) + " was no service of Google: look for a proxy, and at the token_url and the URLs of the credentials file"}
+	case impersonation || said.Error[0] == '{':
+		return p.impersonationAnswer(code)
+	}
+	if s := p.login.source.Load(); s == nil || !s.federated {
+		return tokenAnswer(code, body)
+	}
+	a := tokenAnswer(code, body)
+	if a.login {
+		a.remedy = "workload identity federation: the Security Token Service refuses the token of the identity provider" + oauthReason(body) + ": look whether the pool and the provider of the credentials file's audience exist and are enabled, whether the issuer, the audience and the attribute condition of the provider fit the token, and whether it has expired"
+	}
+	return a
+}
+
+// passing reports whether a status says that a service fails by itself.
+func passing(code int) bool {
+	return code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= http.StatusInternalServerError
+}
+
 // tokenAnswer judges the answer of a token endpoint.
 func tokenAnswer(code int, body []byte) answer {
-	if code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= http.StatusInternalServerError {
+	if passing(code) {
 		return answer{means: core.ErrUnavailable, remedy: "the token endpoint has a failure of its own; it is asked again"}
 	}
+	if !json.Valid(body) {
+		return answer{means: core.ErrUnavailable, remedy: "what answered with " + strconv.Itoa(code) + " was no token endpoint: look for a proxy"}
+	}
+	return answer{means: core.ErrKeyDenied, login: true, remedy: "the token endpoint refuses the credentials" + oauthReason(body) + ": look whether the service account or its key was disabled or deleted, whether the login has ended, and whether the clock of this machine is right"}
+}
+
+// oauthReason is the error code of a body, in parentheses, or "".
+func oauthReason(body []byte) string {
 	var said struct {
 		Error string `json:"error"`
 	}
 	_ = json.Unmarshal(body, &said) // it may be anything
-	reason := ""
-	if oauthCodePattern.MatchString(said.Error) {
-		reason = " (" + said.Error + ")"
+	if !oauthCodePattern.MatchString(said.Error) {
+		return ""
 	}
-	return answer{means: core.ErrKeyDenied, login: true, remedy: "the token endpoint refuses the credentials" + reason + ": look whether the service account or its key was disabled or deleted, whether the login has ended, and whether the clock of this machine is right"}
+	return " (" + said.Error + ")"
 }
 
 // impersonationAnswer judges the answer of the IAM Service Account Credentials API.
-func (p *Provider) impersonationAnswer(code int) answer {
+func (p *provider) impersonationAnswer(code int) answer {
 	account := p.settings.impersonate
+	if s := p.login.source.Load(); account == "" && s != nil {
+		account = s.account
+	}
 	if account == "" {
 		account = "ACCOUNT"
 	}
@@ -86,8 +145,8 @@ func (p *Provider) impersonationAnswer(code int) answer {
 	case http.StatusForbidden:
 		return answer{means: core.ErrKeyDenied, login: true, remedy: "the identity lacks iam.serviceAccounts.getAccessToken on " + account + ": grant it with gcloud iam service-accounts add-iam-policy-binding " + account + " --member=IDENTITY --role=roles/iam.serviceAccountTokenCreator, and enable iamcredentials.googleapis.com"}
 	case http.StatusNotFound, http.StatusBadRequest:
-		return answer{means: core.ErrKeyDenied, login: true, remedy: "there is no service account " + account + ": correct the option impersonate_service_account"}
+		return answer{means: core.ErrKeyDenied, login: true, remedy: "there is no service account " + account + ": correct the option impersonate_service_account, or service_account_impersonation_url in the credentials file"}
 	default:
-		return tokenAnswer(code, nil)
+		return tokenAnswer(code, []byte("{}"))
 	}
 }

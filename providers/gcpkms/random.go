@@ -28,7 +28,7 @@ type randomness struct {
 // will see it, does not choose it. So nothing is lost where the location has no HSM
 // or the right is missing, but a service that gave bytes and does not answer now is
 // waited for, so that nobody can take that source away by a fault.
-func (p *Provider) addRandomness(ctx context.Context, dataKey []byte) error {
+func (p *provider) addRandomness(ctx context.Context, dataKey []byte) error {
 	if since := p.random.refused.Load(); since != nil && p.opts.Now().Sub(*since) < askAgain {
 		return nil
 	}

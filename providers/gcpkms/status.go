@@ -17,20 +17,13 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
-// Status implements core.KeyProvider. It reads the state of the primary version,
-// and has IAM test the right to unwrap. Lacking the right to ask is a warning: it
-// does not keep anyone from unwrapping.
-func (p *Provider) Status(ctx context.Context) (core.Status, error) {
-	st, err := p.status(ctx)
-	if err != nil {
-		return core.Status{}, fmt.Errorf("asking for key status: %w", err)
-	}
-	return st, nil
-}
-
-func (p *Provider) status(ctx context.Context) (core.Status, error) {
+// Status implements remote.Key. It reads the state of the primary version, and has IAM
+// test the right to unwrap. Lacking the right to ask is a warning: it does not keep
+// anyone from unwrapping.
+func (p *provider) Status(ctx context.Context) (core.Status, error) {
 	number, warnings, err := p.inspect(ctx)
 	if err != nil {
 		return core.Status{}, err
@@ -40,6 +33,7 @@ func (p *Provider) status(ctx context.Context) (core.Status, error) {
 		return core.Status{}, err
 	}
 	warnings = append(warnings, more...)
+	warnings = append(warnings, remote.FileWarnings(map[string]string{optionFile: p.settings.file})...)
 	if p.noChecksums.Load() {
 		warnings = append(warnings, "the service sends no CRC32C checksums, which Cloud KMS always does: it is taken for an emulator")
 	}
@@ -49,7 +43,7 @@ func (p *Provider) status(ctx context.Context) (core.Status, error) {
 // inspect returns the number of the version that wraps now. Without the right to
 // read the key it is the one that wrapped last, and "" before that: the key is
 // known all the same.
-func (p *Provider) inspect(ctx context.Context) (number string, warnings []string, err error) {
+func (p *provider) inspect(ctx context.Context) (number string, warnings []string, err error) {
 	key, err := p.getKey(ctx)
 	if cannotAsk(err) {
 		if last := p.version.Load(); last != nil {
@@ -72,7 +66,7 @@ func (p *Provider) inspect(ctx context.Context) (number string, warnings []strin
 
 // mayUse has IAM test the rights. IAM answers with those of the list that are
 // granted, and needs no right itself.
-func (p *Provider) mayUse(ctx context.Context) (warnings []string, err error) {
+func (p *provider) mayUse(ctx context.Context) (warnings []string, err error) {
 	var granted []string
 	err = p.call(ctx, opTest, func(ctx context.Context, client *kms.KeyManagementClient) error {
 		resp, err := client.TestIamPermissions(ctx, &iampb.TestIamPermissionsRequest{
@@ -117,7 +111,7 @@ type look struct {
 // olderWarnings warns of older versions that open nothing any more, or soon will
 // not: there may be wraps under them. What cannot be learnt is no failure of the
 // key; it is tried again by the next Status.
-func (p *Provider) olderWarnings(ctx context.Context, primary string) []string {
+func (p *provider) olderWarnings(ctx context.Context, primary string) []string {
 	o := &p.older
 	if o.looking.TryLock() {
 		defer o.looking.Unlock()
@@ -135,7 +129,7 @@ func (p *Provider) olderWarnings(ctx context.Context, primary string) []string {
 	return nil
 }
 
-func (p *Provider) versionWarnings(unusable []string) []string {
+func (p *provider) versionWarnings(unusable []string) []string {
 	if len(unusable) == 0 {
 		return nil
 	}
@@ -145,7 +139,7 @@ func (p *Provider) versionWarnings(unusable []string) []string {
 // unusableVersions describes the versions that are disabled or scheduled for
 // destruction. Those that are destroyed are past warning. A service that does not
 // take the filter is asked for all.
-func (p *Provider) unusableVersions(ctx context.Context) (found []string, err error) {
+func (p *provider) unusableVersions(ctx context.Context) (found []string, err error) {
 	for _, filter := range []string{"state!=ENABLED AND state!=DESTROYED", ""} {
 		found, err = p.listUnusable(ctx, filter)
 		if f, ok := errors.AsType[*failure](err); !ok || f.code != codes.InvalidArgument && f.code != codes.Unimplemented {
@@ -155,7 +149,7 @@ func (p *Provider) unusableVersions(ctx context.Context) (found []string, err er
 	return found, err
 }
 
-func (p *Provider) listUnusable(ctx context.Context, filter string) (found []string, err error) {
+func (p *provider) listUnusable(ctx context.Context, filter string) (found []string, err error) {
 	err = p.call(ctx, opVersions, func(ctx context.Context, client *kms.KeyManagementClient) error {
 		found = nil
 		it := client.ListCryptoKeyVersions(ctx, &kmspb.ListCryptoKeyVersionsRequest{Parent: p.settings.key.String(), Filter: filter}, p.opts.retry())
@@ -177,7 +171,7 @@ func (p *Provider) listUnusable(ctx context.Context, filter string) (found []str
 
 // describeVersion says what is wrong with a version, or nothing. It looks at the
 // state itself, since not every service knows filters.
-func (p *Provider) describeVersion(v *kmspb.CryptoKeyVersion) []string {
+func (p *provider) describeVersion(v *kmspb.CryptoKeyVersion) []string {
 	number, ok := p.settings.key.number(v.GetName())
 	switch {
 	case !ok:

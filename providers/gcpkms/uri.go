@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // Scheme is the scheme of the key URIs of this provider.
@@ -64,30 +65,25 @@ var (
 
 var errKey = errors.New("the key is not one of Cloud KMS: write gcpkms:///projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY")
 
-// parse checks a key URI.
+// parse checks everything that a key URI says, and tells all mistakes at once.
 func parse(uri core.KeyURI) (settings, error) {
-	if err := uri.CheckOptions(optionNames()...); err != nil {
-		return settings{}, err
-	}
-	for name, value := range uri.Options {
-		if value == "" {
-			return settings{}, fmt.Errorf("the option %s is empty: give it a value or leave it out", name)
-		}
-	}
-	if uri.Host == "projects" {
-		return settings{}, fmt.Errorf("the key URI needs a third '/': %w", errKey)
-	}
-	if uri.Host != "" {
-		return settings{}, errors.New("the key URI names a host: write gcpkms:///projects/… with three '/', and name another endpoint by the option endpoint")
-	}
-	key, err := parseKey(uri.Path)
-	if err != nil {
-		return settings{}, err
-	}
 	s := settings{
-		key: key, file: uri.Options[optionFile], impersonate: uri.Options[optionImpersonate], quotaProject: uri.Options[optionQuota],
+		file: uri.Options[optionFile], impersonate: uri.Options[optionImpersonate], quotaProject: uri.Options[optionQuota],
 	}
-	return s, errors.Join(s.checkCredentials(), s.parseEndpoint(uri.Options[optionEndpoint], uri.Options[optionInsecure]))
+	return s, errors.Join(uri.CheckOptions(optionNames()...), remote.CheckValues(uri), s.parseName(uri.Host, uri.Path),
+		s.checkCredentials(), s.parseEndpoint(uri.Options[optionEndpoint], uri.Options[optionInsecure]))
+}
+
+// parseName sets the key.
+func (s *settings) parseName(host, path string) (err error) {
+	switch host {
+	case "":
+		s.key, err = parseKey(path)
+		return err
+	case "projects":
+		return fmt.Errorf("the key URI needs a third '/': %w", errKey)
+	}
+	return errors.New("the key URI names a host: write gcpkms:///projects/… with three '/', and name another endpoint by the option endpoint")
 }
 
 // optionNames lists every option.
@@ -145,7 +141,7 @@ func (s *settings) parseEndpoint(endpoint, insecure string) error {
 	if !s.insecure {
 		return nil
 	}
-	if !loopback(host) {
+	if !remote.Loopback(host) {
 		return errors.New("the option insecure is allowed for 127.0.0.1, [::1] and localhost only: data keys would cross the network in plain text")
 	}
 	if s.file != "" || s.impersonate != "" || s.quotaProject != "" {
@@ -175,9 +171,4 @@ func splitEndpoint(endpoint string) (host, port string, err error) {
 		return "", "", errEndpoint
 	}
 	return host, port, nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost")
 }

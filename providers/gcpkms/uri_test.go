@@ -57,6 +57,29 @@ func TestKeyURIMistakes(t *testing.T) {
 	}
 }
 
+// Several mistakes are told a line each, and the form of another program is answered with
+// what was meant.
+func TestKeyURIMistakesInLines(t *testing.T) {
+	uri, err := core.ParseKeyURI("gcpkms://" + goodKey + "/versions/1?colour=red&quota_project=a/b&insecure=yes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = gcpkms.Open(t.Context(), uri)
+	if err == nil {
+		t.Fatal("it was opened")
+	}
+	want := []string{"unknown option colour", "a third '/'", "ID of a project", "write insecure=true", "write gcpkms:///" + goodKey}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(want) {
+		t.Fatalf("%d lines, want %d:\n%v", len(lines), len(want), err)
+	}
+	for i := range want {
+		if !strings.Contains(lines[i], want[i]) {
+			t.Errorf("line %d is %q, want it to say %q", i, lines[i], want[i])
+		}
+	}
+}
+
 // A provider is made without asking anyone: there is nobody at these endpoints.
 func TestKeyURIs(t *testing.T) {
 	for _, uri := range []string{

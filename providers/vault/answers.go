@@ -22,7 +22,10 @@ type rule struct {
 // Remedies that several rules share.
 const (
 	hintMissing  = "there is no key {name} at {mount}{where}: correct the key URI, restore the key from its backup, or, for a new store, create it with: vault write -f {key}"
-	hintMount    = "no transit engine is mounted at {mount}{where}: correct the mount or the option namespace of the key URI, or enable the engine with: vault secrets enable -path={mount} transit"
+	hintMount    = "no transit engine is mounted at {mount}{where}: correct the mount or the option namespace of the key URI (VAULT_NAMESPACE is not read), or enable the engine with: vault secrets enable -path={mount} transit"
+	hintSpace    = "there is no namespace {space}: correct the option namespace or auth_namespace of the key URI, or create it with: vault namespace create {space}"
+	hintLocked   = "the API of the namespace {space} is locked by an administrator: unlock it with: vault namespace unlock {space}"
+	hintSpaced   = "the namespace {space} is sealed or not ready: unseal it, or look at: vault namespace lookup {space}"
 	hintDerived  = "the key {name} was created with derived=true, and wants a context that binds less than aad does: create another with: vault write -f {mount}/keys/NAME"
 	hintType     = "the key {name} is of a type that cannot carry associated data: create one of the type aes256-gcm96 with: vault write -f {mount}/keys/NAME"
 	hintSoftly   = "the key {name} was deleted softly: restore it, or configure another"
@@ -36,6 +39,7 @@ const (
 	hintProxy    = "something before Vault failed; look at the load balancer"
 	hintInit     = "Vault is not initialized"
 
+	hintIssuer  = "Vault could not fetch the keys of the issuer of the token in the file of jwt_file: look at the issuer, and at the network between it and Vault"
 	hintAppRole = "the role ID or the secret ID is refused: it is wrong, has expired, or was used up; write new ones into the files of role_id_file and secret_id_file"
 	hintRole    = "the login is refused: check that the role of the option role exists at auth/{auth}, and that its bound claims, audiences, service accounts and addresses fit the token in the file of jwt_file, which may have expired"
 	hintAuth    = "no auth method {method} is enabled at auth/{auth}: correct the option auth_mount or auth_namespace, or enable it with: vault auth enable -path={auth} {method}"
@@ -47,6 +51,13 @@ const (
 // they document statuses but few texts, so the texts are matched loosely. What is
 // not in it decides nothing and is an outage.
 var rules = []rule{
+	// The namespace.
+	{anything, 404, textNoSpace, answer{core.ErrKeyDenied, hintSpace}},
+	{anything, 400, "locked by an administrator", answer{core.ErrUnavailable, hintLocked}},
+	{anything, 403, "locked by an administrator", answer{core.ErrUnavailable, hintLocked}},
+	{anything, 503, "locked by an administrator", answer{core.ErrUnavailable, hintLocked}},
+	{anything, 503, "namespace", answer{core.ErrUnavailable, hintSpaced}},
+
 	// The key.
 	{transit, 400, "encryption key not found", answer{core.ErrKeyDenied, hintMissing}},
 	{wrapping, 400, "key type " + noType, answer{core.ErrKeyDenied, hintMissing}}, // it would have been created
@@ -79,6 +90,7 @@ var rules = []rule{
 	{loggingIn, 404, "", answer{core.ErrKeyDenied, hintAuth}},
 	{loggingIn, 405, "", answer{core.ErrKeyDenied, hintAuth}},
 	{loggingIn, 403, "no handler for route", answer{core.ErrKeyDenied, hintAuth}},
+	{loggingIn, 400, "fetching keys", answer{core.ErrUnavailable, hintIssuer}},
 	{loggingIn, 400, "", answer{core.ErrKeyDenied, "{refused}"}},
 	{loggingIn, 401, "", answer{core.ErrKeyDenied, "{refused}"}},
 	{loggingIn, 403, "", answer{core.ErrKeyDenied, "{refused}"}},
@@ -99,6 +111,10 @@ var rules = []rule{
 	{anything, 503, "", answer{core.ErrUnavailable, hintSealed}},
 	{anything, 504, "", answer{core.ErrUnavailable, hintProxy}},
 }
+
+// textNoSpace is what OpenBao says of a namespace that does not exist; newer versions say
+// it without JSON around it.
+const textNoSpace = "namespace not found"
 
 // hintUnknown is the remedy for an answer that no rule knows.
 const hintUnknown = "the answer is none that Vault documents; look for a proxy, or an address that is not Vault's"

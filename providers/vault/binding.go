@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -19,30 +20,33 @@ import (
 // cryptographic call and needs no right, so it is asked first. Only where it does
 // not settle the matter, a test value is wrapped and unwrapped under a wrong aad. A
 // version number would say less: forks count otherwise, and some servers hide it.
-func (p *Provider) bound(ctx context.Context) error {
-	if p.binds.Load() {
+func (k *transitKey) bound(ctx context.Context) error {
+	if k.binds.Load() {
 		return nil
 	}
 	var told struct {
 		Help string `json:"help"`
 	}
-	err := p.call(ctx, p.settings.describe(), nil, &told)
+	err := k.call(ctx, k.settings.describe(), nil, &told)
 	switch {
 	case err == nil && strings.Contains(told.Help, "associated_data"):
 	case err != nil && !declined(err):
 		return err
 	default:
-		if err := p.probe(ctx); err != nil {
+		if err := k.probe(ctx); err != nil {
 			return err
 		}
 	}
-	p.binds.Store(true)
+	k.binds.Store(true)
 	return nil
 }
 
 // declined reports whether the server, or something before it, answers but does not
-// give what was asked for.
+// give what was asked for. A login that is refused is another thing: nothing was asked.
 func declined(err error) bool {
+	if f, ok := errors.AsType[*failure](err); ok && f.op.kind == loggingIn {
+		return false
+	}
 	switch status(err) {
 	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
 		return true
@@ -57,19 +61,19 @@ var errUnbound = fmt.Errorf("the server ignores associated_data, so that its wra
 
 // probe wraps and unwraps a test value, and sees it refused under another aad. nil
 // means that the key is in order.
-func (p *Provider) probe(ctx context.Context) error {
+func (k *transitKey) probe(ctx context.Context) error {
 	value := make([]byte, core.DataKeySize)
 	_, _ = rand.Read(value) // never fails; crypto/rand
 	right, wrong := []byte("lockwood/1 probe"), []byte("lockwood/1 probe of another aad")
-	ciphertext, _, err := p.encrypt(ctx, value, right)
+	ciphertext, _, err := k.encrypt(ctx, value, right)
 	if err != nil {
 		return err
 	}
-	opened, err := p.decrypt(ctx, ciphertext, right)
+	opened, err := k.decrypt(ctx, ciphertext, right)
 	if err != nil || !bytes.Equal(opened, value) {
 		return fmt.Errorf("the key does not open what it has just wrapped: %w", core.ErrUnavailable)
 	}
-	opened, err = p.decrypt(ctx, ciphertext, wrong)
+	opened, err = k.decrypt(ctx, ciphertext, wrong)
 	switch {
 	case err == nil && bytes.Equal(opened, value):
 		return errUnbound

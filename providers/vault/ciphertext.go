@@ -27,3 +27,18 @@ func versionOf(ciphertext []byte) (version string, ok bool) {
 	raw, err := base64.StdEncoding.Strict().AppendDecode(nil, m[2])
 	return string(m[1]), err == nil && bytes.Equal(base64.StdEncoding.AppendEncode(nil, raw), m[2])
 }
+
+// alter returns a ciphertext whose authenticated bytes differ in the last bit. What is no
+// ciphertext is returned as it is.
+func alter(ciphertext []byte) []byte {
+	m := ciphertextPattern.FindSubmatchIndex(ciphertext)
+	if m == nil {
+		return bytes.Clone(ciphertext)
+	}
+	raw, err := base64.StdEncoding.AppendDecode(nil, ciphertext[m[4]:m[5]])
+	if err != nil || len(raw) == 0 {
+		return bytes.Clone(ciphertext)
+	}
+	raw[len(raw)-1] ^= 1
+	return base64.StdEncoding.AppendEncode(bytes.Clone(ciphertext[:m[4]]), raw)
+}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 const (
@@ -27,9 +29,10 @@ const (
 // connection is a client of one server, made anew at every login so that files are
 // read again. It reaches for no network by itself.
 type connection struct {
-	client *api.Client // in the key's namespace
-	auth   *api.Client // in the namespace of the auth method
-	http   *http.Client
+	client  *api.Client // in the key's namespace
+	auth    *api.Client // in the namespace of the auth method
+	nowhere *api.Client // in a namespace that there is not; nil without a namespace
+	http    *http.Client
 }
 
 func connect(s *settings) (*connection, error) {
@@ -55,8 +58,21 @@ func connect(s *settings) (*connection, error) {
 	if c.client, err = newClient(s, c.http, s.namespace); err != nil {
 		return nil, err
 	}
-	c.auth, err = newClient(s, c.http, s.authNamespace)
+	if c.auth, err = newClient(s, c.http, s.authNamespace); err != nil {
+		return nil, err
+	}
+	if s.namespace != "" {
+		c.nowhere, err = newClient(s, c.http, s.namespace+"/lockwood-no-such-namespace")
+	}
 	return c, err
+}
+
+// all returns the clients.
+func (c *connection) all() []*api.Client {
+	if c.nowhere == nil {
+		return []*api.Client{c.client, c.auth}
+	}
+	return []*api.Client{c.client, c.auth, c.nowhere}
 }
 
 // newClient makes a client that takes nothing from the environment. The library
@@ -68,7 +84,7 @@ func newClient(s *settings, h *http.Client, namespace string) (*api.Client, erro
 		scheme = "http://"
 	}
 	client, err := api.NewClient(&api.Config{
-		Address: scheme + s.address, HttpClient: h,
+		Address: scheme + s.address, HttpClient: h, DisableRedirects: true, // the library's would lose the body; see guard
 		MaxRetries: attempts, MinRetryWait: minRetryWait, MaxRetryWait: maxRetryWait, CheckRetry: retryable,
 	})
 	if err != nil {
@@ -120,15 +136,34 @@ func tlsConfig(s *settings) (*tls.Config, error) {
 var errClientCert = errors.New("the files of client_cert and client_key are no certificate and its private key in PEM that can be read")
 
 // errPlainRedirect is a redirect that TLS would not protect.
-var errPlainRedirect = errors.New("a redirect to plain HTTP on another machine")
+var errPlainRedirect = errors.New("a redirect to plain HTTP")
 
-// guard is the transport: it sends nothing in plain text to another machine,
-// wherever a redirect to the active node leads, and bounds what comes back.
+// guard is the transport. It follows a redirect to the active node, once, with the same
+// method and body; it sends nothing in plain text to another machine, nor anything that
+// was meant for TLS; and it bounds what comes back. Neither net/http nor the Vault
+// library will do: the first makes a GET of a 301 or 302, the second sends the redirected
+// request with the body "null".
 type guard struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !loopback(r.URL.Host) {
+	resp, err := g.pass(r)
+	if err != nil {
+		return nil, err
+	}
+	if next, err := redirected(r, resp); next != nil || err != nil {
+		_ = resp.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		return g.pass(next)
+	}
+	return resp, nil
+}
+
+// pass makes one request.
+func (g guard) pass(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && !remote.Loopback(r.URL.Host) {
 		return nil, errPlainRedirect
 	}
 	resp, err := g.next.RoundTrip(r)
@@ -140,6 +175,33 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		io.Closer
 	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
 	return resp, nil
+}
+
+// redirected returns the request that an answer to r asks for, or nil if it asks for
+// none. Standbys answer 307; fronts of all kinds answer the others.
+func redirected(r *http.Request, resp *http.Response) (*http.Request, error) {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	default:
+		return nil, nil //nolint:nilnil // it asks for none
+	}
+	location, err := resp.Location()
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // it says nowhere to go; the status tells that
+	}
+	if r.URL.Scheme == "https" && location.Scheme != "https" {
+		return nil, errPlainRedirect
+	}
+	next := r.Clone(r.Context())
+	next.URL, next.Host = location, ""
+	if r.Body == nil || r.Body == http.NoBody {
+		return next, nil
+	}
+	if r.GetBody == nil {
+		return nil, errors.New("a redirect of a request whose body cannot be sent again")
+	}
+	next.Body, err = r.GetBody()
+	return next, err
 }
 
 // CloseIdleConnections is what http.Client's method of this name looks for.

@@ -8,14 +8,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strconv"
+	"regexp"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // failure is a refusal in our words. It wraps a sentinel and nothing of the
@@ -55,7 +55,7 @@ func status(err error) int {
 // explain turns what the library returned into ours.
 func (s *settings) explain(ctx context.Context, op operation, resp *api.Response, err error) error {
 	if ctx.Err() != nil { // nobody answered in time, whatever the library made of it
-		return fmt.Errorf("no answer from Vault to %s in time: %w: %w", op.name, core.ErrUnavailable, ctx.Err())
+		return remote.NoAnswer(ctx, "Vault", op.name)
 	}
 	f := &failure{op: op}
 	refused, answered := errors.AsType[*api.ResponseError](err)
@@ -67,7 +67,7 @@ func (s *settings) explain(ctx context.Context, op operation, resp *api.Response
 		f.text = fmt.Sprintf("Vault answered %d to %s at %s", f.status, op.name, op.path)
 	case resp != nil:
 		f.status = resp.StatusCode
-		f.answer = answer{core.ErrUnavailable, "a redirect that was not followed: let the address lead to the active node"}
+		f.answer = answer{core.ErrUnavailable, "a redirect that was not followed, or the second in a row: let the address lead to the active node, and set its api_addr"}
 		f.text = fmt.Sprintf("Vault answered %d to %s at %s", f.status, op.name, op.path)
 	default:
 		f.answer = answer{core.ErrUnavailable, unreachable(err)}
@@ -82,19 +82,51 @@ func (s *settings) explain(ctx context.Context, op operation, resp *api.Response
 	if f.means != nil {
 		f.text += ": " + f.means.Error()
 	}
-	if after := retryAfter(resp); after > 0 && errors.Is(f.means, core.ErrUnavailable) {
-		return &core.RetryAfterError{After: after, Err: f}
+	if resp == nil {
+		return f
 	}
-	return f
+	return remote.Later(f, remote.RetryAfter(resp.Header))
+}
+
+// doubt takes a denial back that the auth method may not mean. Kubernetes logins are
+// refused with 403 as long as Vault cannot reach the cluster, in the words in which it
+// refuses a token. Where the same login succeeded before in this process, that is the
+// likelier reason, and the ring's outage budget bounds how long it is believed.
+func (s *settings) doubt(err error) error {
+	f, ok := errors.AsType[*failure](err)
+	if !ok || s.auth != authKubernetes || f.op.kind != loggingIn || f.status != http.StatusForbidden || !errors.Is(f.means, core.ErrKeyDenied) {
+		return err
+	}
+	doubted := *f
+	doubted.answer = answer{core.ErrUnavailable, ""}
+	doubted.text = fmt.Sprintf("Vault answered %d to %s at %s, which it answered before: it may not reach the cluster now; if it does, %s: %v",
+		f.status, f.op.name, f.op.path, f.remedy, core.ErrUnavailable)
+	return &doubted
+}
+
+// wrappedToken is the beginning of a token, which no secret ID of Vault's own has.
+var wrappedToken = regexp.MustCompile(`^(?:hv[bsr]\.|[sbr]\.[A-Za-z0-9]{20})`)
+
+// nameWrapped adds to a refused login that its secret ID is none.
+func (s *settings) nameWrapped(secretID string, err error) error {
+	f, ok := errors.AsType[*failure](err)
+	if !ok || !errors.Is(f.means, core.ErrKeyDenied) || !wrappedToken.MatchString(secretID) {
+		return err
+	}
+	named := *f
+	named.text = fmt.Sprintf("Vault answered %d to %s at %s: the file of secret_id_file holds a token and no secret ID; if it wraps the response with one, write what this prints into the file: VAULT_TOKEN=$(cat %s) vault unwrap -field=secret_id: %v",
+		f.status, f.op.name, f.op.path, s.secretIDFile, f.means)
+	return &named
 }
 
 // lookUp finds the meaning of an answer. An answer below 500 whose body is not in
 // Vault's form came from something else, which cannot speak for the key.
 func lookUp(op operation, refused *api.ResponseError) answer {
-	if refused.RawError && refused.StatusCode < http.StatusInternalServerError && refused.StatusCode != http.StatusTooManyRequests {
+	texts := strings.ToLower(strings.Join(refused.Errors, "\n"))
+	foreign := refused.RawError && strings.TrimSpace(texts) != textNoSpace
+	if foreign && refused.StatusCode < http.StatusInternalServerError && refused.StatusCode != http.StatusTooManyRequests {
 		return answer{core.ErrUnavailable, hintUnknown}
 	}
-	texts := strings.ToLower(strings.Join(refused.Errors, "\n"))
 	for _, r := range rules {
 		if r.on&op.kind != 0 && r.status == refused.StatusCode && strings.Contains(texts, r.says) {
 			return r.answer
@@ -111,7 +143,7 @@ func (s *settings) fill(op operation, remedy string) string {
 	}
 	remedy = strings.ReplaceAll(remedy, "{refused}", refused)
 	return strings.NewReplacer("{mount}", s.mount, "{name}", s.name, "{key}", s.keyPath(), "{where}", s.where(),
-		"{auth}", s.authMount, "{method}", s.auth, "{path}", op.path).Replace(remedy)
+		"{space}", s.space(op), "{auth}", s.authMount, "{method}", s.auth, "{path}", op.path).Replace(remedy)
 }
 
 // missing names the right that a 403 asks for, and the policy that grants it.
@@ -125,23 +157,13 @@ func (s *settings) missing(op operation) string {
 	if op.kind == wrapping {
 		fmt.Fprintf(&b, "; a key that does not exist is refused in the same way")
 	}
+	if s.namespace != "" {
+		fmt.Fprintf(&b, "; a namespace that does not exist may be refused so as well")
+	}
 	if s.auth == authToken {
 		fmt.Fprintf(&b, "; or the token in %s has expired or was revoked: write a new one into the file", s.tokenFile)
 	}
 	return b.String()
-}
-
-// retryAfter returns the wait that an answer asks for, in whole seconds; RFC 9110,
-// section 10.2.3.
-func retryAfter(resp *api.Response) time.Duration {
-	if resp == nil || resp.Response == nil {
-		return 0
-	}
-	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(seconds) * time.Second
 }
 
 // certificateProblem reports whether the server's certificate, or ours, is why
@@ -171,7 +193,7 @@ func unreachable(err error) string {
 		return "the name of the host cannot be resolved: " + e.Err
 	}
 	switch {
-	case errors.Is(err, errPlainRedirect), err != nil && strings.Contains(err.Error(), "protocol downgrade"):
+	case errors.Is(err, errPlainRedirect):
 		return "it redirects to plain HTTP: set api_addr of the active node to its https:// address"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nobody listens there"
@@ -190,7 +212,7 @@ func tlsRemedy(err error) string {
 		return "its certificate is not for the host of the key URI: write a name that is in the certificate, or add tls_server_name"
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "its certificate is signed by an authority that is not trusted here: name the authority's file with ca_cert"
+		return "its certificate is signed by an authority that is not trusted here: name the authority's file with ca_cert (VAULT_CACERT is not read)"
 	}
 	if errors.Is(err, errClientCert) {
 		return errClientCert.Error()

@@ -1,10 +1,13 @@
 package vault_test
 
 import (
+	"bytes"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +91,7 @@ func TestAnswers(t *testing.T) {
 		{key, 503, "Vault is sealed", "status", unavailable, "sealed"},
 		{decrypt, 504, "<html>", "unwrap", unavailable, "load balancer"},
 		{decrypt, 418, "", "unwrap", unavailable, "none that Vault documents"},
-		{decrypt, 307, "<", "unwrap", unavailable, ""},
+		{decrypt, 307, "<", "unwrap", unavailable, "api_addr"},
 		// What is not Vault cannot speak for the key.
 		{decrypt, 400, "<html>Client sent an HTTP request to an HTTPS server.", "unwrap", unavailable, "look for a proxy"},
 		{decrypt, 403, "<html>Forbidden by the firewall", "unwrap", unavailable, "look for a proxy"},
@@ -212,13 +215,14 @@ func TestRetryAfter(t *testing.T) {
 	f := newFake(t)
 	p := openFake(t, f)
 	w := wrapOne(t, p)
+	before := f.count("decrypt")
 	f.reply("transit/decrypt/forest", reply{status: 429, body: `{"errors":["rate limit quota exceeded"]}`, header: http.Header{"Retry-After": {"37"}}})
 	_, err := p.UnwrapDataKey(t.Context(), w, aad)
 	is(t, err, core.ErrUnavailable, "unwrapping")
 	if after := core.RetryAfter(err); after != 37*time.Second {
 		t.Errorf("the wait is %v, want 37s", after)
 	}
-	if n := f.count("decrypt"); n != 1 {
+	if n := f.count("decrypt") - before; n != 1 {
 		t.Errorf("the server was asked %d times within its limit of rate", n)
 	}
 }
@@ -236,29 +240,151 @@ func TestShortFailureBridged(t *testing.T) {
 	}
 }
 
-// A node that is not active sends to the one that is; but never from this machine
-// to another in plain text.
+// A node that is not active sends to the one that is, and the request arrives there as it
+// was sent; but never from this machine to another in plain text, nor from TLS to none,
+// and once.
 func TestRedirect(t *testing.T) {
-	f := newFake(t)
-	f.tokens["s.first"] = true
-	var target string
-	standby := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, target+r.URL.RequestURI(), http.StatusTemporaryRedirect)
-	}))
-	t.Cleanup(standby.Close)
-	isolate(t)
-	p := open(t, keyURI(t, standby.URL, "transit/keys/forest", "token_file", file(t, "token", "s.first")), nil)
-	target = f.URL
-	w := wrapOne(t, p)
-	target = "http://vault.example.com:8200"
-	_, err := p.UnwrapDataKey(t.Context(), w, aad)
-	is(t, err, core.ErrUnavailable, "unwrapping")
-	if err == nil || !strings.Contains(err.Error(), "plain HTTP") {
-		t.Errorf("the error is %v", err)
+	for _, status := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			f := newFake(t)
+			target := f.URL
+			redirect := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", target+r.URL.RequestURI()) // as it is, with no body
+				w.WriteHeader(status)
+			})
+			standby := httptest.NewServer(redirect)
+			t.Cleanup(standby.Close)
+			p := openAt(t, standby.URL)
+			dataKey := bytes.Repeat([]byte{0x5a}, core.DataKeySize)
+			w, err := p.WrapDataKey(t.Context(), dataKey, aad)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := openFake(t, f).UnwrapDataKey(t.Context(), core.WrappedKey{
+				KEKID: core.NewKEKID("vault:"+strings.TrimPrefix(f.URL, "http://")+"/transit/keys/forest", "1"), Wrapped: w.Wrapped,
+			}, aad); err != nil || !bytes.Equal(got, dataKey) {
+				t.Errorf("what arrived was another data key, or %v", err)
+			}
+			for name, c := range map[string]struct{ target, says string }{
+				"plain text to another machine": {"http://vault.example.com:8200", "plain HTTP"},
+				"for ever":                      {standby.URL, "redirect"},
+			} {
+				target = c.target
+				_, err = p.UnwrapDataKey(t.Context(), w, aad)
+				is(t, err, core.ErrUnavailable, name)
+				if err == nil || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+
+			a := newAuthority(t)
+			secure := startTLS(t, &tls.Config{Certificates: []tls.Certificate{a.issue(t, "127.0.0.1", time.Now().Add(time.Hour))}}, redirect)
+			target = f.URL
+			before := f.count("")
+			_, err = openAt(t, secure.URL, "ca_cert", a.file(t)).Status(t.Context())
+			is(t, err, core.ErrUnavailable, "from TLS to none")
+			if err == nil || !strings.Contains(err.Error(), "plain HTTP") || f.count("") != before {
+				t.Errorf("from TLS to none: %v", err)
+			}
+		})
 	}
-	target = standby.URL // for ever
-	_, err = p.UnwrapDataKey(t.Context(), w, aad)
-	is(t, err, core.ErrUnavailable, "unwrapping")
+}
+
+// The namespace that is away is named, in the words of Vault, and of OpenBao with JSON
+// around them and without.
+func TestNamespaceAnswers(t *testing.T) {
+	const locked = `API access to this namespace has been locked by an administrator - \"team-a/\" must be unlocked to gain access.`
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		means  error
+		says   string
+	}{
+		"missing":              {404, `{"errors":["namespace not found"]}`, core.ErrKeyDenied, "there is no namespace team-a"},
+		"missing, as text":     {404, "namespace not found\n", core.ErrKeyDenied, "vault namespace create team-a"},
+		"missing, of a proxy":  {404, "<html>namespace not found", core.ErrUnavailable, "look for a proxy"},
+		"missing, or no right": {403, `{"errors":["permission denied"]}`, core.ErrKeyDenied, "a namespace that does not exist"},
+		"locked":               {503, `{"errors":["` + locked + `"]}`, core.ErrUnavailable, "vault namespace unlock team-a"},
+		"locked, otherwise":    {403, `{"errors":["` + locked + `"]}`, core.ErrUnavailable, "vault namespace unlock team-a"},
+		"sealed":               {503, `{"errors":["namespace is sealed"]}`, core.ErrUnavailable, "the namespace team-a is sealed"},
+		"sealed as a whole":    {503, `{"errors":["Vault is sealed"]}`, core.ErrUnavailable, "Vault is sealed"},
+	} {
+		f := newFake(t)
+		p := openFake(t, f, "namespace", "team-a")
+		w := wrapOne(t, p)
+		f.reply("*", reply{status: c.status, body: c.body})
+		for call, do := range calls(p, w) {
+			err := do(t)
+			is(t, err, c.means, name+", "+call)
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s, %s: %v, want it to say %q", name, call, err, c.says)
+			}
+		}
+	}
+	f := newFake(t)
+	f.reply("*", reply{status: 404, body: `{"errors":["namespace not found"]}`})
+	_, err := openLogin(t, f, nil, "auth", "approle").Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "there is no namespace root") {
+		t.Errorf("at a login: %v", err)
+	}
+}
+
+// A server without namespaces takes any for its own, which is told.
+func TestNamespaceIgnored(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*fake)
+		options []string
+		want    bool
+	}{
+		"ignored":          {func(*fake) {}, []string{"namespace", "team-a"}, true},
+		"no namespace":     {func(*fake) {}, nil, false},
+		"honoured":         {func(f *fake) { f.spaces = map[string]bool{"team-a": true} }, []string{"namespace", "team-a"}, false},
+		"nothing is known": {func(f *fake) { f.noHelp = true }, []string{"namespace", "team-a"}, false},
+	} {
+		f := newFake(t)
+		c.prepare(f)
+		p := openFake(t, f, c.options...)
+		for range 2 {
+			st, err := p.Status(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(strings.Join(st.Warnings, "\n"), "ignores the option namespace=team-a"); got != c.want {
+				t.Errorf("%s: warnings %q", name, st.Warnings)
+			}
+		}
+		if n := f.count("lockwood-no-such-namespace"); n > 0 {
+			t.Errorf("%s: the made-up namespace is in a path", name)
+		}
+	}
+}
+
+// A file with a credential that others can read is told of.
+func TestOpenFilesWarned(t *testing.T) {
+	f := newFake(t)
+	isolate(t)
+	path := file(t, "token", "s.first")
+	p := open(t, keyURI(t, f.URL, "transit/keys/forest", "token_file", path), nil)
+	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o602: true} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		st, err := p.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(strings.Join(st.Warnings, "\n"), "chmod o= "+path); got != want {
+			t.Errorf("%o: warnings %q", mode, st.Warnings)
+		}
+	}
+	secret := file(t, "secret-id", "made-up")
+	if err := os.Chmod(secret, 0o604); err != nil {
+		t.Fatal(err)
+	}
+	p = open(t, keyURI(t, f.URL, "transit/keys/forest", "auth", "approle", "role_id_file", file(t, "role-id", "r"), "secret_id_file", secret), nil)
+	if st, err := p.Status(t.Context()); err != nil || !strings.Contains(strings.Join(st.Warnings, "\n"), "secret_id_file") {
+		t.Errorf("warnings %q, %v", st.Warnings, err)
+	}
 }
 
 // What the network does.

@@ -6,7 +6,9 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/providers/vault"
@@ -34,11 +37,14 @@ type fake struct {
 	tokens   map[string]bool
 	logins   int
 	ttl      int
-	unbound  bool           // associated_data is ignored, as before Vault 1.13
-	warns    bool           // and the answer says so
-	noHelp   bool           // paths are not described
-	rights   map[string]any // capabilities by path, instead of all
-	state    map[string]any // of the key, over the defaults
+	expire   func() time.Time // the clock by which s.first lapses; nil for never
+	until    time.Time        // its end, by that clock
+	unbound  bool             // associated_data is ignored, as before Vault 1.13
+	warns    bool             // and the answer says so
+	noHelp   bool             // paths are not described
+	spaces   map[string]bool  // namespaces; nil for a server that ignores them
+	rights   map[string]any   // capabilities by path, instead of all
+	state    map[string]any   // of the key, over the defaults
 	replies  map[string]reply
 	requests []*http.Request
 }
@@ -107,7 +113,13 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	var in map[string]any
-	_ = json.NewDecoder(r.Body).Decode(&in)
+	if r.Method != http.MethodGet {
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil && !errors.Is(err, io.EOF) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte(`{"errors":["failed to parse JSON input"]}`))
+			return
+		}
+	}
 	status, out := f.answer(path, r, in)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -119,13 +131,26 @@ func failed(status int, text string) (int, any) {
 }
 
 func (f *fake) answer(path string, r *http.Request, in map[string]any) (int, any) {
+	if f.spaces != nil && !f.spaces[r.Header.Get("X-Vault-Namespace")] {
+		return failed(http.StatusNotFound, "namespace not found")
+	}
 	if strings.HasSuffix(path, "/login") {
+		if in["role_id"] == nil && in["jwt"] == nil {
+			return failed(http.StatusBadRequest, "missing role_id")
+		}
 		f.logins++
 		token := fmt.Sprintf("s.login%d", f.logins)
 		f.tokens[token] = true
 		return http.StatusOK, map[string]any{"auth": map[string]any{"client_token": token, "lease_duration": f.ttl, "renewable": true}}
 	}
 	token := r.Header.Get("X-Vault-Token")
+	if f.expire != nil {
+		now := f.expire()
+		if f.until.IsZero() || path == "auth/token/renew-self" && now.Before(f.until) {
+			f.until = now.Add(time.Duration(f.ttl) * time.Second)
+		}
+		f.tokens["s.first"] = now.Before(f.until)
+	}
 	if !f.tokens[token] {
 		return failed(http.StatusForbidden, "permission denied")
 	}
@@ -138,6 +163,9 @@ func (f *fake) answer(path string, r *http.Request, in map[string]any) (int, any
 			text += ", associated_data"
 		}
 		return http.StatusOK, map[string]any{"help": text}
+	}
+	if want := methodOf[path]; want != "" && r.Method != want {
+		return failed(http.StatusMethodNotAllowed, "1 error occurred:\n\t* unsupported operation\n\n")
 	}
 	switch path {
 	case "auth/token/lookup-self":
@@ -164,6 +192,13 @@ func (f *fake) answer(path string, r *http.Request, in map[string]any) (int, any
 	default:
 		return failed(http.StatusNotFound, `no handler for route "`+path+`". route entry not found.`)
 	}
+}
+
+// methodOf are the methods of the paths; PUT and POST are the same to Vault.
+var methodOf = map[string]string{
+	"auth/token/lookup-self": http.MethodGet, "transit/keys/forest": http.MethodGet,
+	"auth/token/renew-self": http.MethodPut, "auth/token/revoke-self": http.MethodPut, "sys/capabilities-self": http.MethodPut,
+	"transit/random/32": http.MethodPut, "transit/encrypt/forest": http.MethodPut, "transit/decrypt/forest": http.MethodPut,
 }
 
 func data(name string, value any) (int, any) {
@@ -202,7 +237,10 @@ func gcm(key []byte) cipher.AEAD {
 }
 
 func (f *fake) encrypt(in map[string]any) (int, any) {
-	text, _ := in["plaintext"].(string)
+	text, ok := in["plaintext"].(string)
+	if !ok {
+		return failed(http.StatusBadRequest, "missing plaintext to encrypt")
+	}
 	plaintext, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
 		return failed(http.StatusBadRequest, err.Error())
@@ -217,7 +255,10 @@ func (f *fake) encrypt(in map[string]any) (int, any) {
 }
 
 func (f *fake) decrypt(in map[string]any) (int, any) {
-	text, _ := in["ciphertext"].(string)
+	text, ok := in["ciphertext"].(string)
+	if !ok {
+		return failed(http.StatusBadRequest, "missing ciphertext to decrypt")
+	}
 	parts := strings.SplitN(text, ":", 3)
 	if len(parts) != 3 || parts[0] != "vault" {
 		return failed(http.StatusBadRequest, "invalid ciphertext: no prefix")
@@ -300,9 +341,15 @@ func open(t *testing.T, uri core.KeyURI, opts *vault.Options) *vault.Provider {
 // openFake makes a provider on a fake, with the token that it knows.
 func openFake(t *testing.T, f *fake, options ...string) *vault.Provider {
 	t.Helper()
+	return openAt(t, f.URL, options...)
+}
+
+// openAt makes a provider on what leads to a fake.
+func openAt(t *testing.T, url string, options ...string) *vault.Provider {
+	t.Helper()
 	isolate(t)
 	options = append([]string{"token_file", file(t, "token", "s.first\n")}, options...)
-	return open(t, keyURI(t, f.URL, "transit/keys/forest", options...), nil)
+	return open(t, keyURI(t, url, "transit/keys/forest", options...), nil)
 }
 
 var aad = core.WrapAAD("3f2b8a54-0c7e-4d0b-9a57-5f1c6d2e8b90", "7")

@@ -3,12 +3,12 @@ package vault
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/vault/api"
-
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 const (
@@ -31,12 +31,18 @@ type token struct {
 	expires   time.Time
 }
 
-// extended returns the token with a new time to live.
+// extended returns the token with a new time to live. One that can be renewed is renewed
+// after a third of that, so that two more attempts fit in; one that can only be replaced,
+// after two thirds. In any case it is due before its end.
 func (t *token) extended(ttl time.Duration, now time.Time) *token {
 	next := *t
 	next.renewAt, next.expires = time.Time{}, time.Time{}
 	if ttl > 0 {
-		next.renewAt, next.expires = now.Add(max(ttl*2/3, renewPause)), now.Add(ttl)
+		wait := ttl / 3
+		if !t.renewable {
+			wait = ttl * 2 / 3
+		}
+		next.renewAt, next.expires = now.Add(max(wait, min(renewPause, ttl/2))), now.Add(ttl)
 	}
 	return &next
 }
@@ -51,28 +57,40 @@ func (t *token) postponed(now time.Time) *token {
 
 func (t *token) due(now time.Time) bool { return !t.renewAt.IsZero() && !now.Before(t.renewAt) }
 
-// login holds the token in use. Nothing runs in the background: whoever needs a
-// token after two thirds of its time renews it first, and the ring's regular Status
-// sees to it that somebody does. So many instances renew at as many moments, an
-// idle process makes no calls, and nothing is left to stop.
+// login holds the token in use. A timer renews it when it is due, and so does whoever
+// needs it first: a token may live for less than the time between two calls, and a
+// machine that slept has missed its timer.
 type login struct {
 	settings *settings
 	now      func() time.Time
+	after    func(time.Duration, func()) (stop func() bool)
 
 	turn    chan struct{} // holds one element while nobody logs in or renews
 	current atomic.Pointer[token]
 	number  atomic.Uint64 // logins so far
+
+	mu     sync.Mutex
+	stop   func() bool // the timer's; nil while there is none
+	closed bool
 }
 
-func newLogin(s *settings, now func() time.Time) (*login, error) {
+func newLogin(s *settings, opts *Options) (*login, error) {
 	// What can be wrong with files and the environment is a configuration error.
 	if _, err := connect(s); err != nil {
 		return nil, err
 	}
-	l := &login{settings: s, now: now, turn: make(chan struct{}, 1)}
+	l := &login{settings: s, now: time.Now, after: afterFunc, turn: make(chan struct{}, 1)}
+	if opts != nil && opts.Now != nil {
+		l.now = opts.Now
+	}
+	if opts != nil && opts.AfterFunc != nil {
+		l.after = opts.AfterFunc
+	}
 	l.turn <- struct{}{}
 	return l, nil
 }
+
+func afterFunc(d time.Duration, f func()) func() bool { return time.AfterFunc(d, f).Stop }
 
 // lock waits for the turn to log in; a caller's cancellation is its own.
 func (l *login) lock(ctx context.Context) (unlock func(), err error) {
@@ -157,9 +175,37 @@ func (l *login) refresh(ctx context.Context, t *token) (*token, error) {
 	}
 }
 
+// use makes a token the one in use, and sets the timer for it.
 func (l *login) use(t *token) *token {
 	l.current.Store(t)
+	l.mu.Lock()
+	closed := l.closed
+	if l.stop != nil {
+		l.stop()
+		l.stop = nil
+	}
+	if !closed && !t.renewAt.IsZero() {
+		l.stop = l.after(t.renewAt.Sub(l.now()), l.keep)
+	}
+	l.mu.Unlock()
+	if closed { // while the server was asked
+		l.close()
+	}
 	return t
+}
+
+// keep renews the token in use. Where that fails and the token has lapsed, the timer is
+// not set again: the next call logs in, and says what is wrong.
+func (l *login) keep() {
+	l.mu.Lock()
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), remote.CallTimeout)
+	defer cancel()
+	_, _ = l.get(ctx)
 }
 
 // enter reads the files again and logs in.
@@ -177,6 +223,9 @@ func (l *login) enter(ctx context.Context) (*token, error) {
 	}
 	if err != nil {
 		c.http.CloseIdleConnections()
+		if l.number.Load() > 0 {
+			err = l.settings.doubt(err)
+		}
 		return nil, fmt.Errorf("logging in: %w", err)
 	}
 	t.ttl = ttl
@@ -223,7 +272,7 @@ func (l *login) logIn(ctx context.Context, t *token) (time.Duration, error) {
 	}
 	var got granted
 	if err := l.settings.send(ctx, t.connection, l.settings.login(), body, &got); err != nil {
-		return 0, err
+		return 0, l.settings.nameWrapped(body["secret_id"], err)
 	}
 	if got.Auth.ClientToken == "" {
 		return 0, fmt.Errorf("the login gave no token: it may want a second factor, which a service cannot give: use another role: %w", core.ErrKeyDenied)
@@ -236,7 +285,7 @@ func (l *login) logIn(ctx context.Context, t *token) (time.Duration, error) {
 // carry makes the connection send a token.
 func (t *token) carry(value string) {
 	t.value = core.Secret(value)
-	for _, client := range []*api.Client{t.client, t.auth} {
+	for _, client := range t.all() {
 		client.SetToken(value)
 	}
 }
@@ -282,8 +331,15 @@ func (l *login) leave(ctx context.Context, t *token) {
 	_ = l.settings.send(ctx, t.connection, revokeSelf, map[string]string{}, nil)
 }
 
-// close revokes the token in use, once.
+// close ends the timer, and revokes the token in use.
 func (l *login) close() {
+	l.mu.Lock()
+	l.closed = true
+	if l.stop != nil {
+		l.stop()
+		l.stop = nil
+	}
+	l.mu.Unlock()
 	if t := l.current.Swap(nil); t != nil {
 		l.leave(context.Background(), t)
 	}

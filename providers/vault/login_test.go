@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -29,10 +30,50 @@ func openLogin(t *testing.T, f *fake, opts *vault.Options, options ...string) *v
 	return open(t, keyURI(t, f.URL, "transit/keys/forest", options...), opts)
 }
 
-// clock is a clock that a test sets.
+// clock is a clock that a test sets, with its timers.
 type clock struct {
-	mu  sync.Mutex
-	now time.Time
+	mu     sync.Mutex
+	now    time.Time
+	timers map[*timer]bool
+}
+
+type timer struct {
+	at time.Time
+	f  func()
+}
+
+// AfterFunc is time.AfterFunc by this clock. What is due runs in pass.
+func (c *clock) AfterFunc(d time.Duration, f func()) func() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := &timer{c.now.Add(d), f}
+	c.timers[t] = true
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		pending := c.timers[t]
+		delete(c.timers, t)
+		return pending
+	}
+}
+
+// due takes the next timer that is due.
+func (c *clock) due() *timer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for t := range c.timers {
+		if !c.now.Before(t.at) {
+			delete(c.timers, t)
+			return t
+		}
+	}
+	return nil
+}
+
+func (c *clock) pending() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.timers)
 }
 
 func (c *clock) Now() time.Time {
@@ -43,11 +84,16 @@ func (c *clock) Now() time.Time {
 
 func (c *clock) pass(d time.Duration) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
+	c.mu.Unlock()
+	for t := c.due(); t != nil; t = c.due() {
+		t.f()
+	}
 }
 
-func newClock() *clock { return &clock{now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)} }
+func newClock() *clock {
+	return &clock{now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), timers: make(map[*timer]bool)}
+}
 
 func mustStatus(t *testing.T, p core.KeyProvider) {
 	t.Helper()
@@ -56,17 +102,17 @@ func mustStatus(t *testing.T, p core.KeyProvider) {
 	}
 }
 
-// A token is renewed after two thirds of its time, once however many callers there
-// are, and not before.
+// A token is renewed after a third of its time, once however many callers there are, and
+// not before: here by callers alone, since no timer fires.
 func TestRenewal(t *testing.T) {
 	f, c := newFake(t), newClock()
 	f.ttl = 3600
 	p := openLogin(t, f, &vault.Options{Now: c.Now}, approle...)
 	mustStatus(t, p)
-	c.pass(39 * time.Minute)
+	c.pass(19 * time.Minute)
 	mustStatus(t, p)
 	if n := f.count("renew-self"); n != 0 {
-		t.Fatalf("renewed %d times before two thirds of the time", n)
+		t.Fatalf("renewed %d times before a third of the time", n)
 	}
 	c.pass(2 * time.Minute)
 	var wg sync.WaitGroup
@@ -82,7 +128,7 @@ func TestRenewal(t *testing.T) {
 		t.Errorf("there were %d renewals and %d logins, want one each", renewals, logins)
 	}
 	for range 20 {
-		c.pass(41 * time.Minute)
+		c.pass(21 * time.Minute)
 		mustStatus(t, p)
 	}
 	if logins := f.count("login"); logins != 1 {
@@ -216,7 +262,8 @@ func TestCloseKeepsForeignToken(t *testing.T) {
 	}
 }
 
-// As many crypto calls as promised: one to wrap, one to unwrap, none for Status.
+// As many crypto calls as promised: one to wrap and one to confirm that, one to unwrap,
+// none for Status.
 func TestCryptoCalls(t *testing.T) {
 	f := newFake(t)
 	p := openFake(t, f)
@@ -234,7 +281,123 @@ func TestCryptoCalls(t *testing.T) {
 	if n := f.count("/encrypt/") - f.count("help="); n != 1 {
 		t.Errorf("encrypt was called %d times", n)
 	}
-	if n := f.count("/decrypt/"); n != 1 {
+	// One to confirm the wrap, two to see forgeries refused, one to unwrap.
+	if n := f.count("/decrypt/"); n != 4 {
 		t.Errorf("decrypt was called %d times", n)
+	}
+	if _, err := p.GenerateDataKey(t.Context(), aad); err != nil {
+		t.Fatal(err)
+	}
+	if n := f.count("/decrypt/"); n != 5 {
+		t.Errorf("decrypt was called %d times for the second data key, want once", n-4)
+	}
+}
+
+// A token that lives for less than the time between two calls is renewed by a timer, at a
+// third of what is left.
+func TestRenewalByTimer(t *testing.T) {
+	for _, ttl := range []int{2, 20, 60, 3600} {
+		t.Run(fmt.Sprint(ttl), func(t *testing.T) {
+			f, c := newFake(t), newClock()
+			f.ttl, f.expire = ttl, c.Now
+			isolate(t)
+			p := open(t, keyURI(t, f.URL, "transit/keys/forest", "token_file", file(t, "token", "s.first")), &vault.Options{Now: c.Now, AfterFunc: c.AfterFunc})
+			mustStatus(t, p)
+			step := time.Duration(ttl) * time.Second / 10
+			for range 100 {
+				c.pass(step)
+			}
+			mustStatus(t, p)
+			if n := f.count("renew-self"); n < 10*2 || n > 100 {
+				t.Errorf("renewed %d times in ten lifetimes", n)
+			}
+			if err := p.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if n := c.pending(); n != 0 {
+				t.Errorf("%d timers are left after Close", n)
+			}
+		})
+	}
+}
+
+// While the server is away the timer goes on until the token has lapsed, and no longer.
+func TestRenewalByTimerEnds(t *testing.T) {
+	f, c := newFake(t), newClock()
+	f.ttl = 20
+	p := openLogin(t, f, &vault.Options{Now: c.Now, AfterFunc: c.AfterFunc}, approle...)
+	mustStatus(t, p)
+	f.reply("*", reply{status: 503, body: `{"errors":["Vault is sealed"]}`})
+	for range 120 {
+		c.pass(500 * time.Millisecond)
+	}
+	if n, pending := f.count("renew-self"), c.pending(); n < 2 || n > 20 || pending != 0 {
+		t.Errorf("tried to renew %d times; %d timers are left", n, pending)
+	}
+	f.clear()
+	mustStatus(t, p)
+	if c.pending() != 1 {
+		t.Error("the timer of the new token is not set")
+	}
+}
+
+// A token that was got while the provider was closed is not left behind.
+func TestCloseDuringLogin(t *testing.T) {
+	f := newFake(t)
+	f.ttl = 3600
+	p := openLogin(t, f, nil, approle...)
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := p.Status(t.Context())
+	is(t, err, core.ErrUnavailable, "after Close")
+	if n := f.count("login"); n != 0 {
+		t.Errorf("%d logins after Close", n)
+	}
+}
+
+// Kubernetes logins are refused in the same words while Vault cannot reach the cluster.
+// What logged in before is not denied by that.
+func TestClusterAway(t *testing.T) {
+	f := newFake(t)
+	p := openLogin(t, f, nil, kubernetes...)
+	w := wrapOne(t, p)
+	f.reply("auth/kubernetes/login", reply{status: 403, body: `{"errors":["permission denied"]}`})
+	f.change(func() { clear(f.tokens) })
+	for name, call := range calls(p, w) {
+		err := call(t)
+		is(t, err, core.ErrUnavailable, name)
+		if err == nil || !strings.Contains(err.Error(), "may not reach the cluster") || !strings.Contains(err.Error(), "bound claims") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	f.clear()
+	mustStatus(t, p)
+
+	f.reply("auth/kubernetes/login", reply{status: 400, body: `{"errors":["invalid role name \"lockwood\""]}`})
+	f.change(func() { clear(f.tokens) })
+	_, err := p.Status(t.Context())
+	is(t, err, core.ErrKeyDenied, "without the role")
+	f.clear()
+	f.reply("auth/kubernetes/login", reply{status: 403, body: `{"errors":["permission denied"]}`})
+	_, err = openLogin(t, f, nil, kubernetes...).Status(t.Context())
+	is(t, err, core.ErrKeyDenied, "at the first login")
+}
+
+// A response-wrapped secret ID is named where it is refused.
+func TestWrappedSecretID(t *testing.T) {
+	for _, c := range []struct {
+		secret string
+		named  bool
+	}{{"hvs.made-up", true}, {"s.0123456789abcdefghijklmn", true}, {"00000000-made-up", false}} {
+		f := newFake(t)
+		isolate(t)
+		p := open(t, keyURI(t, f.URL, "transit/keys/forest", "auth", "approle", "role_id_file", file(t, "role-id", "r"), "secret_id_file", file(t, "secret-id", c.secret)), nil)
+		f.reply("auth/approle/login", reply{status: 400, body: `{"errors":["invalid role or secret ID"]}`})
+		_, err := p.Status(t.Context())
+		is(t, err, core.ErrKeyDenied, c.secret)
+		if err == nil || strings.Contains(err.Error(), "vault unwrap -field=secret_id") != c.named || strings.Contains(err.Error(), c.secret) {
+			t.Errorf("%s: %v", c.secret, err)
+		}
 	}
 }

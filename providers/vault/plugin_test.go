@@ -32,7 +32,8 @@ func TestConformanceAsPlugin(t *testing.T) {
 	foreign := spawn(t, keyURI(t, m.URL, m.key("other"), "token_file", file(t, "root", m.RootToken)))
 	providertest.Run(t, func(t *testing.T) *providertest.Subject {
 		mine := mountIn(t, m.Server)
-		front := newFront(t, m.URL)
+		lenient := newLenientFront(t, m.URL)
+		front := newFront(t, lenient.URL)
 		uri := keyURI(t, front.URL, mine.key("forest"), append(mine.appRole(t, "1h"), "ca_cert", front.ca)...)
 		return &providertest.Subject{
 			Provider: spawn(t, uri),
@@ -44,6 +45,7 @@ func TestConformanceAsPlugin(t *testing.T) {
 			},
 			Rotate:  mine.rotate,
 			Restart: func(ctx context.Context) (core.KeyProvider, error) { return host.Open(ctx, uri) },
+			Lenient: lenient.become,
 			Lacks:   lacksMissing,
 		}
 	})

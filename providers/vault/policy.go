@@ -14,6 +14,7 @@ type operation struct {
 	read       bool // GET instead of PUT
 	help       bool // asks for the description of the path
 	atLogin    bool // in the namespace of the login, where the token is at home
+	nowhere    bool // in a namespace that there is not
 }
 
 // kind tells groups of operations apart whose errors mean different things.
@@ -54,6 +55,13 @@ func (s *settings) describe() operation {
 	return operation{name: "help", path: s.mount + "/encrypt/" + s.name, kind: asking, read: true, help: true}
 }
 
+// describeNowhere is describe in a namespace that there is not.
+func (s *settings) describeNowhere() operation {
+	op := s.describe()
+	op.nowhere = true
+	return op
+}
+
 func capabilities() operation {
 	return operation{name: "capabilities-self", path: "sys/capabilities-self", capability: "update", kind: asking, atLogin: true}
 }
@@ -80,6 +88,18 @@ func (s *settings) policyPath(op operation) string {
 		return op.path
 	}
 	return strings.TrimPrefix(s.full(op.path), s.authNamespace+"/")
+}
+
+// space is the namespace of an operation, for people.
+func (s *settings) space(op operation) string {
+	name := s.namespace
+	if op.atLogin {
+		name = s.authNamespace
+	}
+	if name == "" {
+		return "root"
+	}
+	return name
 }
 
 // where tells the namespace that a policy or a key belongs to, if there is one.

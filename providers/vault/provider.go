@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // noType is the type that encrypt is told to give a key that it would create. No
@@ -23,15 +24,21 @@ const noType = "ecdsa-p256"
 type Options struct {
 	// Now is the clock by which tokens are renewed; nil means time.Now.
 	Now func() time.Time
+	// AfterFunc calls f after a time, unless stop is called before; nil means
+	// time.AfterFunc.
+	AfterFunc func(d time.Duration, f func()) (stop func() bool)
 }
 
 // Provider is a core.KeyProvider on a key of a transit engine.
-type Provider struct {
+type Provider struct{ *remote.Provider }
+
+// transitKey is a key of a transit engine, as the HTTP API has it.
+type transitKey struct {
 	settings settings
 	login    *login
-	closed   atomic.Bool
 	binds    atomic.Bool // the server is known to bind associated_data
 	used     versions
+	ignores  atomic.Pointer[bool] // whether the server ignores namespaces; nil before it was asked
 }
 
 // Open is the core.Factory of this provider. It checks the whole key URI and the
@@ -49,42 +56,34 @@ func Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, error) {
 func New(_ context.Context, uri core.KeyURI, opts *Options) (*Provider, error) {
 	s, err := parse(uri)
 	if err != nil {
-		return nil, fmt.Errorf("reading the key URI: %w", err)
+		return nil, remote.Explain(uri, err)
 	}
-	now := time.Now
-	if opts != nil && opts.Now != nil {
-		now = opts.Now
-	}
-	p := &Provider{settings: s}
-	if p.login, err = newLogin(&p.settings, now); err != nil {
+	k := &transitKey{settings: s}
+	if k.login, err = newLogin(&k.settings, opts); err != nil {
 		return nil, fmt.Errorf("configuring Vault: %w", err)
 	}
-	return p, nil
+	return &Provider{remote.New(k)}, nil
 }
 
-// GenerateDataKey implements core.KeyProvider.
-func (p *Provider) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {
-	dataKey, err := p.material(ctx)
+// Generate implements remote.Key.
+func (k *transitKey) Generate(ctx context.Context, aad core.AAD) (core.DataKey, error) {
+	dataKey, err := k.material(ctx)
 	if err != nil {
-		return core.DataKey{}, fmt.Errorf("generating data key: %w", err)
+		return core.DataKey{}, err
 	}
-	w, err := p.wrap(ctx, dataKey, aad)
-	if err != nil {
-		clear(dataKey)
-		return core.DataKey{}, fmt.Errorf("generating data key: %w", err)
-	}
-	return core.DataKey{Plaintext: dataKey, Wrapped: w}, nil
+	w, err := k.Wrap(ctx, dataKey, aad)
+	return core.DataKey{Plaintext: dataKey, Wrapped: w}, err
 }
 
 // material returns random bytes of the server XOR random bytes of this machine. Two
 // sources that know nothing of each other are as good as the better one.
-func (p *Provider) material(ctx context.Context) ([]byte, error) {
+func (k *transitKey) material(ctx context.Context) ([]byte, error) {
 	var got struct {
 		Data struct {
 			RandomBytes []byte `json:"random_bytes"`
 		} `json:"data"`
 	}
-	if err := p.call(ctx, p.settings.randomBytes(), map[string]string{"format": "base64"}, &got); err != nil {
+	if err := k.call(ctx, k.settings.randomBytes(), map[string]string{"format": "base64"}, &got); err != nil {
 		return nil, err
 	}
 	theirs := got.Data.RandomBytes
@@ -98,32 +97,21 @@ func (p *Provider) material(ctx context.Context) ([]byte, error) {
 	return dataKey, nil
 }
 
-// WrapDataKey implements core.Wrapper.
-func (p *Provider) WrapDataKey(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
-	if len(dataKey) != core.DataKeySize {
-		return core.WrappedKey{}, fmt.Errorf("wrapping data key: it has %d bytes instead of %d", len(dataKey), core.DataKeySize)
-	}
-	w, err := p.wrap(ctx, dataKey, aad)
-	if err != nil {
-		return core.WrappedKey{}, fmt.Errorf("wrapping data key: %w", err)
-	}
-	return w, nil
-}
-
-func (p *Provider) wrap(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
-	if err := p.bound(ctx); err != nil {
+// Wrap implements remote.Key.
+func (k *transitKey) Wrap(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
+	if err := k.bound(ctx); err != nil {
 		return core.WrappedKey{}, err
 	}
-	ciphertext, version, err := p.encrypt(ctx, dataKey, aad.Bytes())
+	ciphertext, version, err := k.encrypt(ctx, dataKey, aad.Bytes())
 	if err != nil {
 		return core.WrappedKey{}, err
 	}
-	p.used.add(version)
-	return core.WrappedKey{KEKID: core.NewKEKID(p.settings.key(), version), Wrapped: ciphertext}, nil
+	k.used.add(version)
+	return core.WrappedKey{KEKID: core.NewKEKID(k.settings.key(), version), Wrapped: ciphertext}, nil
 }
 
 // encrypt wraps bytes under the current version of the key.
-func (p *Provider) encrypt(ctx context.Context, plaintext, aad []byte) (ciphertext []byte, version string, err error) {
+func (k *transitKey) encrypt(ctx context.Context, plaintext, aad []byte) (ciphertext []byte, version string, err error) {
 	in := map[string]any{"plaintext": plaintext, "associated_data": aad, "type": noType}
 	var got struct {
 		Data struct {
@@ -132,7 +120,7 @@ func (p *Provider) encrypt(ctx context.Context, plaintext, aad []byte) (cipherte
 		} `json:"data"`
 		Warnings []string `json:"warnings"`
 	}
-	if err := p.call(ctx, p.settings.encrypt(), in, &got); err != nil {
+	if err := k.call(ctx, k.settings.encrypt(), in, &got); err != nil {
 		return nil, "", err
 	}
 	for _, w := range got.Warnings {
@@ -148,76 +136,56 @@ func (p *Provider) encrypt(ctx context.Context, plaintext, aad []byte) (cipherte
 	return ciphertext, version, nil
 }
 
-// UnwrapDataKey implements core.KeyProvider.
-func (p *Provider) UnwrapDataKey(ctx context.Context, wrapped core.WrappedKey, aad core.AAD) ([]byte, error) {
-	dataKey, err := p.unwrap(ctx, wrapped, aad)
-	if err != nil {
-		return nil, fmt.Errorf("unwrapping data key: %w", err)
-	}
-	return dataKey, nil
-}
-
-// unwrap refuses by itself what is not a wrap of this key in its one form: the
-// version in the KEK ID and the one in the ciphertext are the same.
-func (p *Provider) unwrap(ctx context.Context, wrapped core.WrappedKey, aad core.AAD) ([]byte, error) {
-	if err := p.ready(ctx); err != nil {
-		return nil, err
-	}
+// Unwrap implements remote.Key. It refuses by itself what is not a wrap of this key in
+// its one form: the version in the KEK ID and the one in the ciphertext are the same.
+func (k *transitKey) Unwrap(ctx context.Context, wrapped core.WrappedKey, aad core.AAD) ([]byte, error) {
 	version, ok := versionOf(wrapped.Wrapped)
-	if !ok || wrapped.KEKID != core.NewKEKID(p.settings.key(), version) {
-		return nil, errNotOpened
+	if !ok || wrapped.KEKID != core.NewKEKID(k.settings.key(), version) {
+		return nil, remote.ErrNotOpened
 	}
-	if err := p.bound(ctx); err != nil {
+	if err := k.bound(ctx); err != nil {
 		return nil, err
 	}
-	dataKey, err := p.decrypt(ctx, wrapped.Wrapped, aad.Bytes())
+	dataKey, err := k.decrypt(ctx, wrapped.Wrapped, aad.Bytes())
 	if err != nil {
-		return nil, p.judge(ctx, err)
+		return nil, k.judge(ctx, err)
 	}
-	if len(dataKey) != core.DataKeySize {
-		clear(dataKey)
-		return nil, errNotOpened
-	}
-	p.used.add(version)
+	k.used.add(version)
 	return dataKey, nil
 }
 
-var errNotOpened = fmt.Errorf("the key does not open the wrap: %w", core.ErrInvalidCiphertext)
-
-func (p *Provider) decrypt(ctx context.Context, ciphertext, aad []byte) ([]byte, error) {
+func (k *transitKey) decrypt(ctx context.Context, ciphertext, aad []byte) ([]byte, error) {
 	in := map[string]any{"ciphertext": string(ciphertext), "associated_data": aad}
 	var got struct {
 		Data struct {
 			Plaintext []byte `json:"plaintext"`
 		} `json:"data"`
 	}
-	if err := p.call(ctx, p.settings.decrypt(), in, &got); err != nil {
+	if err := k.call(ctx, k.settings.decrypt(), in, &got); err != nil {
 		return nil, err
 	}
 	if got.Data.Plaintext == nil {
-		return nil, fmt.Errorf("the answer to decrypt is none of a transit engine: %s: %w", p.settings.fill(p.settings.decrypt(), hintMount), core.ErrUnavailable)
+		return nil, fmt.Errorf("the answer to decrypt is none of a transit engine: %s: %w", k.settings.fill(k.settings.decrypt(), hintMount), core.ErrUnavailable)
 	}
 	return got.Data.Plaintext, nil
 }
 
 // judge decides what a refusal of decrypt means whose text is not known: if the key
 // opens what it wraps, the wrap is at fault.
-func (p *Provider) judge(ctx context.Context, err error) error {
+func (k *transitKey) judge(ctx context.Context, err error) error {
 	refused, ok := errors.AsType[*failure](err)
 	if !ok || refused.means != nil {
 		return err
 	}
-	if p.probe(ctx) == nil {
-		return errNotOpened
+	if k.probe(ctx) == nil {
+		return remote.ErrNotOpened
 	}
 	return fmt.Errorf("%s, for a reason that is not known here; look into its audit log: %w", refused.text, core.ErrUnavailable)
 }
 
-// Close implements core.KeyProvider. A token of an own login is revoked, for which
-// Close waits half a second at most.
-func (p *Provider) Close() error {
-	if !p.closed.Swap(true) {
-		p.login.close()
-	}
-	return nil
-}
+// Alter implements remote.Key.
+func (k *transitKey) Alter(wrapped []byte) []byte { return alter(wrapped) }
+
+// Close implements remote.Key. A token of an own login is revoked, for which Close waits
+// half a second at most.
+func (k *transitKey) Close() { k.login.close() }

@@ -487,6 +487,18 @@ func TestAuthKubernetes(t *testing.T) {
 	if _, err := stranger.Status(t.Context()); err == nil {
 		t.Error("a token that the cluster does not know was taken")
 	}
+
+	// The cluster away, the token of the first login gone: nobody has refused.
+	w := wrapOne(t, p)
+	api.Close()
+	m.must(t, "sys/leases/revoke-prefix/auth/"+mount, map[string]any{"sync": true})
+	for call, do := range calls(p, w) {
+		err := do(t)
+		is(t, err, core.ErrUnavailable, call)
+		if err == nil || !strings.Contains(err.Error(), "may not reach the cluster") {
+			t.Errorf("%s, with the cluster away: %v", call, err)
+		}
+	}
 }
 
 func serviceAccountJWT(t *testing.T) string {

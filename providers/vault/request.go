@@ -6,26 +6,24 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"time"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/lockwood-kms/lockwood/core"
 )
 
-const (
-	// callTimeout bounds a call whose context has no deadline.
-	callTimeout = 30 * time.Second
-	// maxTokens bounds how many tokens a call tries while others replace them.
-	maxTokens = 4
-)
+// maxTokens bounds how many tokens a call tries while others replace them.
+const maxTokens = 4
 
 // send makes one request with what the connection carries, and decodes the answer into
 // out unless that is nil.
 func (s *settings) send(ctx context.Context, c *connection, op operation, in, out any) error {
 	client := c.client
-	if op.atLogin {
+	switch {
+	case op.atLogin:
 		client = c.auth
+	case op.nowhere:
+		client = c.nowhere
 	}
 	var resp *api.Response
 	var err error
@@ -73,27 +71,22 @@ func (s *settings) decode(ctx context.Context, op operation, body io.Reader, out
 // call makes a request with the token in use. A 403 may mean a token that has
 // expired, so it is believed only of a token that was got after the call began and
 // is still in use, or where there is no other to be had.
-func (p *Provider) call(ctx context.Context, op operation, in, out any) error {
-	if err := p.ready(ctx); err != nil {
-		return err
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
-	before := p.login.number.Load()
-	t, err := p.login.get(ctx)
+func (k *transitKey) call(ctx context.Context, op operation, in, out any) error {
+	before := k.login.number.Load()
+	t, err := k.login.get(ctx)
 	for range maxTokens {
 		if err != nil {
 			return err
 		}
-		if err = p.settings.send(ctx, t.connection, op, in, out); !forbidden(err) {
+		if err = k.settings.send(ctx, t.connection, op, in, out); !forbidden(err) {
 			return err
 		}
-		if now := p.login.current.Load(); t.number > before && now != nil && now.number == t.number {
+		if now := k.login.current.Load(); t.number > before && now != nil && now.number == t.number {
 			return err
 		}
 		denied := err
 		var next *token
-		if next, err = p.login.replace(ctx, t); err == nil && next.number == t.number {
+		if next, err = k.login.replace(ctx, t); err == nil && next.number == t.number {
 			return denied
 		}
 		t = next
@@ -104,46 +97,21 @@ func (p *Provider) call(ctx context.Context, op operation, in, out any) error {
 // ask makes a request that a healthy token may lack the right to: permitted is false
 // then. Whether the token is healthy is asked by a request that every token may
 // make, so that a right that is lacking for good does not cost a login each time.
-func (p *Provider) ask(ctx context.Context, op operation, in, out any) (permitted bool, err error) {
-	if err := p.ready(ctx); err != nil {
-		return false, err
-	}
-	ctx, cancel := bounded(ctx)
-	defer cancel()
+func (k *transitKey) ask(ctx context.Context, op operation, in, out any) (permitted bool, err error) {
 	for range 2 {
-		t, err := p.login.get(ctx)
+		t, err := k.login.get(ctx)
 		if err != nil {
 			return false, err
 		}
-		if err = p.settings.send(ctx, t.connection, op, in, out); !forbidden(err) {
+		if err = k.settings.send(ctx, t.connection, op, in, out); !forbidden(err) {
 			return err == nil, err
 		}
-		if err := p.call(ctx, p.settings.describe(), nil, nil); err != nil && (forbidden(err) || !declined(err)) {
+		if err := k.call(ctx, k.settings.describe(), nil, nil); err != nil && (forbidden(err) || !declined(err)) {
 			return false, err
 		}
-		if now := p.login.current.Load(); now != nil && now.number == t.number {
+		if now := k.login.current.Load(); now != nil && now.number == t.number {
 			return false, nil
 		}
 	}
 	return false, nil
-}
-
-// ready refuses a call on a provider that is closed, or for a caller that has gone.
-func (p *Provider) ready(ctx context.Context) error {
-	if p.closed.Load() {
-		return errClosed
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: %w", core.ErrUnavailable, err)
-	}
-	return nil
-}
-
-var errClosed = fmt.Errorf("the provider is closed: %w", core.ErrUnavailable)
-
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, callTimeout)
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // versions remembers the lowest and the highest version of the key that a wrap was
@@ -38,51 +39,70 @@ func (v *versions) get() (lowest, highest int) {
 	return v.lowest, v.highest
 }
 
-// Status implements core.KeyProvider. It asks for the token's rights and, where the
-// token may read it, for the state of the key; neither is a cryptographic call.
-// Without the right to read the key, the version is the highest that was seen here,
-// and there is none before the first wrap.
-func (p *Provider) Status(ctx context.Context) (core.Status, error) {
-	st, err := p.status(ctx)
-	if err != nil {
-		return core.Status{}, fmt.Errorf("asking for key status: %w", err)
-	}
-	return st, nil
-}
-
-func (p *Provider) status(ctx context.Context) (core.Status, error) {
-	mayRead, warnings, err := p.rights(ctx)
+// Status implements remote.Key. It asks for the token's rights and, where the token may
+// read it, for the state of the key; neither is a cryptographic call. Without the right
+// to read the key, the version is the highest that was seen here, and there is none
+// before the first wrap.
+func (k *transitKey) Status(ctx context.Context) (core.Status, error) {
+	mayRead, warnings, err := k.rights(ctx)
 	if err != nil {
 		return core.Status{}, err
 	}
-	lowest, highest := p.used.get()
+	lowest, highest := k.used.get()
 	version := highest
 	var key *keyState
 	if mayRead {
-		if key, err = p.inspect(ctx); err != nil {
+		if key, err = k.inspect(ctx); err != nil {
 			return core.Status{}, err
 		}
 	}
 	if key == nil {
-		warnings = append(warnings, "the right to read the key is missing: neither its state nor a rotation can be seen; add to the policy: "+p.settings.stanza(p.settings.readKey()))
+		warnings = append(warnings, "the right to read the key is missing: neither its state nor a rotation can be seen; add to the policy: "+k.settings.stanza(k.settings.readKey()))
 	} else {
-		if err := key.usable(&p.settings); err != nil {
+		if err := key.usable(&k.settings); err != nil {
 			return core.Status{}, err
 		}
 		version = key.LatestVersion
-		warnings = append(warnings, key.warnings(&p.settings, lowest)...)
+		warnings = append(warnings, key.warnings(&k.settings, lowest)...)
 	}
-	id := core.NewKEKID(p.settings.key(), "")
+	if k.spaceIgnored(ctx) {
+		warnings = append(warnings, fmt.Sprintf("the server has no namespaces and ignores the option namespace=%s: leave it out for a new store; it is part of the key's name, so for a store in use list this key URI as a previous key provider first", k.settings.namespace))
+	}
+	warnings = append(warnings, remote.FileWarnings(map[string]string{
+		"token_file": k.settings.tokenFile, "secret_id_file": k.settings.secretIDFile, "client_key": k.settings.clientKey,
+	})...)
+	id := core.NewKEKID(k.settings.key(), "")
 	if version > 0 {
-		id = core.NewKEKID(p.settings.key(), strconv.Itoa(version))
+		id = core.NewKEKID(k.settings.key(), strconv.Itoa(version))
 	}
 	return core.Status{KEKID: id, Warnings: warnings}, nil
 }
 
+// spaceIgnored finds out, once, whether the server ignores namespaces, as Vault's
+// community edition does: then it answers in one that there is not as in any other. What
+// cannot be learnt is asked again, and no failure of the key.
+func (k *transitKey) spaceIgnored(ctx context.Context) bool {
+	if k.settings.namespace == "" {
+		return false
+	}
+	if known := k.ignores.Load(); known != nil {
+		return *known
+	}
+	t, err := k.login.get(ctx)
+	if err == nil {
+		err = k.settings.send(ctx, t.connection, k.settings.describeNowhere(), nil, nil)
+	}
+	ignored := err == nil
+	if ignored || declined(err) {
+		k.ignores.Store(&ignored)
+	}
+	return ignored
+}
+
 // rights asks what the token may do. Lacking the right to unwrap is a denial, and
 // lacking another a warning: a previous key needs no more than to unwrap.
-func (p *Provider) rights(ctx context.Context) (mayRead bool, warnings []string, err error) {
-	s := &p.settings
+func (k *transitKey) rights(ctx context.Context) (mayRead bool, warnings []string, err error) {
+	s := &k.settings
 	needed := []operation{s.decrypt(), s.encrypt(), s.randomBytes(), s.readKey()}
 	var paths []string
 	for _, op := range needed {
@@ -91,7 +111,7 @@ func (p *Provider) rights(ctx context.Context) (mayRead bool, warnings []string,
 	var got struct {
 		Data map[string]json.RawMessage `json:"data"`
 	}
-	permitted, err := p.ask(ctx, capabilities(), map[string]any{"paths": paths}, &got)
+	permitted, err := k.ask(ctx, capabilities(), map[string]any{"paths": paths}, &got)
 	if err != nil {
 		return false, nil, err
 	}
@@ -148,11 +168,11 @@ type keyState struct {
 }
 
 // inspect reads the key's state; nil if the right to is missing after all.
-func (p *Provider) inspect(ctx context.Context) (*keyState, error) {
+func (k *transitKey) inspect(ctx context.Context) (*keyState, error) {
 	var got struct {
 		Data *keyState `json:"data"`
 	}
-	permitted, err := p.ask(ctx, p.settings.readKey(), nil, &got)
+	permitted, err := k.ask(ctx, k.settings.readKey(), nil, &got)
 	switch {
 	case err != nil:
 		return nil, err

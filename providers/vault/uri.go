@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // Scheme is the scheme of this provider's key URIs, and the prefix of its KEK IDs.
@@ -62,20 +63,12 @@ var (
 
 // parse checks everything that a key URI says, and tells all mistakes at once.
 func parse(uri core.KeyURI) (settings, error) {
-	if err := uri.CheckOptions(options...); err != nil {
-		return settings{}, err
-	}
-	for name, value := range uri.Options {
-		if value == "" {
-			return settings{}, fmt.Errorf("the option %s is empty: give it a value or leave it out", name)
-		}
-	}
 	s := settings{
 		role: uri.Options["role"], tokenFile: uri.Options["token_file"], roleIDFile: uri.Options["role_id_file"],
 		secretIDFile: uri.Options["secret_id_file"], jwtFile: uri.Options["jwt_file"], caCert: uri.Options["ca_cert"],
 		clientCert: uri.Options["client_cert"], clientKey: uri.Options["client_key"], serverName: uri.Options["tls_server_name"],
 	}
-	err := errors.Join(s.parseAddress(uri.Host), s.parseTLS(uri.Options["tls"]), s.parseKey(uri.Path), s.parseNamespaces(uri.Options), s.parseAuth(uri.Options))
+	err := errors.Join(uri.CheckOptions(options...), remote.CheckValues(uri), s.parseAddress(uri.Host), s.parseTLS(uri.Options["tls"]), s.parseKey(uri.Path), s.parseNamespaces(uri.Options), s.parseAuth(uri.Options))
 	if err == nil && len(s.key()) > maxKeySize {
 		err = fmt.Errorf("the address, the namespace, the mount and the name have more than %d bytes together", maxKeySize)
 	}
@@ -96,7 +89,7 @@ func (s *settings) full(path string) string {
 
 func (s *settings) keyPath() string { return s.mount + "/keys/" + s.name }
 
-var errAddress = errors.New("the key URI does not say where Vault is: write vault://HOST:PORT/MOUNT/keys/NAME with the port, such as vault://vault.example.com:8200/transit/keys/forest")
+var errAddress = errors.New("the key URI does not say where Vault is: write vault://HOST:PORT/MOUNT/keys/NAME with the port, such as vault://vault.example.com:8200/transit/keys/forest (VAULT_ADDR is not read)")
 
 func (s *settings) parseAddress(host string) error {
 	name, port, err := net.SplitHostPort(host)
@@ -116,7 +109,7 @@ func (s *settings) parseTLS(mode string) error {
 	switch mode {
 	case "", "on":
 	case "off":
-		if !loopback(s.address) {
+		if !remote.Loopback(s.address) {
 			return errors.New("the option tls=off is for an address of this machine, such as a Vault Agent on 127.0.0.1: data keys and tokens would cross the network in plain text; remove it")
 		}
 		if s.caCert != "" || s.clientCert != "" || s.clientKey != "" || s.serverName != "" {
@@ -135,17 +128,10 @@ func (s *settings) parseTLS(mode string) error {
 	return nil
 }
 
-// loopback reports whether a HOST:PORT is this machine's own.
-func loopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback() || host == "localhost"
-}
-
 func (s *settings) parseKey(path string) error {
+	if strings.HasPrefix(path, "v1/") {
+		return errors.New("the path begins with v1/, which belongs to the address of the API: leave it out")
+	}
 	mount, name, ok := cutLast(path, "/keys/")
 	if !ok || !namePattern.MatchString(name) || !validPath(mount) {
 		return errors.New("the key is not one of a transit engine: write vault://HOST:PORT/MOUNT/keys/NAME, with the path where the engine is mounted (often transit) and the key's name")
@@ -190,6 +176,9 @@ func (s *settings) parseNamespaces(given map[string]string) error {
 	return nil
 }
 
+// notRead tells, by the option that is missing, which variable is not read in its place.
+var notRead = map[string]string{"token_file": " (VAULT_TOKEN is not read: write the token into a file)"}
+
 // parseAuth checks that the auth method has the options it needs and no others, so
 // that a file that is never read is not taken for the credential in use.
 func (s *settings) parseAuth(given map[string]string) error {
@@ -209,7 +198,7 @@ func (s *settings) parseAuth(given map[string]string) error {
 	}
 	for _, name := range want.must {
 		if given[name] == "" {
-			return fmt.Errorf("auth=%s needs the option %s; options name files, and never hold a secret", s.auth, name)
+			return fmt.Errorf("auth=%s needs the option %s; options name files, and never hold a secret%s", s.auth, name, notRead[name])
 		}
 	}
 	for _, name := range []string{"token_file", "role_id_file", "secret_id_file", "jwt_file", "role", "auth_mount", "auth_namespace"} {

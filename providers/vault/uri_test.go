@@ -64,6 +64,35 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// Several mistakes are told a line each, and the form of another program is answered with
+// what was meant; a variable that is not read is named where it was relied on.
+func TestOpenRefusesInLines(t *testing.T) {
+	for uri, want := range map[string]string{
+		"vault://h/x?colour=red&auth=userpass&tls=no": "unknown option colour|HOST:PORT|on (the default) or off|MOUNT/keys/NAME|token (the default), approle",
+		"vault://h:8200/v1/transit/keys/forest":       "leave it out|VAULT_TOKEN is not read|write vault://h:8200/transit/keys/forest?token_file=FILE",
+		"vault://forest":                              "VAULT_ADDR is not read|MOUNT/keys/NAME|token_file|write vault://HOST:8200/transit/keys/forest?token_file=FILE",
+	} {
+		parsed, err := core.ParseKeyURI(uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = vault.Open(t.Context(), parsed)
+		if err == nil {
+			t.Fatalf("%s: it was opened", uri)
+		}
+		parts, lines := strings.Split(want, "|"), strings.Split(err.Error(), "\n")
+		if len(lines) != len(parts) {
+			t.Errorf("%s: %d lines, want %d:\n%v", uri, len(lines), len(parts), err)
+			continue
+		}
+		for i, part := range parts {
+			if !strings.Contains(lines[i], part) {
+				t.Errorf("%s: line %d is %q, want it to say %q", uri, i, lines[i], part)
+			}
+		}
+	}
+}
+
 // The key's name says where it is, and nothing else: what a login needs may change.
 func TestKeyNames(t *testing.T) {
 	for path, want := range map[string]string{
@@ -101,7 +130,8 @@ func TestEnvironmentMeansNothing(t *testing.T) {
 		t.Fatal("the server was not asked")
 	}
 	for _, r := range f.requests {
-		if r.Header.Get("X-Vault-Token") != "s.first" || r.Header.Get("X-Vault-Namespace") != "team-a" || r.Header.Get("X-Environment") != "" || r.Header.Get("X-Vault-Wrap-TTL") != "" || r.Header.Get("X-Vault-Request") != "true" {
+		space := strings.TrimSuffix(r.Header.Get("X-Vault-Namespace"), "/lockwood-no-such-namespace")
+		if r.Header.Get("X-Vault-Token") != "s.first" || space != "team-a" || r.Header.Get("X-Environment") != "" || r.Header.Get("X-Vault-Wrap-TTL") != "" || r.Header.Get("X-Vault-Request") != "true" {
 			t.Errorf("%s carries %v", r.URL.Path, r.Header)
 		}
 	}

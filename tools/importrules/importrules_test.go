@@ -41,6 +41,8 @@ var rules = []struct {
 	{module + "/providers/envkey", []string{"core", "core/keyring", "credential", "fleet", "store/postgres", "httpapi", "config"}, []string{"cmd/lockwood"}},
 	{module + "/providers/awskms", []string{"cmd/lockwood", "plugins", "plugins/plugintest", "config"}, []string{"plugins/lockwood-awskms"}},
 	{module + "/providers/vault", []string{"cmd/lockwood", "plugins"}, []string{"plugins/lockwood-vault"}},
+	{module + "/providers/remote", []string{"core", "core/keyring", "core/providertest", "httpapi", "config", "plugins"}, []string{"providers/awskms", "providers/vault"}},
+	{module + "/core/keyring", []string{"providers/remote"}, nil},
 	{module + "/providers/age", []string{"core", "core/keyring", "credential", "store/postgres", "httpapi", "config"}, []string{"cmd/lockwood"}},
 	{module + "/plugins", []string{"core", "core/keyring", "providers/awskms", "httpapi", "store/postgres"}, []string{"cmd/lockwood", "plugins/lockwood-awskms", "plugins/plugintest"}},
 	{module + "/config", []string{"core", "store/sqlite", "httpapi"}, []string{"cmd/lockwood"}},
