@@ -12,11 +12,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/plugins"
+	"github.com/lockwood-kms/lockwood/plugins/plugintest"
 )
 
 // memory is a provider whose key is made of its URI, so that it is the same in any
@@ -42,7 +45,8 @@ func openMemory(_ context.Context, uri core.KeyURI) (core.KeyProvider, error) {
 	if uri.Options["spy"] != "" {
 		spyOnParent(m.path("spied"))
 	}
-	m.appendLine("pids", strconv.Itoa(os.Getpid()))
+	pid, _ := os.Readlink("/proc/self") // as its host has it, and not a namespace of its own
+	m.appendLine("pids", pid)
 	m.appendLine("environ", strings.Join(os.Environ(), "\n"))
 	return m, nil
 }
@@ -190,7 +194,42 @@ type control struct {
 
 func newControl(t *testing.T) *control {
 	t.Helper()
-	return &control{t: t, dir: t.TempDir()}
+	dir, err := os.MkdirTemp(controls(t), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &control{t: t, dir: dir}
+}
+
+var controlDirs sync.Map
+
+// controls is the directory of what a test tells its plugins, which they can write
+// to.
+func controls(t *testing.T) string {
+	t.Helper()
+	name, _, _ := strings.Cut(t.Name(), "/")
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("lockwood-%d-%s", os.Getpid(), name))
+	if _, made := controlDirs.LoadOrStore(name, true); made {
+		return dir
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		controlDirs.Delete(name)
+		_ = os.RemoveAll(dir)
+	})
+	return dir
+}
+
+// newHost is plugintest.NewHost for plugins that a control tells what to do.
+func newHost(t *testing.T, schemes []string, opts *plugintest.Options) *plugins.Host {
+	t.Helper()
+	if opts == nil {
+		opts = &plugintest.Options{}
+	}
+	opts.Write = append(opts.Write, controls(t))
+	return plugintest.NewHost(t, schemes, opts)
 }
 
 func (c *control) uri(scheme, name string) core.KeyURI {

@@ -36,7 +36,7 @@ func newHost(t *testing.T) (*plugins.Host, *bytes.Buffer) {
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, h.Close()) })
-	_, err = h.Pin(scheme, []string{"PATH"})
+	_, err = h.Pin(scheme, &plugins.PinOptions{Env: []string{"PATH"}})
 	must(t, err)
 	return h, log
 }
