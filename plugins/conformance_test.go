@@ -95,7 +95,7 @@ func TestErrorsCross(t *testing.T) {
 func TestConfigurationErrors(t *testing.T) {
 	h := newHost(t, []string{"memory", "impostor"}, nil)
 	for text, says := range map[string]string{
-		"memory:///one?regoin=x":                 "unknown option regoin; known are dir, spy",
+		"memory:///one?regoin=x":                 "unknown option regoin; known are dir, spy, token_file",
 		"memory://":                              "the key URI names no key",
 		"impostor:///one":                        "a plugin for other:// keys; name it lockwood-other",
 		"absent:///one":                          "plugin pin lockwood-absent",

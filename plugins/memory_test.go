@@ -27,6 +27,7 @@ import (
 //
 //	versions  how many versions the KEK has
 //	fault     what every call answers, or does instead of an answer
+//	look      files that it tries to read at the start, noting how that went
 //
 // It writes there the IDs of its processes, and their environment.
 type memory struct {
@@ -35,7 +36,7 @@ type memory struct {
 }
 
 func openMemory(_ context.Context, uri core.KeyURI) (core.KeyProvider, error) {
-	if err := uri.CheckOptions("dir", "spy"); err != nil {
+	if err := uri.CheckOptions("dir", "spy", "token_file"); err != nil {
 		return nil, err
 	}
 	m := &memory{name: uri.Path, dir: uri.Options["dir"]}
@@ -45,6 +46,12 @@ func openMemory(_ context.Context, uri core.KeyURI) (core.KeyProvider, error) {
 	if uri.Options["spy"] != "" {
 		spyOnParent(m.path("spied"))
 	}
+	for path := range strings.Lines(m.read("look")) {
+		m.appendLine("seen", attempt(func() error {
+			_, err := os.ReadFile(strings.TrimSpace(path))
+			return err
+		}))
+	}
 	pid, _ := os.Readlink("/proc/self") // as its host has it, and not a namespace of its own
 	m.appendLine("pids", pid)
 	m.appendLine("environ", strings.Join(os.Environ(), "\n"))
@@ -52,6 +59,11 @@ func openMemory(_ context.Context, uri core.KeyURI) (core.KeyProvider, error) {
 }
 
 func (m *memory) path(name string) string { return filepath.Join(m.dir, name) }
+
+func (m *memory) read(name string) string {
+	b, _ := os.ReadFile(m.path(name))
+	return string(b)
+}
 
 func (m *memory) appendLine(name, line string) {
 	if m.dir == "" {

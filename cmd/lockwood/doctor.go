@@ -143,7 +143,7 @@ func checkHost(cfg *config.Config) []finding {
 		findings = append(findings, finding{"admin listener", verdictWarn, "ADMIN_ADDR can be reached from other hosts, and asks for no token", "bind it to loopback, or let only the monitoring reach it"})
 	}
 	if cfg.Database.Driver == config.SQLite && !cfg.Database.Memory {
-		if info, err := os.Stat(cfg.Database.Path); err == nil && opensTo(info, 0o077) {
+		if info, err := os.Stat(cfg.Database.Path); err == nil && grants(info, 0o077) {
 			findings = append(findings, finding{"database file", verdictWarn, "other users can read " + cfg.Database.Path, "run: chmod 600 " + cfg.Database.Path})
 		}
 	}
@@ -162,7 +162,7 @@ func (c *cli) checkEnvFile() finding {
 		return finding{"env file", verdictOK, "there is no " + c.envFile, ""}
 	case err != nil:
 		return finding{"env file", verdictFail, err.Error(), "make it readable for the service's user"}
-	case opensTo(info, 0o077):
+	case grants(info, 0o077):
 		return finding{"env file", verdictFail, "other users can read " + c.envFile + ", which may hold the key", "run: chmod 600 " + c.envFile}
 	}
 	return finding{"env file", verdictOK, "only its owner can read " + c.envFile, ""}

@@ -97,7 +97,7 @@ func checkFiles(cfg *config.Config) (findings []finding) {
 // openToOthers reports whether others than the owner and the group can read or write
 // the file at path, of which info tells. Its directory may keep them out.
 func openToOthers(path string, info fs.FileInfo) bool {
-	if !opensTo(info, 0o006) {
+	if !grants(info, 0o006) {
 		return false
 	}
 	target, err := filepath.EvalSymlinks(path)

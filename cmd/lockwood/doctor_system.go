@@ -11,9 +11,9 @@ import (
 // windows is the system whose files have no modes and no owner that is a number.
 const windows = "windows"
 
-// opensTo reports whether the mode of a file lets whoever mask stands for read or
+// grants reports whether the mode of a file lets whoever mask stands for read or
 // change it. On Windows it says nothing.
-func opensTo(info fs.FileInfo, mask fs.FileMode) bool {
+func grants(info fs.FileInfo, mask fs.FileMode) bool {
 	return isolation.Examine().System != windows && info.Mode().Perm()&mask != 0
 }
 

@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/lockwood-kms/lockwood/internal/seccomptest"
 	"github.com/lockwood-kms/lockwood/plugins/isolation"
 )
 
@@ -53,6 +56,12 @@ const soon = "GORACE=atexit_sleep_ms=0"
 
 // nobody is an ordinary user.
 const nobody = 65534
+
+// filters are the system calls that are refused to a host.
+var filters = map[string][]uint32{
+	"unit":        seccomptest.Unit,
+	"no-landlock": {unix.SYS_LANDLOCK_CREATE_RULESET},
+}
 
 // theSecret is in the environment and the files of the host and of the victim.
 const theSecret = "FAKE-secret-of-the-host"
@@ -158,8 +167,8 @@ func program(dir string, out *os.File, args ...string) (*isolation.Process, erro
 // beHost hardens itself and does as it is told: MODE DIR ARGUMENTS.
 func beHost(args []string) error {
 	mode, dir := args[0], args[1]
-	if filter := os.Getenv("TEST_FILTER"); filter != "" {
-		if err := filterSystemCalls(filter); err != nil {
+	if filter := filters[os.Getenv("TEST_FILTER")]; filter != nil {
+		if err := seccomptest.Refuse(filter); err != nil {
 			return err
 		}
 	}
