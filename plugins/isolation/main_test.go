@@ -77,9 +77,6 @@ type house struct {
 // newHouse makes the files of a host that runs as uid.
 func newHouse(t *testing.T, uid int) *house {
 	t.Helper()
-	if uid != os.Geteuid() && os.Geteuid() != 0 {
-		t.Skip("only root can be another user")
-	}
 	dir, err := os.MkdirTemp("/tmp", "lw") //nolint:usetesting // another user has to reach it
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
