@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,6 +99,27 @@ func TestHidden(t *testing.T) {
 	mustOpen(t, h, uri)
 	if got := c.read("seen"); got != "refused\nread\nread\n" {
 		t.Errorf("the hidden file, the plugin's own, and another: %q", got)
+	}
+}
+
+// TestLargePlugin asserts that a plugin's file passes through its host and does not
+// stay: the memory that the host has of the system grows by less than the file.
+func TestLargePlugin(t *testing.T) {
+	const padding, most = 96 << 20, 48 << 20
+	s := newPlace(t)
+	larger := s.binary + ".larger"
+	must(t, exec.CommandContext(t.Context(), "cp", s.binary, larger).Run())
+	info, err := os.Stat(larger)
+	must(t, err)
+	must(t, os.Truncate(larger, info.Size()+padding))
+	must(t, os.Rename(larger, s.binary))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	s.pin(t)
+	mustOpen(t, s.Host, newControl(t).uri("memory", "one"))
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.Sys) - int64(before.Sys); grown > most {
+		t.Errorf("the host grew by %d MiB", grown>>20)
 	}
 }
 
