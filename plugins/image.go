@@ -113,7 +113,7 @@ func (e *executable) writeCopy(from *os.File, base string) (sum string, err erro
 		return "", fmt.Errorf("copying plugin: %w", err)
 	}
 	e.path = filepath.Join(dir, e.name)
-	to, err := os.OpenFile(e.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o500)
+	to, err := os.OpenFile(e.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o500) //nolint:gosec // it is a program, in a directory of mode 0700
 	if err != nil {
 		return "", fmt.Errorf("copying plugin: %w", err)
 	}

@@ -206,7 +206,7 @@ type control struct {
 
 func newControl(t *testing.T) *control {
 	t.Helper()
-	dir, err := os.MkdirTemp(controls(t), "")
+	dir, err := os.MkdirTemp(controls(t), "") //nolint:usetesting // a plugin has to be let write there before
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ var controlDirs sync.Map
 func controls(t *testing.T) string {
 	t.Helper()
 	name, _, _ := strings.Cut(t.Name(), "/")
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("lockwood-%d-%s", os.Getpid(), name))
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("lockwood-%d-%s", os.Getpid(), name)) //nolint:usetesting // subtests share it with the test that holds them
 	if _, made := controlDirs.LoadOrStore(name, true); made {
 		return dir
 	}

@@ -184,7 +184,7 @@ func TestUnitPermitsLandlock(t *testing.T) {
 	}
 	permitted := make(map[string]bool)
 	for _, m := range regexp.MustCompile(`(?m)^SystemCallFilter=(~?)(.*)$`).FindAllStringSubmatch(deployed(t, "lockwood.service"), -1) {
-		for _, set := range strings.Fields(m[2]) {
+		for set := range strings.FieldsSeq(m[2]) {
 			for _, call := range systemCalls(t, set) {
 				permitted[call] = m[1] == ""
 			}

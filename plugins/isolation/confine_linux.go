@@ -38,7 +38,7 @@ func confine(p *Program) error {
 // restrictions are what is refused unless a rule allows it: files, signals, and
 // abstract unix sockets of others. The network is not: a plugin exists to use it.
 func restrictions() landlock.Config {
-	return landlock.MustConfig(landlock.V11.HandledAccessFS, landlock.V11.Scoped).BestEffort()
+	return landlock.Config{HandledAccessFS: landlock.V11.HandledAccessFS, Scoped: landlock.V11.Scoped}.BestEffort()
 }
 
 // landlockVersion returns the version of Landlock's interface, or 0.

@@ -1,11 +1,5 @@
 package isolation
 
-import "errors"
-
-// errSystem is why nothing is started here: the host could not keep its memory and
-// its files from the program, nor be sure that the program ends with it.
-var errSystem = errors.New("this system cannot keep the secrets of a process from the programs that it starts; Linux can")
-
 // Facts are what the system offers to this process. The zero value is a system
 // that offers nothing.
 type Facts struct {

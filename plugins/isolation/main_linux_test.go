@@ -104,7 +104,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, b, 0o755) //nolint:gosec // it is a program
+	return os.WriteFile(to, b, 0o755)
 }
 
 func (h *house) path(name string) string { return filepath.Join(h.dir, name) }

@@ -88,7 +88,7 @@ func childrenOf(process string) (pids []int) {
 	lists, _ := filepath.Glob(filepath.Join("/proc", process, "task/*/children"))
 	for _, list := range lists {
 		text, _ := os.ReadFile(list) // the thread may have ended
-		for _, field := range strings.Fields(string(text)) {
+		for field := range strings.FieldsSeq(string(text)) {
 			if pid, err := strconv.Atoi(field); err == nil {
 				pids = append(pids, pid)
 			}

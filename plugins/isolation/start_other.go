@@ -2,7 +2,14 @@
 
 package isolation
 
-import "runtime"
+import (
+	"errors"
+	"runtime"
+)
+
+// errSystem is why nothing is started here: the host could not keep its memory and
+// its files from the program, nor be sure that the program ends with it.
+var errSystem = errors.New("this system cannot keep the secrets of a process from the programs that it starts; Linux can")
 
 // Supported reports, as an error, that programs cannot be started here.
 func Supported() error { return errSystem }
