@@ -74,6 +74,9 @@ type Config struct {
 	// SecretFiles are the files that hold one of the secrets above.
 	SecretFiles []SecretFile
 
+	// EnvFile is the path of the .env file, whether it exists or not; empty: none.
+	EnvFile string
+
 	// Environ is the environment with what the .env file adds, each NAME=value:
 	// what a plugin may see part of.
 	Environ []core.Secret

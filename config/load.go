@@ -66,6 +66,7 @@ func LoadForRecovery(environ []string, file EnvFile) (*Config, error) {
 
 // read returns the variables as text, and all that is set by name.
 func (l *loader) read(environ []string, file EnvFile) (*variables, map[string]string, error) {
+	l.cfg.EnvFile = file.Path
 	values := l.merge(environ, file)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		l.cfg.Environ = append(l.cfg.Environ, core.Secret(name+"="+values[name]))

@@ -30,7 +30,7 @@ import (
 // uses nothing of go-plugin, as one in another language is: it serves the one
 // service of the protocol and no other.
 func TestBarePlugin(t *testing.T) {
-	h := plugintest.NewHost(t, []string{"bare"}, nil)
+	h := newHost(t, []string{"bare"}, nil)
 	c := newControl(t)
 	p := mustOpen(t, h, c.uri("bare", "one"))
 	dk, err := p.GenerateDataKey(t.Context(), testAAD)
@@ -49,7 +49,7 @@ func TestBarePlugin(t *testing.T) {
 func TestPlainPlugin(t *testing.T) {
 	c := newControl(t)
 	opts := &plugintest.Options{Host: plugins.HostOptions{StartTimeout: 2 * time.Second}}
-	p := mustOpen(t, plugintest.NewHost(t, []string{"plain"}, opts), c.uri("plain", "one"))
+	p := mustOpen(t, newHost(t, []string{"plain"}, opts), c.uri("plain", "one"))
 	if _, err := p.GenerateDataKey(t.Context(), testAAD); !errors.Is(err, core.ErrUnavailable) {
 		t.Errorf("without TLS: %v", err)
 	}

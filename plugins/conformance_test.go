@@ -27,7 +27,7 @@ func mustOpen(t *testing.T, h *plugins.Host, uri core.KeyURI) core.KeyProvider {
 
 // TestConformance runs every check of a provider against one behind the boundary.
 func TestConformance(t *testing.T) {
-	h := plugintest.NewHost(t, []string{"memory"}, nil)
+	h := newHost(t, []string{"memory"}, nil)
 	providertest.Run(t, func(t *testing.T) *providertest.Subject {
 		c := newControl(t)
 		one := c.uri("memory", "one")
@@ -60,7 +60,7 @@ func TestPlugintestOpen(t *testing.T) {
 // every method, with the text of the plugin.
 func TestErrorsCross(t *testing.T) {
 	c := newControl(t)
-	p := mustOpen(t, plugintest.NewHost(t, []string{"memory"}, nil), c.uri("memory", "one"))
+	p := mustOpen(t, newHost(t, []string{"memory"}, nil), c.uri("memory", "one"))
 	w, err := p.WrapDataKey(t.Context(), make([]byte, core.DataKeySize), testAAD)
 	if err != nil {
 		t.Fatal(err)
@@ -94,9 +94,9 @@ func TestErrorsCross(t *testing.T) {
 // TestConfigurationErrors asserts that what an operator has to mend is told at the
 // start, with the plugin's own words.
 func TestConfigurationErrors(t *testing.T) {
-	h := plugintest.NewHost(t, []string{"memory", "impostor"}, nil)
+	h := newHost(t, []string{"memory", "impostor"}, nil)
 	for text, says := range map[string]string{
-		"memory:///one?regoin=x":                 "unknown option regoin; known are dir, spy",
+		"memory:///one?regoin=x":                 "unknown option regoin; known are dir, spy, token_file",
 		"memory://":                              "the key URI names no key",
 		"impostor:///one":                        "a plugin for other:// keys; name it lockwood-other",
 		"absent:///one":                          "there are: impostor, memory",

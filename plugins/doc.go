@@ -14,10 +14,10 @@
 //
 // A program is started only if the lock file pins its SHA-256, and the bytes that
 // were hashed are the bytes that run. It sees those variables of the environment
-// that the lock file names, and no secret of Lockwood's is ever among them. The
-// host makes itself non-dumpable first, since a child of the same user could
-// otherwise read its memory. What a plugin does see is every data key that passes
-// through it; docs/plugins.md and the threat model say what follows.
+// that the lock file names, and no secret of Lockwood's is ever among them. Package
+// isolation keeps it from the memory, the files and the processes of its host. What
+// a plugin does see is every data key that passes through it; docs/plugins.md and
+// the threat model say what follows.
 //
 // # What happens when a plugin fails
 //

@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -58,6 +59,34 @@ func permitted(environ, names []string) []string {
 		}
 	}
 	return env
+}
+
+// variable returns the value of a variable in environ, each as NAME=value, or "".
+func variable(environ []string, name string) string {
+	for _, kv := range environ {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// vendorCaches are the directories below HOME in which a vendor's SDK, or the program
+// that it asks for credentials, keeps tokens that it renews: "IAM Identity Center" of
+// the AWS SDKs and Tools Reference Guide, and the AWS CLI.
+var vendorCaches = map[string][]string{"awskms": {".aws/sso/cache", ".aws/cli/cache"}}
+
+// caches returns the directories that a plugin of this scheme may write to, if it
+// sees HOME.
+func caches(scheme string, environ, names []string) (dirs []string) {
+	home := variable(environ, "HOME")
+	if !filepath.IsAbs(home) || !slices.Contains(names, "HOME") {
+		return nil
+	}
+	for _, dir := range vendorCaches[scheme] {
+		dirs = append(dirs, filepath.Join(home, dir))
+	}
+	return dirs
 }
 
 // network is what every SDK's HTTP client reads.

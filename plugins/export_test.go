@@ -79,4 +79,6 @@ func RegisterTestServer(s *grpc.Server, scheme string, open core.Factory) {
 }
 
 // NewLogWriter returns what takes a plugin's standard error.
-func NewLogWriter(log *slog.Logger) io.Writer { return newLogWriter(log, slog.LevelError) }
+func NewLogWriter(log *slog.Logger) io.Writer {
+	return newLogWriter(log, newLogBudget(), slog.LevelError)
+}

@@ -21,7 +21,7 @@ import (
 // more, in the next process, and answered. No zombie is left.
 func TestKilledInTheMiddle(t *testing.T) {
 	c := newControl(t)
-	p := mustOpen(t, plugintest.NewHost(t, []string{"memory"}, nil), c.uri("memory", "one"))
+	p := mustOpen(t, newHost(t, []string{"memory"}, nil), c.uri("memory", "one"))
 	dk, err := p.GenerateDataKey(t.Context(), testAAD)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestKilledInTheMiddle(t *testing.T) {
 func TestStoppedProcess(t *testing.T) {
 	c := newControl(t)
 	opts := &plugintest.Options{Host: plugins.HostOptions{CallTimeout: time.Second, HealthTimeout: time.Second}}
-	p := mustOpen(t, plugintest.NewHost(t, []string{"memory"}, opts), c.uri("memory", "one"))
+	p := mustOpen(t, newHost(t, []string{"memory"}, opts), c.uri("memory", "one"))
 	first := c.pid()
 	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func isStopped(t *testing.T, pid int) bool {
 func TestBreaker(t *testing.T) {
 	c := newControl(t)
 	opts := &plugintest.Options{Host: plugins.HostOptions{CallTimeout: 300 * time.Millisecond}}
-	p := mustOpen(t, plugintest.NewHost(t, []string{"memory"}, opts), c.uri("memory", "one"))
+	p := mustOpen(t, newHost(t, []string{"memory"}, opts), c.uri("memory", "one"))
 	eventually(t, "the plugin answers", func() bool {
 		_, err := p.Status(t.Context())
 		return err == nil
@@ -120,7 +120,7 @@ func TestBreaker(t *testing.T) {
 // against the plugin.
 func TestBreakerIgnoresCallers(t *testing.T) {
 	c := newControl(t)
-	p := mustOpen(t, plugintest.NewHost(t, []string{"memory"}, nil), c.uri("memory", "one"))
+	p := mustOpen(t, newHost(t, []string{"memory"}, nil), c.uri("memory", "one"))
 	c.put("fault", "hang")
 	var wg sync.WaitGroup
 	for range 20 {
@@ -142,7 +142,7 @@ func TestBreakerIgnoresCallers(t *testing.T) {
 // TestGarbage has the plugin answer what cannot be.
 func TestGarbage(t *testing.T) {
 	c := newControl(t)
-	p := mustOpen(t, plugintest.NewHost(t, []string{"memory"}, nil), c.uri("memory", "one"))
+	p := mustOpen(t, newHost(t, []string{"memory"}, nil), c.uri("memory", "one"))
 	dk, err := p.GenerateDataKey(t.Context(), testAAD)
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +167,7 @@ func TestGarbage(t *testing.T) {
 func TestBadStarts(t *testing.T) {
 	schemes := []string{"crash", "junk", "mute"}
 	opts := &plugintest.Options{Host: plugins.HostOptions{StartTimeout: 2 * time.Second}}
-	h := plugintest.NewHost(t, schemes, opts)
+	h := newHost(t, schemes, opts)
 	for _, scheme := range schemes {
 		p := mustOpen(t, h, newControl(t).uri(scheme, "key"))
 		_, err := p.Status(t.Context())
@@ -186,7 +186,7 @@ func TestHealsAfterBadStart(t *testing.T) {
 		Host: plugins.HostOptions{StartTimeout: 500 * time.Millisecond, MaxRestartPause: 100 * time.Millisecond},
 		Env:  []string{"LATE_FILE"},
 	}
-	p := mustOpen(t, plugintest.NewHost(t, []string{"late"}, opts), c.uri("late", "one"))
+	p := mustOpen(t, newHost(t, []string{"late"}, opts), c.uri("late", "one"))
 	if _, err := p.Status(t.Context()); !errors.Is(err, core.ErrUnavailable) {
 		t.Fatalf("before it starts: %v", err)
 	}

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/plugins/isolation"
 )
 
 // HostOptions say where plugins are and how long they may take. A zero value
@@ -21,9 +23,13 @@ type HostOptions struct {
 	Dir string
 	// LockFile pins them. It must not be inside Dir.
 	LockFile string
-	// RuntimeDir is where the private directory for sockets is made; the default
-	// is the system's directory for temporary files.
+	// RuntimeDir is where the private directory for sockets is made. The default is
+	// what TMPDIR and XDG_RUNTIME_DIR in Environ name, and then the system's
+	// directory for temporary files: the first of them where it can be made.
 	RuntimeDir string
+	// Hidden are files and directories that no plugin may read: those of the host's
+	// secrets. A file that a key URI names is not hidden from its plugin.
+	Hidden []string
 	// Logger takes what the host and, with the attribute "plugin", the plugins
 	// say; the default is slog.Default().
 	Logger *slog.Logger
@@ -73,8 +79,7 @@ func (o *HostOptions) setDefaults() {
 // Host starts plugins and looks after them. Nothing is started, made or looked at
 // before the first Open. It is safe for concurrent use.
 type Host struct {
-	opts    HostOptions
-	spawner *spawner
+	opts HostOptions
 
 	mu        sync.Mutex
 	closed    bool
@@ -95,7 +100,7 @@ func NewHost(opts HostOptions) (*Host, error) {
 		}
 		*path = abs
 	}
-	return &Host{opts: opts, spawner: newSpawner(), providers: make(map[*provider]struct{})}, nil
+	return &Host{opts: opts, providers: make(map[*provider]struct{})}, nil
 }
 
 // Open is a core.Factory: it checks and starts the plugin for uri's scheme, and
@@ -113,15 +118,18 @@ func (h *Host) Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, err
 }
 
 // OpenBinary opens uri with the plugin at path, pinned or not: whoever calls it
-// trusts that file. It sees DefaultEnv, and the variables that env names. It is for
-// the command that examines a plugin. Unlike Open it fails if the plugin does not
-// start.
-func (h *Host) OpenBinary(ctx context.Context, path string, uri core.KeyURI, env ...string) (core.KeyProvider, error) {
-	env = append(DefaultEnv(uri.Scheme), env...)
-	if err := checkNames(env); err != nil {
+// trusts that file. It sees DefaultEnv, and the variables that opts names; it may
+// change the files that opts names. It is for the command that examines a plugin.
+// Unlike Open it fails if the plugin does not start. nil options work.
+func (h *Host) OpenBinary(ctx context.Context, path string, uri core.KeyURI, opts *PinOptions) (core.KeyProvider, error) {
+	if opts == nil {
+		opts = &PinOptions{}
+	}
+	allowed := permissions{env: append(DefaultEnv(uri.Scheme), opts.Env...), writable: opts.Write}
+	if err := errors.Join(checkNames(allowed.env), checkWrite(allowed.writable)); err != nil {
 		return nil, err
 	}
-	p, err := h.open(ctx, h.named(path, uri, env), false)
+	p, err := h.open(ctx, h.named(path, uri, allowed), false)
 	if err != nil {
 		return nil, err
 	}
@@ -164,12 +172,18 @@ func (h *Host) prepare() (string, error) {
 	if h.runtime != nil {
 		return h.runtime.path, nil
 	}
-	if err := harden(); err != nil {
+	if err := isolation.Supported(); err != nil {
+		return "", fmt.Errorf("%w: key provider plugins need Linux: %w", errConfiguration, err)
+	}
+	if err := isolation.Harden(); err != nil {
 		return "", fmt.Errorf("%w: plugins could read this process: %w", errConfiguration, err)
 	}
-	dir, err := makeRuntimeDir(h.opts.RuntimeDir)
+	dir, err := makeRuntimeDir(h.opts.runtimeBases())
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errConfiguration, err)
+	}
+	if facts := isolation.Examine(); facts.ReadsFiles() {
+		h.opts.Logger.Warn("this kernel has no Landlock: plugins can read every file that this user can; lockwood doctor says more")
 	}
 	h.runtime = dir
 	return dir.path, nil
@@ -194,11 +208,26 @@ func (h *Host) Close() error {
 		wg.Go(func() { _ = p.Close() })
 	}
 	wg.Wait()
-	h.spawner.close()
 	if h.runtime == nil {
 		return nil
 	}
 	return h.runtime.close()
+}
+
+// hiddenFrom returns what a plugin may not read: all that is hidden but what its
+// own key URI names.
+func (o *HostOptions) hiddenFrom(l launch) []string {
+	return slices.DeleteFunc(slices.Clone(o.Hidden), func(path string) bool { return slices.Contains(l.named, path) })
+}
+
+// runtimeBases returns where the private directory may be made, the best first.
+func (o *HostOptions) runtimeBases() []string {
+	if o.RuntimeDir != "" {
+		return []string{o.RuntimeDir}
+	}
+	bases := []string{variable(o.Environ, "TMPDIR"), variable(o.Environ, "XDG_RUNTIME_DIR"), os.TempDir()}
+	bases = slices.DeleteFunc(bases, func(base string) bool { return !filepath.IsAbs(base) })
+	return slices.Compact(bases)
 }
 
 // forget is called by a provider that is closed.

@@ -14,56 +14,109 @@ type launch struct {
 	scheme string
 	uri    string // as written; "" leaves the process without a key
 	name   string // of the plugin's file
-	// read returns the program and the variables it may see. It is called for
-	// each start, so that a plugin that was updated and pinned anew is taken up,
-	// and one that was changed is not.
-	read func() (*image, []string, error)
+	// named are the paths in uri: its own files, even if they are hidden.
+	named []string
+	// load returns the program, copied to or below a private directory if it has to
+	// be on disk, and what it may see and change. It is called for each start, so that
+	// a plugin that was updated and pinned anew is taken up, and one that was changed
+	// is not.
+	load func(dir string) (*executable, permissions, error)
+	log  *logBudget
+}
+
+// permissions are what a plugin's process may see and change.
+type permissions struct {
+	env      []string // names of variables
+	writable []string // files and directories
 }
 
 // pinned is a launch of the plugin that the lock file pins for uri's scheme.
 func (h *Host) pinned(uri core.KeyURI) launch {
-	return launch{
-		scheme: uri.Scheme, uri: uri.String(), name: FilePrefix + uri.Scheme,
-		read: func() (*image, []string, error) {
-			img, env, err := h.opts.readPinned(uri.Scheme)
-			if meant, ok := core.MeantKeyURI(uri.String()); ok && err != nil && h.opts.absent(uri.Scheme) {
-				err = fmt.Errorf("%w\nwrite %s", err, meant)
-			}
-			return img, env, err
-		},
+	l := newLaunch(uri, FilePrefix+uri.Scheme)
+	l.load = func(dir string) (*executable, permissions, error) {
+		file, may, err := h.opts.loadPinned(uri.Scheme, dir)
+		if meant, ok := core.MeantKeyURI(uri.String()); ok && err != nil && h.opts.isAbsent(uri.Scheme) {
+			err = fmt.Errorf("%w\nwrite %s", err, meant)
+		}
+		return file, may, err
 	}
+	return l
 }
 
 // named is a launch of a file that is not pinned.
-func (h *Host) named(path string, uri core.KeyURI, env []string) launch {
-	return launch{
-		scheme: uri.Scheme, uri: uri.String(), name: filepath.Base(path),
-		read: func() (*image, []string, error) {
-			img, err := readImage(path)
-			return img, env, err
-		},
+func (h *Host) named(path string, uri core.KeyURI, allowed permissions) launch {
+	l := newLaunch(uri, filepath.Base(path))
+	l.load = func(dir string) (*executable, permissions, error) {
+		exe, err := load(path, dir)
+		return exe, allowed, err
 	}
+	return l
 }
 
-// readPinned reads a plugin and compares it with its pin.
-func (o *HostOptions) readPinned(scheme string) (*image, []string, error) {
+// keyless is a launch of a pinned plugin that is given no key.
+func (h *Host) keyless(scheme string) launch {
+	l := h.pinned(core.KeyURI{Scheme: scheme})
+	l.uri = ""
+	return l
+}
+
+func newLaunch(uri core.KeyURI, name string) launch {
+	l := launch{scheme: uri.Scheme, uri: uri.String(), name: name, log: newLogBudget()}
+	for _, value := range uri.Options {
+		l.named = append(l.named, value) // what is no path names no file
+	}
+	return l
+}
+
+// trusted looks up a plugin's pin and checks what the pin is worth.
+func (o *HostOptions) trusted(scheme string) (pin, error) {
 	p, err := o.lookUp(scheme)
 	if err != nil {
-		return nil, nil, err
+		return pin{}, err
 	}
 	if err := checkLockDir(o); err != nil {
-		return nil, nil, err
+		return pin{}, err
 	}
-	path := filepath.Join(o.Dir, p.File)
-	img, err := readImage(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("there is no plugin for %s:// keys: %s does not exist; install it, or correct FOREST_EXECUTOR_PLUGIN_DIR", scheme, path)
+	if err := p.checkWritable(o); err != nil {
+		return pin{}, err
 	}
+	return p, nil
+}
+
+// loadPinned loads a plugin and compares it with its pin.
+func (o *HostOptions) loadPinned(scheme, dir string) (*executable, permissions, error) {
+	p, err := o.trusted(scheme)
 	if err != nil {
-		return nil, nil, err
+		return nil, permissions{}, err
 	}
-	if img.sum != p.SHA256 {
-		return nil, nil, fmt.Errorf("plugin %s is not the file that was pinned: its SHA-256 is %s, the lock file says %s; if you trust the new file, run: lockwood plugin pin %s", p.File, img.sum, p.SHA256, p.File)
+	exe, err := load(filepath.Join(o.Dir, p.File), dir)
+	if err != nil {
+		return nil, permissions{}, o.absent(err, p)
 	}
-	return img, p.Env, nil
+	if err := p.compare(exe.sum); err != nil {
+		exe.close()
+		return nil, permissions{}, err
+	}
+	return exe, permissions{env: p.Env, writable: p.Write}, nil
+}
+
+// checkPinned compares a plugin with its pin.
+func (o *HostOptions) checkPinned(scheme string) error {
+	p, err := o.trusted(scheme)
+	if err != nil {
+		return err
+	}
+	sum, err := checksum(filepath.Join(o.Dir, p.File))
+	if err != nil {
+		return o.absent(err, p)
+	}
+	return p.compare(sum)
+}
+
+// absent says what to do if err is that there is no such plugin.
+func (o *HostOptions) absent(err error, p pin) error {
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return fmt.Errorf("there is no plugin for %s:// keys: %s does not exist; install it, or correct FOREST_EXECUTOR_PLUGIN_DIR", p.scheme(), filepath.Join(o.Dir, p.File))
 }

@@ -24,8 +24,9 @@ type Info struct {
 	// SHA256 is the checksum of the program as it is, in hexadecimal; "" if it
 	// could not be read.
 	SHA256 string
-	// Env names the variables that the lock file lets it see.
-	Env []string
+	// Env names the variables that the lock file lets it see, and Write are the files
+	// and directories that it lets it change.
+	Env, Write []string
 	// Protocol is the version of the protocol that it and this Lockwood settled
 	// on, and Version its own; 0 and "" unless it is trusted and answered.
 	Protocol int
@@ -81,18 +82,15 @@ func (h *Host) describe(ctx context.Context, scheme string) Info {
 	i := Info{Scheme: scheme, File: filepath.Join(h.opts.Dir, FilePrefix+scheme)}
 	_, err := os.Lstat(i.File)
 	i.Found = err == nil
-	if img, err := readImage(i.File); err == nil {
-		i.SHA256 = img.sum
-	}
+	i.SHA256, _ = checksum(i.File) // why it could not be read is the problem below
 	if p, err := h.opts.lookUp(scheme); err == nil {
-		i.Pinned, i.Env = true, p.Env
+		i.Pinned, i.Env, i.Write = true, p.Env, p.Write
 	}
-	if _, _, i.Problem = h.opts.readPinned(scheme); i.Problem != nil {
+	if i.Problem = h.opts.checkPinned(scheme); i.Problem != nil {
 		return i
 	}
 	i.Trusted = true
-	l := launch{scheme: scheme, name: FilePrefix + scheme, read: func() (*image, []string, error) { return h.opts.readPinned(scheme) }}
-	proc, err := h.start(ctx, l)
+	proc, err := h.start(ctx, h.keyless(scheme))
 	if err != nil {
 		i.Problem = err
 		return i

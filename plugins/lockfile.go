@@ -39,6 +39,45 @@ type pin struct {
 	SHA256 string `json:"sha256"`
 	// Env names the variables of the host's environment that it may see.
 	Env []string `json:"env"`
+	// Write are the files and directories that it may change.
+	Write []string `json:"write,omitempty"`
+}
+
+// maxWrite bounds the paths that one plugin may change.
+const maxWrite = 64
+
+func (p pin) scheme() string { return strings.TrimPrefix(p.File, FilePrefix) }
+
+// compare reports, as an error, that a plugin is not the one that was pinned.
+func (p pin) compare(sum string) error {
+	if sum == p.SHA256 {
+		return nil
+	}
+	return fmt.Errorf("plugin %s is not the file that was pinned: its SHA-256 is %s, the lock file says %s; if you trust the new file, run: lockwood plugin pin %s", p.File, sum, p.SHA256, p.File)
+}
+
+// checkWrite reports, as an error, a path that is not one to write to.
+func checkWrite(paths []string) error {
+	if len(paths) > maxWrite {
+		return fmt.Errorf("%d paths; at most %d are allowed", len(paths), maxWrite)
+	}
+	for _, path := range paths {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == filepath.Dir(path) {
+			return fmt.Errorf("%q is not the absolute path of a file or directory, without . and .. and a slash at its end", cut(path, 256))
+		}
+	}
+	return nil
+}
+
+// checkWritable reports, as an error, that the plugin may change what decides which
+// plugins run.
+func (p pin) checkWritable(o *HostOptions) error {
+	for _, path := range p.Write {
+		if within(path, o.LockFile) || within(path, o.Dir) || within(o.Dir, path) {
+			return fmt.Errorf("the plugin %s may write to %s, and so to what decides which plugins run; take it out of \"write\" in %s", p.File, path, o.LockFile)
+		}
+	}
+	return nil
 }
 
 // readLock reads and checks a lock file. Every error is a configuration error.
@@ -93,6 +132,9 @@ func (p pin) check(scheme string) error {
 	if err := checkNames(p.Env); err != nil {
 		return fmt.Errorf("the env of plugin %q: %w", scheme, err)
 	}
+	if err := checkWrite(p.Write); err != nil {
+		return fmt.Errorf("the write of plugin %q: %w", scheme, err)
+	}
 	return nil
 }
 
@@ -102,7 +144,7 @@ func (o *HostOptions) lookUp(scheme string) (pin, error) {
 		return pin{}, errors.New("plugins are not set up: set FOREST_EXECUTOR_PLUGIN_DIR to the directory of the plugins and FOREST_EXECUTOR_PLUGIN_LOCK to a lock file outside of it")
 	}
 	l, err := readLock(o.LockFile)
-	if (err == nil && l.Plugins[scheme].File == "" || errors.Is(err, fs.ErrNotExist)) && o.absent(scheme) {
+	if (err == nil && l.Plugins[scheme].File == "" || errors.Is(err, fs.ErrNotExist)) && o.isAbsent(scheme) {
 		return pin{}, o.noPlugin(scheme)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -118,8 +160,8 @@ func (o *HostOptions) lookUp(scheme string) (pin, error) {
 	return p, nil
 }
 
-// absent reports whether there is no program for a scheme.
-func (o *HostOptions) absent(scheme string) bool {
+// isAbsent reports whether there is no program for a scheme.
+func (o *HostOptions) isAbsent(scheme string) bool {
 	_, err := os.Lstat(filepath.Join(o.Dir, FilePrefix+scheme))
 	return errors.Is(err, fs.ErrNotExist)
 }
@@ -169,22 +211,32 @@ func syncDir(path string) error {
 	return d.Sync()
 }
 
+// PinOptions are what a plugin may see and change. Nil fields keep what the lock
+// file says.
+type PinOptions struct {
+	// Env names variables of the environment; for a new plugin nil is DefaultEnv.
+	Env []string
+	// Write are absolute paths of files and directories; for a new plugin nil is
+	// none.
+	Write []string
+}
+
 // Pinned is what the lock file now says of a plugin.
 type Pinned struct {
 	Scheme string
 	// SHA256 is the checksum, in hexadecimal; Was the one before, "" if new.
 	SHA256, Was string
-	// Env names the variables that the plugin may see.
-	Env []string
+	// Env names the variables that the plugin may see, and Write are the files and
+	// directories that it may change.
+	Env, Write []string
 }
 
 // Pin writes the checksum of a plugin into the lock file, making the file if there
 // is none. binary is the plugin's path, or its name or scheme in the plugin
-// directory, where it must stand. env names the variables of the environment that
-// it may see; nil keeps what the lock file says, or takes DefaultEnv.
+// directory, where it must stand. nil options work.
 //
 // It is for an operator's command: what it pins is what will be trusted.
-func (h *Host) Pin(binary string, env []string) (Pinned, error) {
+func (h *Host) Pin(binary string, opts *PinOptions) (Pinned, error) {
 	o := &h.opts
 	if o.Dir == "" || o.LockFile == "" {
 		_, err := o.lookUp("") // says what to set
@@ -194,7 +246,7 @@ func (h *Host) Pin(binary string, env []string) (Pinned, error) {
 	if err != nil {
 		return Pinned{}, err
 	}
-	image, err := readImage(filepath.Join(o.Dir, FilePrefix+scheme))
+	sum, err := checksum(filepath.Join(o.Dir, FilePrefix+scheme))
 	if err != nil {
 		return Pinned{}, err
 	}
@@ -206,24 +258,35 @@ func (h *Host) Pin(binary string, env []string) (Pinned, error) {
 		return Pinned{}, err
 	}
 	was, known := l.Plugins[scheme]
-	next := pin{File: FilePrefix + scheme, SHA256: image.sum, Env: env}
-	switch {
-	case env != nil:
-	case known:
-		next.Env = was.Env
-	default:
-		next.Env = DefaultEnv(scheme)
+	if !known {
+		was.Env = DefaultEnv(scheme)
 	}
-	slices.Sort(next.Env)
-	next.Env = slices.Compact(next.Env)
-	if err := next.check(scheme); err != nil {
+	next := was.again(scheme, sum, opts)
+	if err := errors.Join(next.check(scheme), next.checkWritable(o)); err != nil {
 		return Pinned{}, err
 	}
 	if l.Plugins == nil {
 		l.Plugins = make(map[string]pin)
 	}
 	l.Plugins[scheme] = next
-	return Pinned{Scheme: scheme, SHA256: next.SHA256, Was: was.SHA256, Env: next.Env}, writeLock(o.LockFile, l)
+	return Pinned{Scheme: scheme, SHA256: sum, Was: was.SHA256, Env: next.Env, Write: next.Write}, writeLock(o.LockFile, l)
+}
+
+// again is the pin of a plugin that was pinned as p, or not at all.
+func (p pin) again(scheme, sum string, opts *PinOptions) pin {
+	if opts == nil {
+		opts = &PinOptions{}
+	}
+	next := pin{File: FilePrefix + scheme, SHA256: sum, Env: p.Env, Write: p.Write}
+	if opts.Env != nil {
+		next.Env = opts.Env
+	}
+	if opts.Write != nil {
+		next.Write = opts.Write
+	}
+	next.Env = slices.Compact(slices.Sorted(slices.Values(next.Env)))
+	next.Write = slices.Compact(slices.Sorted(slices.Values(next.Write)))
+	return next
 }
 
 // schemeOf returns the scheme of a plugin by path, file name or scheme.

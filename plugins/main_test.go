@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 	case "lockwood-late":
 		openLate()
 		os.Exit(0)
+	case "mounthost":
+		os.Exit(runMountHost(os.Args[1:]))
 	case "testhost":
 		os.Exit(runTestHost(os.Args[1:]))
 	}

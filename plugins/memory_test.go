@@ -12,11 +12,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/plugins"
+	"github.com/lockwood-kms/lockwood/plugins/plugintest"
 )
 
 // memory is a provider whose key is made of its URI, so that it is the same in any
@@ -24,6 +27,7 @@ import (
 //
 //	versions  how many versions the KEK has
 //	fault     what every call answers, or does instead of an answer
+//	look      files that it tries to read at the start, noting how that went
 //
 // It writes there the IDs of its processes, and their environment.
 type memory struct {
@@ -32,7 +36,7 @@ type memory struct {
 }
 
 func openMemory(_ context.Context, uri core.KeyURI) (core.KeyProvider, error) {
-	if err := uri.CheckOptions("dir", "spy"); err != nil {
+	if err := uri.CheckOptions("dir", "spy", "token_file"); err != nil {
 		return nil, err
 	}
 	m := &memory{name: uri.Path, dir: uri.Options["dir"]}
@@ -42,12 +46,24 @@ func openMemory(_ context.Context, uri core.KeyURI) (core.KeyProvider, error) {
 	if uri.Options["spy"] != "" {
 		spyOnParent(m.path("spied"))
 	}
-	m.appendLine("pids", strconv.Itoa(os.Getpid()))
+	for path := range strings.Lines(m.read("look")) {
+		m.appendLine("seen", attempt(func() error {
+			_, err := os.ReadFile(strings.TrimSpace(path))
+			return err
+		}))
+	}
+	pid, _ := os.Readlink("/proc/self") // as its host has it, and not a namespace of its own
+	m.appendLine("pids", pid)
 	m.appendLine("environ", strings.Join(os.Environ(), "\n"))
 	return m, nil
 }
 
 func (m *memory) path(name string) string { return filepath.Join(m.dir, name) }
+
+func (m *memory) read(name string) string {
+	b, _ := os.ReadFile(m.path(name))
+	return string(b)
+}
 
 func (m *memory) appendLine(name, line string) {
 	if m.dir == "" {
@@ -190,7 +206,42 @@ type control struct {
 
 func newControl(t *testing.T) *control {
 	t.Helper()
-	return &control{t: t, dir: t.TempDir()}
+	dir, err := os.MkdirTemp(controls(t), "") //nolint:usetesting // a plugin has to be let write there before
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &control{t: t, dir: dir}
+}
+
+var controlDirs sync.Map
+
+// controls is the directory of what a test tells its plugins, which they can write
+// to.
+func controls(t *testing.T) string {
+	t.Helper()
+	name, _, _ := strings.Cut(t.Name(), "/")
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("lockwood-%d-%s", os.Getpid(), name)) //nolint:usetesting // subtests share it with the test that holds them
+	if _, made := controlDirs.LoadOrStore(name, true); made {
+		return dir
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		controlDirs.Delete(name)
+		_ = os.RemoveAll(dir)
+	})
+	return dir
+}
+
+// newHost is plugintest.NewHost for plugins that a control tells what to do.
+func newHost(t *testing.T, schemes []string, opts *plugintest.Options) *plugins.Host {
+	t.Helper()
+	if opts == nil {
+		opts = &plugintest.Options{}
+	}
+	opts.Write = append(opts.Write, controls(t))
+	return plugintest.NewHost(t, schemes, opts)
 }
 
 func (c *control) uri(scheme, name string) core.KeyURI {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 // openTrusted opens a regular file that nobody but root and this user could have
@@ -20,8 +19,8 @@ func openTrusted(path, what string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", what, err)
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, syscall.ELOOP) {
+	f, err := os.OpenFile(path, openNoFollow, 0)
+	if errors.Is(err, errLink) {
 		return nil, fmt.Errorf("opening %s: %s is a symbolic link; name the file itself", what, path)
 	}
 	if err != nil {
@@ -70,11 +69,11 @@ func checkPlace(path string) (string, error) {
 // here. A sticky directory, such as /tmp, lets nobody exchange the entries of
 // others, and the entries are checked themselves.
 func checkOwner(path string, info fs.FileInfo) error {
-	st, ok := info.Sys().(*syscall.Stat_t)
+	uid, ok := ownerOf(info)
 	if !ok {
 		return fmt.Errorf("the owner of %s cannot be told on this system", path)
 	}
-	if uid := int(st.Uid); uid != 0 && uid != os.Geteuid() {
+	if uid != 0 && uid != os.Geteuid() {
 		return fmt.Errorf("%s is owned by user %d, who could exchange it; run: chown root %s", path, uid, path)
 	}
 	sticky := info.IsDir() && info.Mode()&fs.ModeSticky != 0

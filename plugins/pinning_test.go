@@ -34,7 +34,7 @@ func newPlace(t *testing.T) *place {
 
 func (s *place) pin(t *testing.T) {
 	t.Helper()
-	if _, err := s.Pin(s.binary, nil); err != nil {
+	if _, err := s.Pin(s.binary, &plugins.PinOptions{Write: []string{controls(t)}}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -105,9 +105,11 @@ func TestUntrusted(t *testing.T) {
 		"encryption key": {func(t *testing.T, s *place) {
 			edit(t, s.lock, `"GODEBUG"`, `"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS"`)
 		}, "may never be shown"},
-		"database": {func(t *testing.T, s *place) { edit(t, s.lock, `"GODEBUG"`, `"DATABASE_URL"`) }, "may never be shown"},
-		"loader":   {func(t *testing.T, s *place) { edit(t, s.lock, `"GODEBUG"`, `"LD_PRELOAD"`) }, "may never be shown"},
-		"pattern":  {func(t *testing.T, s *place) { edit(t, s.lock, `"GODEBUG"`, `"AWS_*"`) }, "named in full"},
+		"database":                          {func(t *testing.T, s *place) { edit(t, s.lock, `"GODEBUG"`, `"DATABASE_URL"`) }, "may never be shown"},
+		"loader":                            {func(t *testing.T, s *place) { edit(t, s.lock, `"GODEBUG"`, `"LD_PRELOAD"`) }, "may never be shown"},
+		"lock file writable for the plugin": {func(t *testing.T, s *place) { edit(t, s.lock, `"write": [`, `"write": ["`+s.lock+`", `) }, `take it out of "write"`},
+		"relative path":                     {func(t *testing.T, s *place) { edit(t, s.lock, `"write": [`, `"write": ["x", `) }, "absolute path"},
+		"pattern":                           {func(t *testing.T, s *place) { edit(t, s.lock, `"GODEBUG"`, `"AWS_*"`) }, "named in full"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newPlace(t)
@@ -183,15 +185,23 @@ func TestReplacedWhileRunning(t *testing.T) {
 // the environment.
 func TestPinKeepsNames(t *testing.T) {
 	s := newPlace(t)
-	if _, err := s.Pin("memory", []string{"B", "A", "B"}); err != nil {
+	if _, err := s.Pin("memory", &plugins.PinOptions{Env: []string{"B", "A", "B"}, Write: []string{"/b", "/a"}}); err != nil {
 		t.Fatal(err)
 	}
 	p, err := s.Pin("memory", nil)
-	if err != nil || strings.Join(p.Env, ",") != "A,B" {
+	if err != nil || strings.Join(p.Env, ",") != "A,B" || strings.Join(p.Write, ",") != "/a,/b" {
 		t.Errorf("pinned again: %+v, %v", p, err)
 	}
-	if _, err := s.Pin("memory", []string{"DATABASE_URL"}); err == nil {
+	if _, err := s.Pin("memory", &plugins.PinOptions{Env: []string{"DATABASE_URL"}}); err == nil {
 		t.Error("a forbidden name was pinned")
+	}
+	for _, path := range []string{"relative", "/", "/a/", "/a/../b", s.dir, filepath.Dir(s.dir), s.lock, filepath.Dir(s.lock), s.binary} {
+		if _, err := s.Pin("memory", &plugins.PinOptions{Write: []string{path}}); err == nil {
+			t.Errorf("the plugin may write to %s", path)
+		}
+	}
+	if p, err := s.Pin("memory", &plugins.PinOptions{Env: []string{}, Write: []string{}}); err != nil || len(p.Env)+len(p.Write) != 0 {
+		t.Errorf("nothing: %+v, %v", p, err)
 	}
 	if _, err := s.Pin("/bin/lockwood-memory", nil); err == nil || !strings.Contains(err.Error(), "not in the plugin directory") {
 		t.Errorf("a plugin elsewhere: %v", err)
@@ -222,7 +232,7 @@ func TestList(t *testing.T) {
 // TestOpenBinary asserts that a file can be examined without a pin.
 func TestOpenBinary(t *testing.T) {
 	s := newPlace(t)
-	p, err := s.OpenBinary(t.Context(), s.binary, newControl(t).uri("memory", "one"))
+	p, err := s.OpenBinary(t.Context(), s.binary, newControl(t).uri("memory", "one"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

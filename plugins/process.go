@@ -44,13 +44,13 @@ func (h *Host) start(ctx context.Context, l launch) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, names, err := l.read()
+	exe, allowed, err := l.load(dir)
 	if err != nil {
 		return nil, &answer{text: err.Error(), sentinel: errConfiguration}
 	}
 	ctx, cancel := context.WithTimeout(ctx, h.opts.StartTimeout)
 	defer cancel()
-	p := h.newProcess(l, img, permitted(h.opts.Environ, names), dir)
+	p := h.newProcess(l, exe, allowed, dir)
 	err = p.connect(ctx)
 	if err == nil {
 		err = p.introduce(ctx, l)
@@ -62,10 +62,14 @@ func (h *Host) start(ctx context.Context, l launch) (*process, error) {
 	return p, nil
 }
 
-func (h *Host) newProcess(l launch, img *image, env []string, dir string) *process {
+func (h *Host) newProcess(l launch, exe *executable, allowed permissions, dir string) *process {
 	log := h.opts.Logger.With("plugin", l.name)
-	words := newLogWriter(log, slog.LevelError)
-	r := newRunner(img, env, words, h.spawner)
+	words := newLogWriter(log, l.log, slog.LevelError)
+	r := &runner{
+		name: exe.name, exe: exe, base: dir, env: permitted(h.opts.Environ, allowed.env), log: words, exited: make(chan struct{}),
+		hidden:   h.opts.hiddenFrom(l),
+		writable: slices.Concat(allowed.writable, caches(l.scheme, h.opts.Environ, allowed.env)),
+	}
 	p := &process{runner: r, opts: &h.opts, gone: make(chan struct{})}
 	p.breaker = gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
 		Name: l.name, Timeout: breakerPause,
@@ -85,7 +89,7 @@ func (h *Host) newProcess(l launch, img *image, env []string, dir string) *proce
 		SyncStdout:       words,
 		SyncStderr:       words,
 		// go-plugin's own words are for whoever debugs it.
-		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, JSONFormat: true, Output: newLogWriter(log, slog.LevelDebug)}),
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, JSONFormat: true, Output: newLogWriter(log, l.log, slog.LevelDebug)}),
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageSize), grpc.MaxCallSendMsgSize(maxMessageSize)),
 			grpc.WithDisableRetry(), // what is repeated, and when, is decided here
@@ -112,6 +116,9 @@ func (p *process) connect(ctx context.Context) error {
 
 func (p *process) dial() error {
 	if _, err := p.client.Start(); err != nil {
+		if errors.Is(err, errConfiguration) {
+			return err
+		}
 		if v, ok := p.runner.line.version(); ok && !slices.Contains(p.opts.versions.numbers(), v) {
 			return fmt.Errorf("%w: it speaks version %d of the protocol at the lowest, this Lockwood %v; install releases that have one in common", errConfiguration, v, p.opts.versions.numbers())
 		}
@@ -178,7 +185,7 @@ func (p *process) stop(graceful bool) {
 	}
 	_ = p.runner.Kill(ctx)
 	p.client.Kill() // the process is dead: this closes the connection and waits
-	p.runner.removeDir()
+	p.runner.clean()
 }
 
 func isSilence(err error) bool {

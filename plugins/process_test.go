@@ -60,7 +60,7 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("PERMITTED", "yes")
 	t.Setenv("NOT_PERMITTED", "FAKE-other")
 	c := newControl(t)
-	h := plugintest.NewHost(t, []string{"memory"}, &plugintest.Options{Env: []string{"PERMITTED"}})
+	h := newHost(t, []string{"memory"}, &plugintest.Options{Env: []string{"PERMITTED"}})
 	mustOpen(t, h, c.uri("memory", "one"))
 	seen := c.read("environ") // what the plugin itself sees
 	if b, err := os.ReadFile(proc(c.pid(), "environ")); err == nil {
@@ -88,7 +88,7 @@ func TestSockets(t *testing.T) {
 	abandoned := filepath.Join(base, "lockwood-run-1") // of a host that was killed
 	must(t, os.Mkdir(abandoned, 0o700))
 	must(t, os.WriteFile(filepath.Join(abandoned, "alive"), nil, 0o600))
-	h := plugintest.NewHost(t, []string{"memory"}, &plugintest.Options{Host: plugins.HostOptions{RuntimeDir: base}})
+	h := newHost(t, []string{"memory"}, &plugintest.Options{Host: plugins.HostOptions{RuntimeDir: base}})
 	if entries, _ := os.ReadDir(base); len(entries) != 1 {
 		t.Errorf("before the first plugin is opened: %v", entries)
 	}
@@ -146,7 +146,7 @@ func refusesStrangers(t *testing.T, socket string) {
 // TestSeveralAtOnce opens two keys of one plugin: each has a process of its own,
 // and one that ends leaves the other alone.
 func TestSeveralAtOnce(t *testing.T) {
-	h := plugintest.NewHost(t, []string{"memory"}, nil)
+	h := newHost(t, []string{"memory"}, nil)
 	one, two := newControl(t), newControl(t)
 	p1, p2 := mustOpen(t, h, one.uri("memory", "one")), mustOpen(t, h, two.uri("memory", "two"))
 	if one.pid() == two.pid() {
@@ -166,10 +166,10 @@ func TestSeveralAtOnce(t *testing.T) {
 func TestLogs(t *testing.T) {
 	var out syncBuffer
 	log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	h := plugintest.NewHost(t, []string{"crash"}, &plugintest.Options{Host: plugins.HostOptions{Logger: log}})
+	h := newHost(t, []string{"crash"}, &plugintest.Options{Host: plugins.HostOptions{Logger: log}})
 	mustOpen(t, h, newControl(t).uri("crash", "key"))
 	eventually(t, "the panic is logged", func() bool {
-		return strings.Contains(out.String(), `level=ERROR msg="panic: no luck" plugin=lockwood-crash`)
+		return strings.Contains(out.String(), `level=ERROR msg="the plugin logged" plugin=lockwood-crash words="panic: no luck"`)
 	})
 }
 
@@ -211,7 +211,7 @@ func TestScript(t *testing.T) {
 	h, err := plugins.NewHost(plugins.HostOptions{Dir: dir, LockFile: filepath.Join(t.TempDir(), "lock")})
 	must(t, err)
 	defer h.Close()
-	_, err = h.Pin("memory", nil)
+	_, err = h.Pin("memory", &plugins.PinOptions{Write: []string{controls(t)}})
 	must(t, err)
 	if _, err := mustOpen(t, h, newControl(t).uri("memory", "one")).Status(t.Context()); err != nil {
 		t.Error(err)
@@ -276,9 +276,11 @@ func startTestHost(t *testing.T, base string, as *syscall.Credential, mode strin
 	binary := filepath.Join(dir, "lockwood-memory")
 	must(t, os.Link(installed, binary))
 	home := filepath.Join(base, "home")
-	must(t, os.Mkdir(home, 0o700))
-	if as != nil {
-		must(t, os.Chown(home, int(as.Uid), int(as.Gid)))
+	for _, dir := range []string{home, filepath.Join(home, "control")} {
+		must(t, os.Mkdir(dir, 0o700))
+		if as != nil {
+			must(t, os.Chown(dir, int(as.Uid), int(as.Gid)))
+		}
 	}
 	cmd := exec.CommandContext(t.Context(), binary)
 	cmd.Args = []string{"testhost", mode, dir, home}
@@ -308,19 +310,20 @@ func runTestHost(args []string) int {
 		fmt.Fprintf(os.Stdout, "before: %s%v\n", out, errText(err))
 	}
 	if mode == "spy" {
-		path := filepath.Join(home, "before")
+		path := filepath.Join(home, "control", "before")
 		spyOnParent(path)
 		b, _ := os.ReadFile(path)
 		_, _ = os.Stdout.Write(b)
 		return 0
 	}
+	control := filepath.Join(home, "control")
 	h, err := plugins.NewHost(plugins.HostOptions{Dir: dir, LockFile: filepath.Join(home, "lock"), RuntimeDir: home})
 	if err == nil {
-		_, err = h.Pin("memory", nil)
+		_, err = h.Pin("memory", &plugins.PinOptions{Write: []string{control}})
 	}
 	var uri core.KeyURI
 	if err == nil {
-		uri, err = core.ParseKeyURI("memory:///one?spy=1&dir=" + home)
+		uri, err = core.ParseKeyURI("memory:///one?spy=1&dir=" + control)
 	}
 	var p core.KeyProvider
 	if err == nil {
@@ -332,14 +335,14 @@ func runTestHost(args []string) int {
 	}
 	switch mode {
 	case "spied-on":
-		b, _ := os.ReadFile(filepath.Join(home, "spied"))
+		b, _ := os.ReadFile(filepath.Join(control, "spied"))
 		fmt.Fprintf(os.Stdout, "plugin: %s\n", b)
 	case "wait":
-		b, _ := os.ReadFile(filepath.Join(home, "pids"))
+		b, _ := os.ReadFile(filepath.Join(control, "pids"))
 		_, _ = os.Stdout.Write(b)
 		select {}
 	case "interrupt":
-		interruptMyself(p, home)
+		interruptMyself(p, control)
 	}
 	_ = h.Close()
 	return 0

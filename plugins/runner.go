@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin/runner"
+
+	"github.com/lockwood-kms/lockwood/plugins/isolation"
 )
 
 const (
@@ -29,11 +32,13 @@ const (
 // own hands the process our standard input, reaps it only once its pipes are
 // closed, and kills nothing that it started in turn.
 type runner struct {
-	name    string
-	image   *image
-	env     []string
-	log     io.Writer // takes what the process writes to standard error
-	spawner *spawner
+	name     string
+	exe      *executable
+	base     string // private, for what has to be on disk
+	env      []string
+	hidden   []string  // files that the process may not read
+	writable []string  // and those that it may change
+	log      io.Writer // takes what the process writes to standard error
 
 	dir    string   // go-plugin's for the socket, private
 	stdin  *os.File // closed by our end, however it comes: what tells the process
@@ -41,81 +46,86 @@ type runner struct {
 	stderr *os.File
 	line   handshakeLine
 	exited chan struct{} // closed once the process is reaped
-	status error         // of the process; after exited
 
-	mu     sync.Mutex // held while the process is started, signalled and reaped
-	cmd    *exec.Cmd
+	mu     sync.Mutex // held while the process is started
+	child  *isolation.Process
 	killed bool // before it started, or after
-	reaped bool
-}
-
-func newRunner(img *image, env []string, log io.Writer, s *spawner) *runner {
-	return &runner{name: img.name, image: img, env: env, log: log, spawner: s, exited: make(chan struct{})}
 }
 
 // adopt takes over what go-plugin wants the process to be told: it is the
-// RunnerFunc of a goplugin.ClientConfig.
+// RunnerFunc of a goplugin.ClientConfig. The socket's directory is the only place
+// that every plugin can write to.
 func (r *runner) adopt(_ hclog.Logger, cmd *exec.Cmd, dir string) (goplugin.Runner, error) {
-	r.env = append(r.env, cmd.Env...)
+	r.env = slices.DeleteFunc(r.env, func(kv string) bool { return strings.HasPrefix(kv, "TMPDIR=") })
+	r.env = append(append(r.env, cmd.Env...), "TMPDIR="+dir)
+	r.writable = append(r.writable, dir)
 	r.dir = dir
 	return r, nil
 }
 
 // Start starts the process.
 func (r *runner) Start(context.Context) error {
-	exe, err := r.image.stage(r.dir)
-	if err != nil {
-		return err
-	}
-	defer exe.close()
-	err = errors.New("starting plugin: the host is closed")
-	r.spawner.do(func() { err = r.start(exe) })
-	if err != nil {
+	defer r.exe.release()
+	if err := r.start(); err != nil {
 		r.closePipes()
 		return err
 	}
-	r.image = nil // lets go of its bytes
-	go r.reap()
+	go r.attend()
 	go r.copyLog()
 	return nil
 }
 
-// start runs on the spawner's thread.
-func (r *runner) start(exe *executable) (err error) {
+func (r *runner) start() (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.killed {
 		return errors.New("starting plugin: it was given up before")
 	}
-	var childEnds [3]*os.File
+	var ends [3]*os.File
 	defer func() {
-		for _, f := range childEnds {
+		for _, f := range ends {
 			if f != nil {
 				_ = f.Close()
 			}
 		}
 	}()
-	if childEnds[0], r.stdin, err = os.Pipe(); err != nil {
+	if ends[0], r.stdin, err = os.Pipe(); err == nil {
+		if r.stdout, ends[1], err = os.Pipe(); err == nil {
+			r.stderr, ends[2], err = os.Pipe()
+		}
+	}
+	if err == nil {
+		r.child, err = r.execute(ends[:])
+	}
+	if err != nil {
 		return fmt.Errorf("starting plugin: %w", err)
 	}
-	if r.stdout, childEnds[1], err = os.Pipe(); err != nil {
-		return fmt.Errorf("starting plugin: %w", err)
-	}
-	if r.stderr, childEnds[2], err = os.Pipe(); err != nil {
-		return fmt.Errorf("starting plugin: %w", err)
-	}
-	cmd := &exec.Cmd{
-		Path: exe.path, Args: []string{r.name}, Env: r.env, SysProcAttr: processAttributes(),
-		Stdin: childEnds[0], Stdout: childEnds[1], Stderr: childEnds[2],
-	}
-	if exe.file != nil {
-		cmd.ExtraFiles = []*os.File{exe.file}
-	}
-	if err = cmd.Start(); err != nil {
-		return fmt.Errorf("starting plugin: %w", err)
-	}
-	r.cmd = cmd
 	return nil
+}
+
+// execute starts the copy in memory, or the one on disk: where a policy of the system
+// does not let a file in memory be executed, it may let one on disk.
+func (r *runner) execute(files []*os.File) (*isolation.Process, error) {
+	if r.exe.memory != nil {
+		child, err := r.isolated("/proc/self/fd/3", append(files, r.exe.memory))
+		if err == nil {
+			return child, nil
+		}
+		if err := r.exe.moveToDisk(r.base, err); err != nil {
+			return nil, err
+		}
+	}
+	child, err := r.isolated(r.exe.path, files)
+	if err != nil {
+		return nil, r.exe.cause(err)
+	}
+	return child, nil
+}
+
+func (r *runner) isolated(path string, files []*os.File) (*isolation.Process, error) {
+	return isolation.Start(&isolation.Program{
+		Path: path, Args: []string{r.name}, Env: r.env, Files: files, Hidden: r.hidden, Writable: r.writable,
+	})
 }
 
 func (r *runner) closePipes() {
@@ -126,15 +136,9 @@ func (r *runner) closePipes() {
 	}
 }
 
-// reap waits for the process, ends what it left behind in its process group, and
-// then frees its entry in the process table.
-func (r *runner) reap() {
-	waitExited(r.cmd.Process.Pid)
-	r.mu.Lock()
-	killGroup(r.cmd.Process.Pid) // not reaped yet, so nobody else has this number
-	r.status = r.cmd.Wait()
-	r.reaped = true
-	r.mu.Unlock()
+// attend waits for the process's end.
+func (r *runner) attend() {
+	<-r.child.Exited()
 	end := time.Now().Add(drainTime)
 	_ = r.stdout.SetReadDeadline(end)
 	_ = r.stderr.SetReadDeadline(end)
@@ -151,7 +155,7 @@ func (r *runner) copyLog() {
 // Wait returns when the process has ended and is reaped.
 func (r *runner) Wait(context.Context) error {
 	<-r.exited
-	return r.status
+	return r.child.Err()
 }
 
 // Kill ends the process and those it started, at once. It may be called at any
@@ -160,8 +164,8 @@ func (r *runner) Kill(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.killed = true
-	if r.cmd != nil && !r.reaped {
-		killGroup(r.cmd.Process.Pid)
+	if r.child != nil {
+		r.child.Kill()
 	}
 	return nil
 }
@@ -185,10 +189,10 @@ func (r *runner) Name() string { return r.name }
 func (r *runner) ID() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.cmd == nil {
+	if r.child == nil {
 		return ""
 	}
-	return strconv.Itoa(r.cmd.Process.Pid)
+	return strconv.Itoa(r.child.PID())
 }
 
 // Diagnose returns nothing: what the process said is in the log.
@@ -236,9 +240,10 @@ func (h *handshakeLine) version() (int, bool) {
 	return n, err == nil
 }
 
-// removeDir removes the directory of the socket; go-plugin leaves it where the
-// process did not start.
-func (r *runner) removeDir() {
+// clean removes the copy of the program and the directory of the socket, which
+// go-plugin leaves where the process did not start.
+func (r *runner) clean() {
+	r.exe.close()
 	if r.dir != "" {
 		_ = os.RemoveAll(r.dir)
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 const (
@@ -21,28 +20,36 @@ const (
 	maxSocketPath = 107
 )
 
-// runtimeDir is a host's private directory, for sockets and the copies of
-// scripts. It is there while the host is.
+// runtimeDir is a host's private directory, for sockets, and for the
+// copies of programs that cannot be in memory. It is there while the host is.
 type runtimeDir struct {
 	path  string
 	alive *os.File
 }
 
-// makeRuntimeDir makes a directory that only this user can enter, below base or
-// the system's directory for temporary files, and removes those of hosts that
-// were killed.
-func makeRuntimeDir(base string) (*runtimeDir, error) {
-	if base == "" {
-		base = os.TempDir()
+// makeRuntimeDir makes a directory that only this user can enter, below the first of
+// bases where it can be made, and removes those of hosts that were killed.
+func makeRuntimeDir(bases []string) (*runtimeDir, error) {
+	var errs []error
+	for _, base := range bases {
+		d, err := makeRuntimeDirIn(base)
+		if err == nil {
+			return d, nil
+		}
+		errs = append(errs, err)
 	}
+	return nil, fmt.Errorf("a private directory for the sockets of plugins cannot be made: %w; set TMPDIR or XDG_RUNTIME_DIR to a directory that this user can write to, such as a tmpfs", errors.Join(errs...))
+}
+
+func makeRuntimeDirIn(base string) (*runtimeDir, error) {
 	sweep(base)
 	path, err := os.MkdirTemp(base, runtimePrefix) // 0700
 	if err != nil {
-		return nil, fmt.Errorf("making the private directory for plugin sockets: %w", err)
+		return nil, err
 	}
 	if len(path)+socketRoom > maxSocketPath {
 		_ = os.Remove(path)
-		return nil, fmt.Errorf("the path %s is too long for a unix socket; choose a shorter runtime directory", base)
+		return nil, fmt.Errorf("the path %s is too long for a unix socket", base)
 	}
 	// It gets its name when it is locked: nobody may find it before, and take this
 	// host for dead.
@@ -59,7 +66,7 @@ func makeRuntimeDir(base string) (*runtimeDir, error) {
 			_ = alive.Close()
 		}
 		_ = os.RemoveAll(path)
-		return nil, fmt.Errorf("making the private directory for plugin sockets: %w", err)
+		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
 	return &runtimeDir{path: path, alive: alive}, nil
 }
@@ -89,10 +96,10 @@ func sweepOne(dir string) {
 	if err != nil {
 		return
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() || info.Mode().Perm() != fs.FileMode(0o700) {
+	if uid, ok := ownerOf(info); !ok || uid != os.Geteuid() || info.Mode().Perm() != fs.FileMode(0o700) {
 		return
 	}
-	alive, err := os.OpenFile(filepath.Join(dir, aliveName), os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	alive, err := os.OpenFile(filepath.Join(dir, aliveName), openNoFollow, 0)
 	if err != nil {
 		return
 	}

@@ -19,7 +19,7 @@ func TestHostsThatStartTogetherLeaveEachOtherAlone(t *testing.T) {
 		dirs := make([]*runtimeDir, 8)
 		for i := range dirs {
 			all.Go(func() {
-				d, err := makeRuntimeDir(base)
+				d, err := makeRuntimeDirIn(base)
 				if err != nil {
 					t.Error(err)
 				}

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/plugins/isolation"
 )
 
 // shutTimeout is how long a provider may take to close when its process ends.
@@ -46,7 +47,7 @@ func serve(s *server, versions protocols) {
 		exit(1)
 	}
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: os.Stderr, JSONFormat: true})
-	if err := harden(); err != nil {
+	if err := isolation.Harden(); err != nil {
 		logger.Error("the plugin cannot keep its memory from other processes", "error", err)
 		exit(1)
 	}

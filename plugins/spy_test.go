@@ -67,9 +67,9 @@ func errText(err error) string {
 
 // interruptMyself sends SIGINT to the process group of this process, and to the
 // plugin itself, and prints whether the plugin still answers from the same process.
-func interruptMyself(p core.KeyProvider, home string) {
+func interruptMyself(p core.KeyProvider, control string) {
 	signal.Ignore(os.Interrupt)
-	pids, _ := os.ReadFile(filepath.Join(home, "pids"))
+	pids, _ := os.ReadFile(filepath.Join(control, "pids"))
 	fmt.Fprint(os.Stdout, string(pids))
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(pids)))
 	_ = syscall.Kill(0, syscall.SIGINT)
@@ -80,7 +80,7 @@ func interruptMyself(p core.KeyProvider, home string) {
 			return
 		}
 	}
-	if again, _ := os.ReadFile(filepath.Join(home, "pids")); string(again) != string(pids) {
+	if again, _ := os.ReadFile(filepath.Join(control, "pids")); string(again) != string(pids) {
 		fmt.Fprintln(os.Stdout, "the plugin was replaced")
 		return
 	}

@@ -118,8 +118,8 @@ func (p *process) hasExited() bool {
 }
 
 func (p *provider) ended(proc *process) error {
-	if proc.runner.status == nil {
-		return errors.New("it ended")
+	if status := proc.runner.child.Err(); status != nil {
+		return fmt.Errorf("it ended: %w", status)
 	}
-	return fmt.Errorf("it ended: %w", proc.runner.status)
+	return errors.New("it ended")
 }

@@ -22,7 +22,7 @@ func TestVersionsAreNegotiated(t *testing.T) {
 		{"both", []int{1}, 1}, {"both", []int{1, 2}, 2}, {"both", []int{2}, 2},
 	} {
 		opts := &plugintest.Options{Host: plugins.WithVersions(plugins.HostOptions{}, c.host...)}
-		h := plugintest.NewHost(t, []string{c.scheme}, opts)
+		h := newHost(t, []string{c.scheme}, opts)
 		p, err := h.Open(t.Context(), newControl(t).uri(c.scheme, "key"))
 		if c.want == 0 {
 			if err == nil || !strings.Contains(err.Error(), "install releases that have one in common") {

@@ -17,6 +17,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/plugins/isolation"
 	agekek "github.com/lockwood-kms/lockwood/providers/age"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 	"github.com/lockwood-kms/lockwood/store"
@@ -73,6 +74,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	findings := append(v.checkConfiguration(), checkHost(v.cfg)...)
 	findings = append(findings, c.checkEnvFile())
 	findings = append(findings, checkFiles(v.cfg)...)
+	findings = append(findings, checkSystem(isolation.Examine(), len(pluginSchemes(v.cfg)) > 0)...)
 	findings = append(findings, c.checkPlugins(ctx, v.cfg)...)
 	findings = append(findings, checkRunning(ctx, v.cfg.AdminAddr)...)
 	if err := v.store.Ping(ctx); err != nil {
@@ -144,7 +146,7 @@ func checkHost(cfg *config.Config) []finding {
 		findings = append(findings, finding{"admin listener", verdictWarn, "ADMIN_ADDR can be reached from other hosts, and asks for no token", "bind it to loopback, or let only the monitoring reach it"})
 	}
 	if cfg.Database.Driver == config.SQLite && !cfg.Database.Memory {
-		if info, err := os.Stat(cfg.Database.Path); err == nil && info.Mode().Perm()&0o077 != 0 {
+		if info, err := os.Stat(cfg.Database.Path); err == nil && grants(info, 0o077) {
 			findings = append(findings, finding{"database file", verdictWarn, "other users can read " + cfg.Database.Path, "run: chmod 600 " + cfg.Database.Path})
 		}
 	}
@@ -163,7 +165,7 @@ func (c *cli) checkEnvFile() finding {
 		return finding{"env file", verdictOK, "there is no " + c.envFile, ""}
 	case err != nil:
 		return finding{"env file", verdictFail, err.Error(), "make it readable for the service's user"}
-	case info.Mode().Perm()&0o077 != 0:
+	case grants(info, 0o077):
 		return finding{"env file", verdictFail, "other users can read " + c.envFile + ", which may hold the key", "run: chmod 600 " + c.envFile}
 	}
 	return finding{"env file", verdictOK, "only its owner can read " + c.envFile, ""}
@@ -271,14 +273,20 @@ func checkInstances(s *keyStatus) finding {
 	return finding{"instances", verdictOK, fmt.Sprintf("%d live, all with this key", live), ""}
 }
 
-// checkPlugins looks at the plugins, if a key that is configured needs one.
-func (c *cli) checkPlugins(ctx context.Context, cfg *config.Config) []finding {
+// pluginSchemes returns the schemes of the keys that plugins reach.
+func pluginSchemes(cfg *config.Config) map[string]bool {
 	needed := make(map[string]bool)
 	for _, uri := range slices.Concat([]string{cfg.KeyProvider}, cfg.PreviousKeyProviders, cfg.RecoveryKeyProviders) {
 		if u, err := core.ParseKeyURI(uri); err == nil && u.Scheme != envkey.Scheme && u.Scheme != agekek.Scheme {
 			needed[u.Scheme] = true
 		}
 	}
+	return needed
+}
+
+// checkPlugins looks at the plugins, if a key that is configured needs one.
+func (c *cli) checkPlugins(ctx context.Context, cfg *config.Config) []finding {
+	needed := pluginSchemes(cfg)
 	if len(needed) == 0 {
 		return nil
 	}

@@ -42,6 +42,42 @@ func secretFiles(cfg *config.Config) (files []secretFile) {
 	return slices.Compact(files)
 }
 
+// hiddenFiles returns the files that no plugin may read: those of the secrets, that
+// of the variables, and the embedded database.
+func hiddenFiles(cfg *config.Config) (paths []string) {
+	for _, f := range secretFiles(cfg) {
+		paths = append(paths, f.path)
+	}
+	paths = append(paths, cfg.EnvFile)
+	switch db := &cfg.Database; {
+	case db.Driver == config.Postgres:
+		paths = append(paths, passwordFiles(cfg)...)
+	case !db.Memory:
+		for _, suffix := range []string{"", "-wal", "-shm", "-journal"} { // https://sqlite.org/tempfiles.html
+			paths = append(paths, db.Path+suffix)
+		}
+	}
+	return slices.DeleteFunc(paths, func(path string) bool { return path == "" })
+}
+
+// passwordFiles returns where libpq, and pgx after it, look for the password and the
+// key of a client when the URL names none: "The Password File" and "Client
+// Certificates" of PostgreSQL's documentation.
+func passwordFiles(cfg *config.Config) (paths []string) {
+	for _, variable := range cfg.Environ {
+		switch name, value, _ := strings.Cut(string(variable), "="); {
+		case value == "":
+		case name == "PGPASSFILE", name == "PGSERVICEFILE", name == "PGSSLKEY":
+			paths = append(paths, value)
+		case name == "HOME":
+			for _, file := range []string{".pgpass", ".pg_service.conf", ".postgresql"} {
+				paths = append(paths, filepath.Join(value, file))
+			}
+		}
+	}
+	return paths
+}
+
 // checkFiles warns of secrets that every user of the machine can read. The owner's
 // group may: so Kubernetes and systemd hand secrets to a user.
 func checkFiles(cfg *config.Config) (findings []finding) {
@@ -61,7 +97,7 @@ func checkFiles(cfg *config.Config) (findings []finding) {
 // openToOthers reports whether others than the owner and the group can read or write
 // the file at path, of which info tells. Its directory may keep them out.
 func openToOthers(path string, info fs.FileInfo) bool {
-	if info.Mode().Perm()&0o006 == 0 {
+	if !grants(info, 0o006) {
 		return false
 	}
 	target, err := filepath.EvalSymlinks(path)

@@ -37,6 +37,7 @@ const (
 const runMain = "LOCKWOOD_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
+	beThief()
 	if os.Getenv(runMain) != "" {
 		main()
 	}

@@ -5,12 +5,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/plugins/isolation"
 )
 
 func main() {
+	// First, for every command: keys and secrets come next.
+	if err := errors.Join(isolation.Harden(), isolation.AdoptOrphans()); err != nil {
+		plain.Fprintf(plain.Text(os.Stderr), "lockwood: the memory of this process is not protected: %v\n", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -59,6 +59,7 @@ type pluginEntry struct {
 	Protocol int      `json:"protocol"`
 	Version  string   `json:"version"`
 	Env      []string `json:"env"`
+	Write    []string `json:"write"`
 	Problem  string   `json:"problem,omitempty"`
 }
 
@@ -93,6 +94,7 @@ func (c *cli) listPlugins(ctx context.Context, cfg *config.Config) ([]pluginEntr
 		e := pluginEntry{
 			Scheme: i.Scheme, File: i.File, Found: i.Found, Pinned: i.Pinned, Trusted: i.Trusted,
 			SHA256: i.SHA256, Protocol: i.Protocol, Version: i.Version, Env: append([]string{}, i.Env...),
+			Write: append([]string{}, i.Write...),
 		}
 		if i.Problem != nil {
 			e.Problem = i.Problem.Error()
@@ -131,28 +133,35 @@ type pinResult struct {
 	SHA256 string   `json:"sha256"`
 	Was    string   `json:"was,omitempty"`
 	Env    []string `json:"env"`
+	Write  []string `json:"write"`
 }
 
 func newPluginPin(c *cli, dir, lock *string) *cobra.Command {
-	var names []string
+	var names, write []string
 	cmd := &cobra.Command{
 		Use: "pin PLUGIN...", Short: "Trust plugins as they are now", Args: somePlugins,
 		Long: `Writes the SHA-256 of each plugin, a file in the plugin directory, into the lock
-file, with the names of the variables that it may see. Only what is pinned there
-is ever started, so pin what you built or verified yourself.
+file, with the names of the variables that it may see, and the files that it may
+change. Only what is pinned there is ever started, so pin what you built or
+verified yourself.
 
 Without --env a plugin that was pinned before keeps its names; a new one gets
 those that the credential chain of its SDK reads. Lockwood's own secrets are
-never shown to a plugin.`,
+never shown to a plugin. Without --write it keeps its files; a new one gets none,
+and can write to a directory of its own, TMPDIR.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg := c.pluginConfig(*dir, *lock)
 			if *dir == "" && cfg.PluginDir == "" && filepath.Base(args[0]) != args[0] {
 				cfg.PluginDir = filepath.Dir(args[0])
 			}
-			if !cmd.Flags().Changed("env") {
-				names = nil
+			opts := &plugins.PinOptions{}
+			if cmd.Flags().Changed("env") {
+				opts.Env = append([]string{}, names...)
 			}
-			results, err := c.pin(cfg, args, names)
+			if cmd.Flags().Changed("write") {
+				opts.Write = append([]string{}, write...)
+			}
+			results, err := c.pin(cfg, args, opts)
 			if printErr := c.print(results, func(w io.Writer) { printPins(w, results) }); err == nil {
 				err = printErr
 			}
@@ -160,6 +169,7 @@ never shown to a plugin.`,
 		},
 	}
 	cmd.Flags().StringSliceVar(&names, "env", nil, "names of environment variables that it may see, instead of the usual ones")
+	cmd.Flags().StringSliceVar(&write, "write", nil, "absolute paths of files and directories that it may change")
 	return cmd
 }
 
@@ -170,7 +180,7 @@ func somePlugins(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-func (c *cli) pin(cfg *config.Config, files, names []string) ([]pinResult, error) {
+func (c *cli) pin(cfg *config.Config, files []string, opts *plugins.PinOptions) ([]pinResult, error) {
 	results := []pinResult{}
 	host, err := newHost(cfg, c.logger(cfg, toLook))
 	if err != nil {
@@ -179,12 +189,12 @@ func (c *cli) pin(cfg *config.Config, files, names []string) ([]pinResult, error
 	defer host.Close()
 	var errs []error
 	for _, file := range files {
-		p, err := host.Pin(file, names)
+		p, err := host.Pin(file, opts)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		results = append(results, pinResult{p.Scheme, p.SHA256, p.Was, append([]string{}, p.Env...)})
+		results = append(results, pinResult{p.Scheme, p.SHA256, p.Was, append([]string{}, p.Env...), append([]string{}, p.Write...)})
 	}
 	if err := errors.Join(errs...); err != nil {
 		return results, usageError(err)
@@ -199,5 +209,8 @@ func printPins(w io.Writer, results []pinResult) {
 			plain.Fprintf(w, "  it was %s\n", r.Was)
 		}
 		plain.Fprintf(w, "  it may see %d variables of the environment; lockwood plugin list --json names them\n", len(r.Env))
+		for _, path := range r.Write {
+			plain.Fprintf(w, "  it may change %s\n", path)
+		}
 	}
 }

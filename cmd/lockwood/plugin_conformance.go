@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -18,7 +17,7 @@ import (
 
 func newPluginConformance(c *cli) *cobra.Command {
 	var uri, foreign string
-	var names []string
+	var opts plugins.PinOptions
 	cmd := &cobra.Command{
 		Use: "conformance BINARY --uri KEY-URI", Short: "Examine a plugin as its author", Args: oneArg("the plugin's binary"),
 		Long: `Runs every check of a key provider against the plugin, in a process of its own
@@ -31,7 +30,9 @@ are for a test of the plugin's own (docs/plugins.md).`,
 				return usageError(errors.New("--uri is missing; name a key that the plugin can use for its examination"))
 			}
 			cfg, _ := config.Load(os.Environ(), c.variables())
-			x := &examination{binary: args[0], uri: uri, foreign: foreign, env: names, log: c.logger(cfg, toLook)}
+			x := &examination{binary: args[0], uri: uri, foreign: foreign, opts: &opts, host: plugins.HostOptions{
+				Logger: c.logger(cfg, toLook), Hidden: hiddenFiles(cfg),
+			}}
 			findings := x.run(cmd.Context())
 			if err := c.print(findings, func(w io.Writer) { printFindings(w, findings) }); err != nil {
 				return err
@@ -45,7 +46,8 @@ are for a test of the plugin's own (docs/plugins.md).`,
 		},
 	}
 	cmd.Flags().StringVar(&uri, "uri", "", "the key to examine it with")
-	cmd.Flags().StringSliceVar(&names, "env", nil, "names of environment variables that it may see besides the usual ones")
+	cmd.Flags().StringSliceVar(&opts.Env, "env", nil, "names of environment variables that it may see besides the usual ones")
+	cmd.Flags().StringSliceVar(&opts.Write, "write", nil, "absolute paths of files and directories that it may change")
 	cmd.Flags().StringVar(&foreign, "foreign", "", "another key of the same kind")
 	return cmd
 }
@@ -53,8 +55,8 @@ are for a test of the plugin's own (docs/plugins.md).`,
 // examination is one run of the conformance checks.
 type examination struct {
 	binary, uri, foreign string
-	env                  []string // names of further variables
-	log                  *slog.Logger
+	opts                 *plugins.PinOptions // besides the usual
+	host                 plugins.HostOptions
 }
 
 func (x *examination) run(ctx context.Context) []finding {
@@ -83,7 +85,7 @@ func (x *examination) one(ctx context.Context, check providertest.Check) error {
 		providertest.HookRotate:      "only a test of the plugin's own can rotate its KEK",
 		providertest.HookLenient:     "only a test of the plugin's own can make its service lenient",
 	}}
-	host, err := plugins.NewHost(plugins.HostOptions{Logger: x.log})
+	host, err := plugins.NewHost(x.host)
 	if err != nil {
 		return err
 	}
@@ -93,7 +95,7 @@ func (x *examination) one(ctx context.Context, check providertest.Check) error {
 		if err != nil {
 			return nil, err
 		}
-		p, err := host.OpenBinary(ctx, x.binary, parsed, x.env...)
+		p, err := host.OpenBinary(ctx, x.binary, parsed, x.opts)
 		if err != nil {
 			return nil, fmt.Errorf("starting the plugin: %w", err)
 		}

@@ -119,7 +119,7 @@ func newHost(cfg *config.Config, log *slog.Logger) (*plugins.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := plugins.HostOptions{Dir: dir, LockFile: lock, Logger: log}
+	o := plugins.HostOptions{Dir: dir, LockFile: lock, Logger: log, Hidden: hiddenFiles(cfg)}
 	for _, variable := range cfg.Environ {
 		o.Environ = append(o.Environ, string(variable))
 	}

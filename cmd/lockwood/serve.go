@@ -10,12 +10,10 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -59,8 +57,7 @@ the curl lines to try it are printed.`,
 }
 
 func (c *cli) serve(ctx context.Context, dev bool) error {
-	forbidCoreDumps()
-	signal.Ignore(syscall.SIGXFSZ) // so that a limit on the size of files fails a write, as a full disk does
+	failWritesAtLimits()
 	environ := os.Environ()
 	if dev {
 		added, err := ensureDevSecrets(c.envFile, environ)
@@ -334,9 +331,4 @@ func (g *gate) Disconnect(ctx context.Context, userID int64, mcpServerID string)
 		return errClosedGate
 	}
 	return g.Service.Disconnect(ctx, userID, mcpServerID)
-}
-
-// forbidCoreDumps keeps data keys out of files that outlive the process.
-func forbidCoreDumps() {
-	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})
 }

@@ -36,7 +36,7 @@ func newHost(t *testing.T) (*plugins.Host, *bytes.Buffer) {
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, h.Close()) })
-	_, err = h.Pin(scheme, []string{"PATH"})
+	_, err = h.Pin(scheme, &plugins.PinOptions{Env: []string{"PATH"}})
 	must(t, err)
 	return h, log
 }
@@ -141,7 +141,7 @@ func TestRefusedFiles(t *testing.T) {
 		says string
 	}{
 		"readable by others": {func(p string) error { return os.Chmod(p, 0o604) }, core.ErrKeyDenied, "run: chmod 0600"},
-		"no rights":          {func(p string) error { return os.Chmod(p, 0) }, core.ErrKeyDenied, "mode 0000"},
+		"no rights":          {func(p string) error { return os.Chmod(p, 0) }, core.ErrKeyDenied, "may not be read"},
 		"empty":              {func(p string) error { return os.Truncate(p, 0) }, core.ErrKeyMissing, "head -c 32 /dev/urandom"},
 		"torn":               {func(p string) error { return os.Truncate(p, 31) }, core.ErrUnavailable, "keys of 32 bytes"},
 		"absurd":             {func(p string) error { return os.Truncate(p, 1<<20) }, core.ErrUnavailable, "1 to 64 keys"},

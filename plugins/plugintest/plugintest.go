@@ -49,6 +49,8 @@ type Options struct {
 	Host plugins.HostOptions
 	// Env names variables that the plugin may see besides plugins.DefaultEnv.
 	Env []string
+	// Write are absolute paths of files and directories that it may change.
+	Write []string
 }
 
 // Open returns the provider of a key URI in a process of its own, behind a host of
@@ -93,7 +95,7 @@ func NewHost(t testing.TB, schemes []string, opts *Options) *plugins.Host {
 	})
 	for _, scheme := range schemes {
 		env := append(plugins.DefaultEnv(scheme), append(opts.Env, "GORACE")...)
-		if _, err := h.Pin(scheme, env); err != nil {
+		if _, err := h.Pin(scheme, &plugins.PinOptions{Env: env, Write: opts.Write}); err != nil {
 			t.Fatalf("pinning: %v", err)
 		}
 	}
