@@ -45,6 +45,9 @@ func newServe(c *cli) *cobra.Command {
 	var dev bool
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Serve the vault over HTTP", Args: noArgs,
+		Example: `  lockwood serve --dev
+  FOREST_EXECUTOR_WRITE_FORMAT=legacy lockwood serve
+  lockwood serve --env-file /etc/lockwood/env`,
 		Long: `Serves the vault until SIGTERM or an interrupt, then drains: /health says
 "draining" for a moment while requests are still taken, and what is under way
 is finished.

@@ -48,12 +48,12 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 		return keyring.State{}, nil
 	}
 	if err != nil {
-		return keyring.State{}, failure("loading ring", err)
+		return keyring.State{}, failure("reading the data keys", err)
 	}
 	var state keyring.State
 	for _, l := range lines {
 		if err := l.addTo(&state); err != nil {
-			return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+			return keyring.State{}, fmt.Errorf("reading the data keys: %w", err)
 		}
 	}
 	return state, nil
@@ -104,7 +104,7 @@ func (s *Store) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
 	if hasCode(err, uniqueViolation) {
 		err = keyring.ErrConflict
 	}
-	return failure("inserting data key", err)
+	return failure("writing data key", err)
 }
 
 func (s *Store) insertDataKey(ctx context.Context, tx pgx.Tx, k keyring.NewDataKey) error {
@@ -188,12 +188,12 @@ func (s *Store) NameCompromised(ctx context.Context, keys []string) error {
 func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
 	tag, err := s.exec(ctx, s.queries.Get("reserve_seals"), id[:], n, limit)
 	if err != nil {
-		return false, failure("reserving seals", err)
+		return false, failure("taking seals", err)
 	}
 	if tag.RowsAffected() == 1 {
 		return true, nil
 	}
-	return false, failure("reserving seals", s.requireEnabled(ctx, id))
+	return false, failure("taking seals", s.requireEnabled(ctx, id))
 }
 
 // requireEnabled returns keyring.ErrNotEnabled unless the key is enabled.
