@@ -152,7 +152,7 @@ func TestProgressAtATerminal(t *testing.T) {
 			t.Fatalf("%d columns: exit code %d\n%s", columns, code, x.shown)
 		}
 		text := x.shown.String()
-		for _, line := range strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\r") {
+		for line := range strings.SplitSeq(strings.ReplaceAll(text, "\r\n", "\n"), "\r") {
 			shown, drawn := strings.CutPrefix(line, clearLine[1:])
 			if drawn && !strings.Contains(shown, "\n") && utf8.RuneCountInString(shown) >= columns {
 				t.Errorf("%d columns: the line %q is as wide as the terminal", columns, line)

@@ -30,7 +30,7 @@ func Root() string {
 		return os.TempDir()
 	}
 	var s syscall.Statfs_t
-	if err := syscall.Statfs(memory, &s); err != nil || int64(s.Type) != tmpfs || s.Bavail*uint64(s.Bsize) < room {
+	if err := syscall.Statfs(memory, &s); err != nil || s.Type != tmpfs || s.Bavail*uint64(s.Bsize) < room {
 		return os.TempDir()
 	}
 	return memory

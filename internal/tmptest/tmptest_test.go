@@ -22,7 +22,7 @@ func TestDir(t *testing.T) {
 // The long form is on disk, as in production.
 func TestTheLongFormIsOnDisk(t *testing.T) {
 	t.Setenv("LOCKWOOD_TEST_LONG", "1")
-	if root := Root(); root != os.TempDir() || !Long() {
+	if root := Root(); root == memory || !Long() {
 		t.Errorf("the root is %s", root)
 	}
 }
