@@ -26,7 +26,7 @@ import (
 // The verdicts of a check.
 const (
 	verdictOK   = "ok"
-	verdictWarn = "warn" // works, and should be better
+	verdictWarn = "warn" // works, with something to know or to mend
 	verdictFail = "fail" // does not work, or loses something
 	verdictSkip = "skip" // could not be judged, because of an earlier failure
 )

@@ -89,7 +89,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 	v.log.LogAttrs(ctx, slog.LevelInfo, "the database in use", database...)
 	tuneMemory(v.cfg, v.log)
 	for _, w := range v.warnings {
-		v.log.Warn("the configuration works, and should be better", "warning", w)
+		v.log.Warn("the configuration is valid, with a warning", "warning", w)
 	}
 	s, err := newService(v)
 	if err != nil {
