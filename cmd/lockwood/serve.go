@@ -48,7 +48,7 @@ func newServe(c *cli) *cobra.Command {
 		Example: `  lockwood serve --dev
   FOREST_EXECUTOR_WRITE_FORMAT=legacy lockwood serve
   lockwood serve --env-file /etc/lockwood/env`,
-		Long: `Serves the vault until SIGTERM or an interrupt, then drains: /health says
+		Long: `Serves the vault until SIGTERM, SIGHUP or Ctrl-C, then drains: /health says
 "draining" for a moment while requests are still taken, and what is under way
 is finished.
 
