@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -117,6 +119,10 @@ func TestExamples(t *testing.T) {
 // A terminal that goes away ends the service as SIGTERM does.
 func TestSIGHUPDrains(t *testing.T) {
 	t.Parallel()
+	// Under nohup it would be ignored, by the service too; what is caught here is not.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	d := sqliteDatabase(t)
 	s := serve(t, append(d.env, "DRAIN_GRACE=0s")).ready(t)
 	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
