@@ -40,7 +40,7 @@ type Config struct {
 	// CredentialQuota is how many credentials a user may have; zero: any number.
 	CredentialQuota int
 	LogLevel        slog.Level
-	LogFormat       string // "json" or "text"
+	LogFormat       string // "json", "text", or "auto": text on a terminal, JSON elsewhere
 	// AllowLocalTokenEndpoints admits token endpoints on this machine and
 	// without TLS, for development.
 	AllowLocalTokenEndpoints bool

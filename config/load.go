@@ -142,7 +142,7 @@ func (l *loader) secrets(v *variables) {
 	case n < fipsSecretSize && fips140.Enforced():
 		l.wrong("FOREST_AUTH_SECRET: is shorter than %d bytes, the least that GODEBUG=fips140=only takes; make one with: lockwood key generate", fipsSecretSize)
 	case n < strongSecretSize:
-		l.warn("FOREST_AUTH_SECRET is shorter than %d bytes; who guesses it is every user. Make one with: lockwood key generate", strongSecretSize)
+		l.warn("FOREST_AUTH_SECRET is shorter than %d bytes; anyone who guesses it can act as any user. Make one with: lockwood key generate", strongSecretSize)
 	}
 	l.warnSurrounded("FOREST_AUTH_SECRET", secret, "tokens verify only if whoever signs them has it too")
 }
@@ -165,7 +165,7 @@ func (l *loader) service(v *variables) {
 	c.TrustedProxies = l.prefixes("TRUSTED_PROXIES", v.TrustedProxies)
 	c.CredentialQuota = l.within("FOREST_EXECUTOR_CREDENTIAL_QUOTA", v.CredentialQuota, 0, math.MaxInt32)
 	c.LogLevel = v.LogLevel
-	c.LogFormat = l.oneOf("LOG_FORMAT", v.LogFormat, "json", "text")
+	c.LogFormat = l.oneOf("LOG_FORMAT", v.LogFormat, "auto", "json", "text")
 	if c.AllowLocalTokenEndpoints = v.AllowLocalTokenEndpoints; c.AllowLocalTokenEndpoints {
 		l.warn("FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS admits token endpoints on this machine; it is for development")
 	}

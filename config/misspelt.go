@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"github.com/lockwood-kms/lockwood/internal/spelling"
 )
 
 // ourPrefix begins the names that, but for the key itself, nobody else gives.
@@ -33,7 +35,7 @@ func (l *loader) misspellings(values map[string]string) {
 func nearest(name string, ours []string) (known string) {
 	least := 3
 	for _, v := range ours {
-		if d := distance(name, v); d < least && misspells(name, v) {
+		if d := spelling.Distance(name, v); d < least && misspells(name, v) {
 			known, least = v, d
 		}
 	}
@@ -62,30 +64,5 @@ func wordMisspells(word, ours string) bool {
 	if len(ours) > 5 {
 		slips = 2
 	}
-	return word == ours || distance(word, ours) <= slips && word != ours+"S" && !strings.ContainsAny(word, "0123456789")
-}
-
-// distance is how many characters have to be changed, removed, added or swapped with
-// the next to make b of a (optimal string alignment), in capitals.
-func distance(a, b string) int {
-	a, b = strings.ToUpper(a), strings.ToUpper(b)
-	rows := make([][]int, len(a)+1) // rows[i][j] is that of a[:i] and b[:j]
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		for j := range rows[i] {
-			switch {
-			case i == 0 || j == 0:
-				rows[i][j] = i + j
-				continue
-			case a[i-1] == b[j-1]:
-				rows[i][j] = rows[i-1][j-1]
-			default:
-				rows[i][j] = 1 + min(rows[i-1][j-1], rows[i-1][j], rows[i][j-1])
-			}
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
+	return word == ours || spelling.Distance(word, ours) <= slips && word != ours+"S" && !strings.ContainsAny(word, "0123456789")
 }

@@ -34,7 +34,7 @@ type variables struct {
 	HTTPMaxMemory      int        `env:"HTTP_MAX_MEMORY" envDefault:"64" want:"a whole number of MiB"`
 	TrustedProxies     string     `env:"TRUSTED_PROXIES"`
 	LogLevel           slog.Level `env:"LOG_LEVEL" envDefault:"info" want:"debug, info, warn or error"`
-	LogFormat          string     `env:"LOG_FORMAT" envDefault:"json"`
+	LogFormat          string     `env:"LOG_FORMAT" envDefault:"auto"`
 
 	EncryptionKey     string `env:"FOREST_EXECUTOR_ENCRYPTION_KEY"`
 	EncryptionKeyFile string `env:"FOREST_EXECUTOR_ENCRYPTION_KEY_FILE"`

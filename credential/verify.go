@@ -29,6 +29,16 @@ type Report struct {
 	Legacy      int64     `json:"legacy"`
 	Stale       int64     `json:"stale"`
 	Failed      []Failure `json:"failed"`
+	// LegacyKeys says how many of the legacy records opened under which key, if
+	// VerifyOptions.LegacyKey was given.
+	LegacyKeys []LegacyKey `json:"legacy_keys,omitempty"`
+}
+
+// LegacyKey is a key that opens legacy records.
+type LegacyKey struct {
+	KEKID   core.KEKID `json:"kek_id"` // empty for one that has none
+	Current bool       `json:"current"`
+	Records int64      `json:"records"`
 }
 
 // Failure names a record that does not open.
@@ -48,6 +58,10 @@ type VerifyOptions struct {
 	// Progress is called with the number of rows read since the last call, from
 	// one goroutine.
 	Progress func(rows int)
+	// LegacyKey names the key under which a legacy record that opened does, and says
+	// whether it is the current one. Nil leaves Report.LegacyKeys empty. It is called
+	// from many goroutines.
+	LegacyKey func(record []byte) (id core.KEKID, current, ok bool)
 }
 
 // Verify opens every record of every credential and returns what it found, the
@@ -69,7 +83,7 @@ func (s *Service) Verify(ctx context.Context, opts *VerifyOptions) (*Report, err
 	for range cmp.Or(opts.Workers, runtime.GOMAXPROCS(0)) {
 		group.Go(func() error {
 			for page := range pages {
-				part, err := s.verifyRows(ctx, page)
+				part, err := s.verifyRows(ctx, page, opts)
 				if err != nil {
 					return err
 				}
@@ -85,6 +99,15 @@ func (s *Service) Verify(ctx context.Context, opts *VerifyOptions) (*Report, err
 	}
 	slices.SortFunc(total.Failed, func(a, b Failure) int {
 		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Column, b.Column))
+	})
+	slices.SortFunc(total.LegacyKeys, func(a, b LegacyKey) int { // the current one first
+		switch {
+		case a.Current:
+			return -1
+		case b.Current:
+			return 1
+		}
+		return cmp.Compare(a.KEKID, b.KEKID)
 	})
 	return total, nil
 }
@@ -107,7 +130,7 @@ func (s *Service) readPages(ctx context.Context, pages chan<- []Row, progress fu
 	}
 }
 
-func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
+func (s *Service) verifyRows(ctx context.Context, rows []Row, opts *VerifyOptions) (*Report, error) {
 	report := &Report{Credentials: int64(len(rows))}
 	if err := s.Expect(ctx, rows); err != nil {
 		return nil, err
@@ -137,6 +160,7 @@ func (s *Service) verifyRows(ctx context.Context, rows []Row) (*Report, error) {
 			report.OK++
 			if _, sealed := envelope.ParseHeader(record); !sealed {
 				report.Legacy++
+				report.note(record, opts)
 			}
 			if stale {
 				report.Stale++
@@ -163,6 +187,25 @@ func FailureReason(err error) string {
 	return ""
 }
 
+// note counts the key under which a legacy record opened.
+func (r *Report) note(record []byte, opts *VerifyOptions) {
+	if opts.LegacyKey == nil {
+		return
+	}
+	if id, current, ok := opts.LegacyKey(record); ok {
+		r.count(LegacyKey{id, current, 1})
+	}
+}
+
+func (r *Report) count(k LegacyKey) {
+	i := slices.IndexFunc(r.LegacyKeys, func(has LegacyKey) bool { return has.KEKID == k.KEKID && has.Current == k.Current })
+	if i < 0 {
+		r.LegacyKeys = append(r.LegacyKeys, k)
+		return
+	}
+	r.LegacyKeys[i].Records += k.Records
+}
+
 func (r *Report) add(part *Report) {
 	r.Credentials += part.Credentials
 	r.Records += part.Records
@@ -170,4 +213,7 @@ func (r *Report) add(part *Report) {
 	r.Legacy += part.Legacy
 	r.Stale += part.Stale
 	r.Failed = append(r.Failed, part.Failed...)
+	for _, k := range part.LegacyKeys {
+		r.count(k)
+	}
 }

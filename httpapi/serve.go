@@ -199,7 +199,7 @@ func (s *Server) record(x *exchange, status int, took time.Duration) {
 	}
 	s.opts.Logger.LogAttrs(x.Context(), level, "request",
 		slog.String("method", methodLabel(x.Method)), slog.String("route", x.route), slog.Int("status", status),
-		slog.Duration("took", took), slog.Int64("user_id", x.caller.userID))
+		slog.String("took", took.Round(time.Microsecond).String()), slog.Int64("user_id", x.caller.userID))
 }
 
 // recordDenial logs a request without a valid token, or leaves it out: nobody
@@ -212,5 +212,5 @@ func (s *Server) recordDenial(x *exchange, status int, took time.Duration) {
 	}
 	s.opts.Logger.LogAttrs(x.Context(), slog.LevelInfo, "request",
 		slog.String("method", methodLabel(x.Method)), slog.String("route", x.route), slog.Int("status", status),
-		slog.Duration("took", took), slog.String("reason", string(x.denial)), slog.Int64("not_logged", left))
+		slog.String("took", took.Round(time.Microsecond).String()), slog.String("reason", string(x.denial)), slog.Int64("not_logged", left))
 }

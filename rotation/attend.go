@@ -23,7 +23,7 @@ const (
 // errAbandoned means that whoever began a run does not plan it any more.
 var errAbandoned = errors.New("the re-seal has no coordinator any more; run the command that began it again")
 
-// role is whose part in a run is played.
+// role is what an instance does in a run: coordinator or follower.
 type role int
 
 const (
@@ -80,7 +80,7 @@ type vigil struct {
 	movedAt time.Time // when it was another
 	aheadAt time.Time // when the ring's primary was the target
 	askedAt time.Time // when the queue was asked
-	lost    int       // ranges that it had for lost then
+	lost    int       // ranges considered lost at the last check
 }
 
 // look reports whether nothing is left to wait for, because all is done, with a nil

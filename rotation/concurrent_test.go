@@ -11,6 +11,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 	"github.com/lockwood-kms/lockwood/rotation"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/postgres"
@@ -23,7 +24,7 @@ func TestTwoRotationsAtOnce(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		path := filepath.Join(t.TempDir(), "vault.db")
+		path := filepath.Join(tmptest.Dir(t), "vault.db")
 		twoAtOnce(t, func() (store.Store, error) { return sqlite.Open(t.Context(), sqlite.Config{Path: path}) })
 	})
 	t.Run("postgres", func(t *testing.T) {

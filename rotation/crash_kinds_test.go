@@ -26,20 +26,20 @@ func asMoving() crashSetup { return crashSetup{keys: []string{keyB, keyA}} }
 // crashKinds are the steps, by name.
 func crashKinds() map[string]crashKind {
 	return map[string]crashKind{
-		"rewrap": rotating(8, rotation.RotateOptions{}, false),
-		"reseal": rotating(38, rotation.RotateOptions{Reseal: true}, false),
+		"rewrap": rotating(16, rotation.RotateOptions{}, false),
+		"reseal": rotating(76, rotation.RotateOptions{Reseal: true}, false),
 		// The key that is left for the broken record cannot lose its wraps.
-		"compromised-and-broken": rotating(52, rotation.RotateOptions{Compromised: true}, false),
+		"compromised-and-broken": rotating(104, rotation.RotateOptions{Compromised: true}, false),
 		"compromised":            compromised(),
-		"roll": {every: 3, as: asBefore(), halfway: readable, judge: judgeRoll,
+		"roll": {every: 6, as: asBefore(), halfway: readable, judge: judgeRoll,
 			run: func(ctx context.Context, i *instance) error { return i.ring.Roll(ctx) }},
-		"destroy":          {every: 4, as: asBefore(), prepare: rollTwice, run: runDestroy, halfway: readable, judge: judgeDestroy},
-		"prune":            {every: 4, as: asMoving(), prepare: rewrapToB, run: runPrune, halfway: readable, judge: judgePrune},
-		"legacy-close":     {every: 3, as: asBefore(), prepare: sealLegacy, run: runClose, halfway: oneWord, judge: judgeClosed},
-		"legacy-open":      {every: 3, as: asBefore(), prepare: closeLegacy, run: runOpen, halfway: oneWord, judge: judgeOpened},
-		"reseal-to-legacy": {every: 15, as: crashSetup{keys: []string{keyA}, writesLegacy: true}, run: runToLegacy, halfway: readable, judge: judgeToLegacy},
+		"destroy":          {every: 8, as: asBefore(), prepare: rollTwice, run: runDestroy, halfway: readable, judge: judgeDestroy},
+		"prune":            {every: 8, as: asMoving(), prepare: rewrapToB, run: runPrune, halfway: readable, judge: judgePrune},
+		"legacy-close":     {every: 6, as: asBefore(), prepare: sealLegacy, run: runClose, halfway: oneWord, judge: judgeClosed},
+		"legacy-open":      {every: 6, as: asBefore(), prepare: closeLegacy, run: runOpen, halfway: oneWord, judge: judgeOpened},
+		"reseal-to-legacy": {every: 30, as: crashSetup{keys: []string{keyA}, writesLegacy: true}, run: runToLegacy, halfway: readable, judge: judgeToLegacy},
 		// Key A is lost, and what upstream wrote under it with it.
-		"recover": {every: 7, as: crashSetup{keys: []string{keyB}, recovery: keyR}, prepare: loseLegacy, run: runRecover, halfway: onlyOpens, judge: judgeRecover},
+		"recover": {every: 14, as: crashSetup{keys: []string{keyB}, recovery: keyR}, prepare: loseLegacy, run: runRecover, halfway: onlyOpens, judge: judgeRecover},
 	}
 }
 
@@ -80,7 +80,7 @@ func rotating(every int, opts rotation.RotateOptions, whole bool) crashKind {
 
 // compromised is a rotation away from key A, which somebody knows.
 func compromised() crashKind {
-	kind := rotating(45, rotation.RotateOptions{Compromised: true}, true)
+	kind := rotating(90, rotation.RotateOptions{Compromised: true}, true)
 	kind.prepare = mustYield
 	return kind
 }

@@ -3,7 +3,6 @@ package rotation_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -26,7 +26,7 @@ func TestEveryCrashPoint(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		everyCrashPoint(t, func(t *testing.T) crashable { return &sqliteCrash{path: filepath.Join(t.TempDir(), "vault.db")} })
+		everyCrashPoint(t, func(t *testing.T) crashable { return &sqliteCrash{path: filepath.Join(tmptest.Dir(t), "vault.db")} })
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
@@ -68,7 +68,7 @@ func everyCrashPoint(t *testing.T, database func(*testing.T) crashable) {
 	for name, kind := range crashKinds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			every, long, begun := kind.every, os.Getenv("LOCKWOOD_TEST_LONG") != "", time.Now()
+			every, long, begun := kind.every, tmptest.Long(), time.Now()
 			if long {
 				every = 1
 			}

@@ -110,7 +110,8 @@ func (r *Rotator) Plan(ctx context.Context, opts RotateOptions) (*Plan, error) {
 	}
 	p.KMSCalls = p.calls()
 	former, err := r.formerWraps(ctx, &snap)
-	p.Backups = snap.needs(former, r.wanted())
+	known := r.keys(ctx, slices.Concat(state.Compromised, p.Compromised))
+	p.Backups = snap.needs(former, &known)
 	return p, err
 }
 
@@ -292,9 +293,8 @@ func holdsLegacy(row *credential.Row) bool {
 // Print writes the plan for people.
 func (p *Plan) Print(w io.Writer) {
 	line := func(format string, args ...any) { plain.Fprintf(w, format+"\n", args...) }
-	line("KEK               %s", p.KEKID)
-	line("found             %d records of %d credentials, %d of them legacy, under %d data keys",
-		p.Now.Records, p.Now.Credentials, p.Now.Legacy, len(p.Now.DataKeys))
+	line("new key           %s", p.KEKID)
+	line("found             %s", p.Now.words())
 	for _, key := range p.Compromised {
 		line("would name        %s compromised, for good", key)
 	}
@@ -303,16 +303,16 @@ func (p *Plan) Print(w io.Writer) {
 	}
 	if p.Reseal {
 		line("would roll        to a new primary data key")
-		line("would re-seal     %d records of %d credentials, in %s", p.Stale, p.Now.Credentials, p.Words())
+		line("would re-seal     %s of %s, in %s", plain.Count(p.Stale, "record", "records"), plain.Count(p.Now.Credentials, "credential", "credentials"), p.Words())
 		line("would verify      every record, by opening it")
-		line("would destroy     %d data keys, with their wraps: %s", len(p.Destroy), orNone(p.Destroy))
+		line("would destroy     %s, with all wraps: %s", plain.Count(len(p.Destroy), "data key", "data keys"), orNone(p.Destroy))
 	}
 	for _, wrap := range p.Prune {
 		line("would prune       the wrap of data key %s under %s", wrap.KeyID, wrap.KEKID)
 	}
 	line("KMS crypto calls  %d", p.KMSCalls)
 	for _, b := range p.Backups {
-		line("backups           of one from before now, %s", b.words())
+		line("backups           of one from before now, %s", plain.Prose(b.words()))
 	}
 	if len(p.Endpoints) > 0 {
 		line("\nRe-sealing binds the legacy records to the token endpoint that each row has now. Review them:")

@@ -37,6 +37,8 @@ type Report struct {
 	// Former are wraps that were removed before this rotation, of data keys that were
 	// still enabled when it began: older copies of the database hold them.
 	Former []Wrap `json:"former,omitempty"`
+	// Recovery are the recovery KEKs, which open everything as well, as configured.
+	Recovery []core.KEKID `json:"recovery_kek_ids,omitempty"`
 	// Kept are KEKs of previous providers that are recovery KEKs too, and so still open
 	// everything.
 	Kept []core.KEKID `json:"kept_kek_ids,omitempty"`
@@ -81,16 +83,6 @@ type Wrap struct {
 	KeyID string     `json:"key_id"`
 	KEKID core.KEKID `json:"kek_id"`
 }
-
-// BackupNeed is a KEK that a copy of the database from before needs, or that
-// opens it.
-type BackupNeed struct {
-	KEKID   core.KEKID `json:"kek_id"` // "legacy" for the env key of legacy records
-	Records int64      `json:"records"`
-}
-
-// legacyKEK stands for the env key in a BackupNeed.
-const legacyKEK core.KEKID = "legacy"
 
 func snapshot(state *keyring.State, counts *credential.Counts) Snapshot {
 	s := Snapshot{Credentials: counts.Credentials, Records: counts.Records, Legacy: counts.Legacy, DataKeys: []DataKey{}}
@@ -137,65 +129,32 @@ func (s *Snapshot) stillEnabled(wraps []Wrap) (still []Wrap) {
 	return still
 }
 
-// needs returns which KEKs open records in copies of the database from before the
-// snapshot, other than those that except names. former are wraps that had been
-// removed by then.
-func (s *Snapshot) needs(former []Wrap, except func(core.KEKID) bool) []BackupNeed {
-	var needs []BackupNeed
-	add := func(id core.KEKID, n int64) {
-		i := slices.IndexFunc(needs, func(b BackupNeed) bool { return b.KEKID == id })
-		if i < 0 {
-			i = len(needs)
-			needs = append(needs, BackupNeed{KEKID: id})
-		}
-		needs[i].Records += n
-	}
-	for _, k := range s.DataKeys {
-		ids := slices.Clone(k.KEKIDs)
-		for _, w := range former {
-			if w.KeyID == k.KeyID && !slices.Contains(ids, w.KEKID) {
-				ids = append(ids, w.KEKID)
-			}
-		}
-		for _, id := range ids {
-			if k.Records > 0 && !except(id) {
-				add(id, k.Records)
-			}
-		}
-	}
-	if s.Legacy > 0 {
-		add(legacyKEK, s.Legacy)
-	}
-	return needs
-}
-
-// conclude fills in what follows from the rest of the report. wanted says of a KEK
-// ID whether it is of the configuration that the rotation was to reach.
-func (r *Report) conclude(wanted func(core.KEKID) bool) {
-	r.Backups = r.Before.needs(r.Former, wanted)
+// conclude fills in what follows from the rest of the report.
+func (r *Report) conclude(k *keys) {
+	r.Backups, r.Recovery = r.Before.needs(r.Former, k), k.recovery
 	r.Remains = nil
 	r.complete()
 	if r.Reseal && r.After.primary() == r.Before.primary() {
 		r.Remains = append(r.Remains, "the primary data key is the one from before: "+r.After.primary())
 	}
-	for _, k := range r.After.DataKeys {
-		for _, id := range k.KEKIDs {
-			if !wanted(id) {
-				r.Remains = append(r.Remains, fmt.Sprintf("data key %s is still wrapped under %s", k.KeyID, id))
+	for _, d := range r.After.DataKeys {
+		for _, id := range d.KEKIDs {
+			if !k.wanted(id) {
+				r.Remains = append(r.Remains, fmt.Sprintf("data key %s is still wrapped under the old key %s", d.KeyID, id))
 			}
 		}
-		if !slices.Contains(k.KEKIDs, r.KEKID) {
-			r.Remains = append(r.Remains, fmt.Sprintf("data key %s is not wrapped under %s", k.KeyID, r.KEKID))
+		if !slices.Contains(d.KEKIDs, r.KEKID) {
+			r.Remains = append(r.Remains, fmt.Sprintf("data key %s is not wrapped under the new key %s", d.KeyID, r.KEKID))
 		}
-		if !k.Primary && r.Reseal {
-			r.Remains = append(r.Remains, fmt.Sprintf("data key %s still has %d records", k.KeyID, k.Records))
+		if !d.Primary && r.Reseal {
+			r.Remains = append(r.Remains, fmt.Sprintf("data key %s is still there, with %s", d.KeyID, plain.Count(d.Records, "record", "records")))
 		}
 	}
 	if r.Reseal && r.After.Legacy > 0 {
-		r.Remains = append(r.Remains, fmt.Sprintf("%d legacy records open under the env key alone", r.After.Legacy))
+		r.Remains = append(r.Remains, plain.Count(r.After.Legacy, "legacy record opens", "legacy records open")+" with the env key alone"+inParentheses(k.envKeys()))
 	}
 	if r.Verified != nil && len(r.Verified.Failed) > 0 {
-		r.Remains = append(r.Remains, fmt.Sprintf("%d records do not open under any key that is configured", len(r.Verified.Failed)))
+		r.Remains = append(r.Remains, plain.Count(len(r.Verified.Failed), "record opens", "records open")+" with no key that is configured")
 	}
 	r.Independent = r.Reseal && len(r.Remains) == 0
 }
@@ -219,11 +178,11 @@ func (r *Report) complete() {
 	}
 }
 
-// oldKEKs returns the KEKs, other than the one that everything was moved to and its
-// older versions' names, that opened something when the rotation began.
+// oldKEKs returns the KEKs that opened something when the rotation began, other than the
+// one that everything was moved to and the recovery KEKs.
 func (r *Report) oldKEKs() (ids []core.KEKID) {
 	add := func(id core.KEKID) {
-		if id != r.KEKID && !slices.Contains(ids, id) {
+		if id != r.KEKID && !slices.Contains(r.Recovery, id) && !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}
@@ -241,22 +200,25 @@ func (r *Report) oldKEKs() (ids []core.KEKID) {
 // Print writes the report for people.
 func (r *Report) Print(w io.Writer) {
 	line := func(format string, args ...any) { plain.Fprintf(w, format+"\n", args...) }
-	line("KEK               %s", r.KEKID)
+	line("new key           %s", r.KEKID)
 	for _, id := range r.oldKEKs() {
-		line("KEK before        %s", id)
+		line("%-16s  %s", r.roleOf(id)+" key", id)
 	}
-	line("found             %d records of %d credentials, %d of them legacy, under %d data keys",
-		r.Before.Records, r.Before.Credentials, r.Before.Legacy, len(r.Before.DataKeys))
+	for _, id := range r.Recovery {
+		line("recovery key      %s", id)
+	}
+	line("found             %s", r.Before.words())
 	line("wraps added       %d", r.Rewrapped)
 	if before, after := r.Before.primary(), r.After.primary(); before != after && after != "" {
 		line("primary data key  %s, was %s", after, before)
 	}
 	if r.Resealed != nil {
-		line("re-sealed         %d credentials in %s (%d changed or were deleted meanwhile, %d do not open)", r.Resealed.Rows,
-			(time.Duration(r.Resealed.Seconds * float64(time.Second))).Round(time.Millisecond), r.Resealed.Skipped, len(r.Resealed.Failed))
+		line("re-sealed         %s in %s (%d changed or deleted meanwhile; %s)", plain.Count(r.Resealed.Rows, "credential", "credentials"),
+			(time.Duration(r.Resealed.Seconds * float64(time.Second))).Round(time.Millisecond), r.Resealed.Skipped,
+			plain.Count(len(r.Resealed.Failed), "record does not open", "records do not open"))
 	}
 	if r.Verified != nil {
-		line("verified          %d records of %d open", r.Verified.OK, r.Verified.Records)
+		line("verified          of %s %d open", plain.Count(r.Verified.Records, "record", "records"), r.Verified.OK)
 	}
 	for _, id := range r.Destroyed {
 		line("destroyed         data key %s", id)
@@ -291,7 +253,7 @@ func (r *Report) conclusions() []plain.Prose {
 		said = append(said, plain.Prose(fmt.Sprintf("A backup from before %s: %s.", r.StartedAt.UTC().Format(time.RFC3339), b.words())))
 	}
 	if len(r.Compromised) > 0 {
-		said = append(said, "What could be read while the compromised key was valid may be known. Revoke those tokens and client secrets at their issuers: no rotation here does that.")
+		said = append(said, "Whoever had the compromised key may have read every token and client secret sealed under it. Revoke those at their issuers: no rotation here does that.")
 	}
 	return said
 }
@@ -299,7 +261,7 @@ func (r *Report) conclusions() []plain.Prose {
 // verdict is what the store depends on.
 func (r *Report) verdict() string {
 	old := len(r.oldKEKs()) > 0 || r.Before.Legacy > 0
-	everything := fmt.Sprintf("every data key is wrapped under %s", r.KEKID)
+	everything := fmt.Sprintf("every data key is wrapped under the new key %s", r.KEKID)
 	switch {
 	case len(r.Remains) > 0:
 		var text strings.Builder
@@ -309,18 +271,41 @@ func (r *Report) verdict() string {
 		}
 		return text.String()
 	case len(r.Kept) > 0:
-		return fmt.Sprintf("This store is not independent of the old key: %s was a previous key and is a recovery key, and opens everything, as configured. Otherwise %s, "+
+		return fmt.Sprintf("This store is not independent of the old key %s: it is a recovery key too, and opens everything, as configured. Otherwise %s, "+
 			"and no record is under an older data key.", joined(r.Kept), everything)
 	case r.Reseal && old:
-		return fmt.Sprintf("This store is independent of the old key: %s, and no record is under an older data key.", everything)
+		return fmt.Sprintf("This store is independent of the old key%s: %s, and no record is under an older data key.", inParentheses(r.oldKEKs()), everything)
 	case r.Reseal:
-		return fmt.Sprintf("Every data key is new, and no record is under an older one; %s, as before: no other key was found. "+
-			"If the key was to change, it has not been configured here yet.", everything)
+		return fmt.Sprintf("Every data key is new, and no record is under an older one. The KEK is %s, as before: no other key was found. "+
+			"If the key was to change, it has not been configured here yet.", r.KEKID)
 	case old:
-		return fmt.Sprintf("Now %s. The data keys are the old ones, so this store is not independent of the old key: "+
-			"whoever has it and an old backup opens what is in the backup, and what is still sealed under the same data keys. lockwood key rotate --reseal ends that.", everything)
+		return fmt.Sprintf("Now %s. The data keys are the old ones, so this store is not independent of the old key%s: "+
+			"whoever has it and an old backup opens what is in the backup, and what is still sealed under the same data keys. lockwood key rotate --reseal ends that.",
+			everything, inParentheses(r.oldKEKs()))
 	}
-	return fmt.Sprintf("There was nothing to move: %s, as before. lockwood key rotate --reseal makes a new data key and seals every record anew.", everything)
+	return fmt.Sprintf("There was nothing to move: every data key is wrapped under %s, as before. lockwood key rotate --reseal makes a new data key and seals every record anew.", r.KEKID)
+}
+
+// roleOf is the role of a key that opened something when the rotation began.
+func (r *Report) roleOf(id core.KEKID) KeyRole {
+	if slices.Contains(r.Compromised, id.Key()) {
+		return CompromisedKey
+	}
+	return OldKey
+}
+
+// words says what the snapshot holds.
+func (s *Snapshot) words() string {
+	return fmt.Sprintf("%s of %s, %d of them legacy, under %s", plain.Count(s.Records, "record", "records"),
+		plain.Count(s.Credentials, "credential", "credentials"), s.Legacy, plain.Count(len(s.DataKeys), "data key", "data keys"))
+}
+
+// inParentheses names the keys behind what stands for them, and is "" for none.
+func inParentheses(ids []core.KEKID) string {
+	if len(ids) == 0 {
+		return ""
+	}
+	return " (" + joined(ids) + ")"
 }
 
 func joined(ids []core.KEKID) string {
@@ -329,22 +314,4 @@ func joined(ids []core.KEKID) string {
 		texts[i] = fmt.Sprint(id)
 	}
 	return strings.Join(texts, ", ")
-}
-
-func (b BackupNeed) words() string {
-	return fmt.Sprintf("%d of its records open with %s; keep that key for as long as you keep such backups, and guard both", b.Records, kekWords(b.KEKID))
-}
-
-// PrintNeeds says, for people, what copies of the database from before now need.
-func PrintNeeds(w io.Writer, needs []BackupNeed) {
-	for _, b := range needs {
-		plain.Fprintf(w, "A backup from before now: %s.\n", b.words())
-	}
-}
-
-func kekWords(id core.KEKID) string {
-	if id == legacyKEK {
-		return "the env key alone, since they are legacy records"
-	}
-	return fmt.Sprint(id)
 }

@@ -48,6 +48,10 @@ type Sealer interface {
 type ResealOptions struct {
 	// WritesLegacy says that the sealer makes legacy records.
 	WritesLegacy bool
+	// Current reports whether a legacy record opens under the key that the sealer makes
+	// legacy records with. A re-seal to legacy ones seals those that do not anew too,
+	// since upstream has that key and no other. Nil takes every legacy record for one.
+	Current func(record []byte) bool
 	// Primary returns the data key that the sealer seals under.
 	Primary func() envelope.KeyID
 	// BatchRows is how many rows are written in a transaction, at the most; zero is

@@ -70,7 +70,7 @@ type RotateOptions struct {
 	// Progress is called from time to time while records are sealed anew.
 	Progress func(Run)
 	// Verifying is called from time to time while records are opened to verify, with
-	// how many credentials of about how many were.
+	// the number of credentials done and the approximate total.
 	Verifying func(done, of int64)
 	// Removing is called before anything that opens records is removed, with what
 	// copies of the database from before still need.
@@ -97,7 +97,8 @@ func (r *Rotator) Rotate(ctx context.Context, opts RotateOptions) (*Report, erro
 		return nil, err
 	}
 	report.Notes = append(report.Notes, blockers...)
-	opts.Removing(report.Before.needs(report.Former, r.wanted()))
+	known := r.keys(ctx, report.Compromised)
+	opts.Removing(report.Before.needs(report.Former, &known))
 	if !opts.Compromised {
 		added, err := r.ring.Rewrap(ctx)
 		report.Rewrapped += len(added)
@@ -171,8 +172,9 @@ func (r *Rotator) renew(ctx context.Context, report *Report, opts RotateOptions)
 
 // mustRoll reports whether the primary has to give way. One that this rotation made
 // before it was interrupted need not, unless an instance that lagged behind had it
-// wrapped under an old KEK; but that the primary is such a one is the database's
-// word, on which nothing can rest once a key is known to somebody.
+// wrapped under an old KEK; but only
+// the database says that the primary is new, and it is not trusted once a key is known
+// to somebody.
 func (r *Rotator) mustRoll(ctx context.Context, report *Report, opts RotateOptions) (bool, error) {
 	if opts.Compromised || r.ring.Status().Primary.String() == report.Before.primary() {
 		return true, nil
@@ -181,13 +183,13 @@ func (r *Rotator) mustRoll(ctx context.Context, report *Report, opts RotateOptio
 	if err != nil {
 		return false, err
 	}
-	wanted := r.wanted()
+	known := r.keys(ctx, nil)
 	p := state.Primary()
-	return p == nil || slices.ContainsFunc(p.Wraps, func(w core.WrappedKey) bool { return !wanted(w.KEKID) }), nil
+	return p == nil || slices.ContainsFunc(p.Wraps, func(w core.WrappedKey) bool { return !known.wanted(w.KEKID) }), nil
 }
 
-// verify opens every record. About so many credentials there are, by the count from
-// before: for a progress bar the table need not be read once more.
+// verify opens every record. about is the earlier count of credentials, which is good
+// enough for a progress bar.
 func (r *Rotator) verify(ctx context.Context, about int64, opts RotateOptions) (*credential.Report, error) {
 	var done int64
 	return r.credentials.Verify(ctx, &credential.VerifyOptions{Progress: func(rows int) {
@@ -241,7 +243,10 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 	if after, err = r.mopAfter(ctx, run.ID, after); err != nil {
 		return nil, err
 	}
-	failed, err := r.resealer.Mop(ctx, run, after, opts.Progress)
+	failed, err := r.resealOtherLegacy(ctx, run)
+	if err == nil {
+		failed, err = r.resealer.Mop(ctx, run, after, failed, opts.Progress)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sealing the last records anew: %w", err)
 	}
@@ -328,19 +333,14 @@ func (r *Rotator) destroy(ctx context.Context, id envelope.KeyID, opts RotateOpt
 	}
 }
 
-// wanted returns a function that reports whether a KEK ID is of the configuration.
-func (r *Rotator) wanted() func(core.KEKID) bool {
-	s := r.ring.Status()
-	return func(id core.KEKID) bool { return id == s.KEKID || slices.Contains(s.RecoveryKEKIDs, id) }
-}
-
 // finish looks at the outcome and closes the report.
 func (r *Rotator) finish(ctx context.Context, report *Report) error {
 	if err := r.lookAfter(ctx, report); err != nil {
 		return err
 	}
 	report.State, report.EndedAt = "done", time.Now().UTC()
-	report.conclude(r.wanted())
+	known := r.keys(ctx, report.Compromised)
+	report.conclude(&known)
 	if err := r.noteKept(ctx, report); err != nil {
 		report.Remains = append(report.Remains, fmt.Sprintf("a previous key may be a recovery key as well, and does not say which it is: %v", err))
 	}

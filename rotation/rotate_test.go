@@ -18,6 +18,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 	"github.com/lockwood-kms/lockwood/rotation"
 	"github.com/lockwood-kms/lockwood/store"
@@ -114,7 +115,7 @@ func (i *instance) tryDeposit(ctx context.Context, user int64, server, token str
 // filled is a store under key A with n credentials.
 func filled(t *testing.T, n int) (path string, i *instance) {
 	t.Helper()
-	path = filepath.Join(t.TempDir(), "vault.db")
+	path = filepath.Join(tmptest.Dir(t), "vault.db")
 	i = startOn(t, openSQLite(t, path), keyA)
 	for u := range int64(n) {
 		i.deposit(t, u, "server", fmt.Sprintf("token-%d", u))

@@ -220,15 +220,15 @@ func columnOf(err error) string {
 // Mop seals anew, without the queue, the rows with an ID above after that are stale
 // when the ranges are done: deposited under the old data key meanwhile, which gives a
 // row a new ID, or left by a worker that was lost. It ends the run, and returns the
-// records that do not open.
-func (r *Resealer) Mop(ctx context.Context, run Run, after int64, progress func(Run)) ([]credential.Failure, error) {
+// records that do not open, those in known among them.
+func (r *Resealer) Mop(ctx context.Context, run Run, after int64, known []credential.Failure, progress func(Run)) ([]credential.Failure, error) {
 	if after == firstID {
 		stale, err := r.store.HasStale(ctx, run.Target)
 		if err != nil {
 			return nil, err
 		}
 		if !stale {
-			return nil, r.store.EndRun(ctx, run.ID, 0)
+			return known, r.store.EndRun(ctx, run.ID, int64(len(known)))
 		}
 	}
 	for {
@@ -249,6 +249,7 @@ func (r *Resealer) Mop(ctx context.Context, run Run, after int64, progress func(
 		}
 		progress(now)
 		if now.Done == before.Done && now.Skipped == before.Skipped {
+			failed = append(known, failed...)
 			return failed, r.store.EndRun(ctx, run.ID, int64(len(failed)))
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/lockwood-kms/lockwood/afresh"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
@@ -35,6 +36,7 @@ type Store interface {
 	credential.Store
 	fleet.Store
 	rotation.Store
+	afresh.Store
 
 	// Queue returns the queue of ranges to re-seal. It logs to log what it does.
 	Queue(log *slog.Logger) rotation.Queue

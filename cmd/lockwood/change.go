@@ -59,6 +59,8 @@ func newKeyRewrap(c *cli) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: "rewrap", Short: "Wrap every data key under the configured KEKs", Args: noArgs,
+		Example: `  lockwood key rewrap --dry-run
+  lockwood key rewrap`,
 		Long: `Adds to every data key the wraps that it lacks: under the present version of the
 configured KEK, and under each recovery KEK. Each is written, read back,
 unwrapped and compared. Older wraps stay; key prune removes them. The cost does
@@ -117,10 +119,10 @@ func (r rewrapped) print(w io.Writer) {
 		for _, wrap := range r.Lacking {
 			plain.Fprintf(w, "data key %s would be wrapped under %s\n", wrap.KeyID, wrap.KEKID)
 		}
-		plain.Fprintf(w, "%d wraps would be added; nothing was written\n", len(r.Lacking))
+		plain.Fprintf(w, "%s would be added; nothing was written\n", plain.Count(len(r.Lacking), "wrap", "wraps"))
 		return
 	}
-	plain.Fprintf(w, "%d wraps added; the KEK is %s\n", len(r.Added), r.KEKID)
+	plain.Fprintf(w, "%s added; the KEK is %s\n", plain.Count(len(r.Added), "wrap", "wraps"), r.KEKID)
 	for _, id := range r.Older {
 		plain.Fprintf(w, "Older wraps stay, under %s: it opens the data keys here and in every backup.\n", id)
 	}
@@ -133,6 +135,7 @@ func newKeyRoll(c *cli) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: "roll", Short: "Make a new primary data key", Args: noArgs,
+		Example: `  lockwood key roll`,
 		Long: `Makes a data key that seals from now on; the one before it goes on opening.
 Every running instance learns of it within two seconds. Records are not touched:
 credentials reseal does that.`,
@@ -176,6 +179,7 @@ func newKeyDestroy(c *cli) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: "destroy KEY_ID", Short: "Destroy a data key that no record needs", Args: oneKeyID,
+		Example: `  lockwood key destroy 00112233445566778899aabbccddeeff --dry-run`,
 		Long: `Destroys a data key for good: its wraps are deleted. It is refused, with how
 many, while a record is sealed under the key; that is looked at in the same
 transaction, so no record can slip in. The primary is never destroyed: roll
@@ -230,7 +234,7 @@ func (c *cli) destroy(ctx context.Context, v *vault, id envelope.KeyID, dryRun b
 	if err := c.print(result, func(w io.Writer) {
 		switch {
 		case remaining > 0:
-			plain.Fprintf(w, "data key %s is not destroyed: %d records are sealed under it; run lockwood credentials reseal first\n", id, remaining)
+			plain.Fprintf(w, "data key %s is not destroyed: %s sealed under it; run lockwood credentials reseal first\n", id, plain.Count(remaining, "record is", "records are"))
 		case dryRun:
 			plain.Fprintf(w, "data key %s would be destroyed: no record is sealed under it; nothing was written\n", id)
 		default:
@@ -264,6 +268,8 @@ func newKeyPrune(c *cli) *cobra.Command {
 	var dryRun, force bool
 	cmd := &cobra.Command{
 		Use: "prune", Short: "Remove the wraps that are older than the configuration", Args: noArgs,
+		Example: `  lockwood key prune --dry-run
+  lockwood key prune`,
 		Long: `Removes the wraps of data keys that are under neither the present version of the
 configured KEK nor a recovery KEK. A data key keeps all of its wraps while the
 current one was not seen to unwrap, and those that a live instance still needs.
@@ -338,6 +344,10 @@ func (v *vault) rotator() *rotation.Rotator {
 func (v *vault) resealer() *rotation.Resealer {
 	return rotation.NewResealer(v.store, v.store.Queue(v.log), v.credentials, rotation.ResealOptions{
 		WritesLegacy: v.cfg.WriteLegacy, Logger: v.log,
+		Current: func(record []byte) bool {
+			_, current, _ := v.providers.keys.LegacyKeyOf(record)
+			return current
+		},
 		Primary: func() envelope.KeyID { return v.ring.Status().Primary },
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
 
@@ -30,7 +31,7 @@ import (
 // chance.
 func TestChaos(t *testing.T) {
 	t.Parallel()
-	long := os.Getenv("LOCKWOOD_TEST_LONG") != ""
+	long := tmptest.Long()
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
 		c := newChaos(t, postgresDatabase(t, pgtest.Start(t, nil)), 3)

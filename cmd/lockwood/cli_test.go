@@ -17,6 +17,7 @@ import (
 )
 
 func TestKeyGeneratePrintsAFreshKey(t *testing.T) {
+	t.Parallel()
 	first, second := do(t, nil, "key", "generate"), do(t, nil, "key", "generate")
 	value, err := hex.DecodeString(strings.TrimSpace(first.stdout))
 	if err != nil || len(value) != 32 || first.stdout == second.stdout || first.code != exitOK {
@@ -32,6 +33,7 @@ func TestKeyGeneratePrintsAFreshKey(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	none := filepath.Join(t.TempDir(), "none.db")
 	tests := map[string]struct {
@@ -75,6 +77,7 @@ func busyPort(t *testing.T) string {
 }
 
 func TestAllMistakesAreToldAtOnce(t *testing.T) {
+	t.Parallel()
 	r := do(t, []string{"FOREST_EXECUTOR_ENCRYPTION_KEY=hunter2", "HTTP_PORT=many", "DATABASE_URL=mysql://hunter2@h/d"}, "serve")
 	for _, want := range []string{"FOREST_AUTH_SECRET", "FOREST_EXECUTOR_ENCRYPTION_KEY", "HTTP_PORT", "DATABASE_URL", "openssl rand -hex 32"} {
 		if !strings.Contains(r.stderr, want) {
@@ -87,6 +90,7 @@ func TestAllMistakesAreToldAtOnce(t *testing.T) {
 }
 
 func TestWhiteSpaceAroundTheKeyIsTheOperatorsToJudge(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	r := do(t, d.with("FOREST_EXECUTOR_ENCRYPTION_KEY="+testKey+"\n"), "serve")
 	ids := regexp.MustCompile(`envkey:[0-9a-f]{16}`).FindAllString(r.stderr, -1)
@@ -135,6 +139,7 @@ func TestEnvFileThatIsNamed(t *testing.T) {
 }
 
 func TestDevStartsWithNothing(t *testing.T) {
+	t.Parallel()
 	cmd := lockwood(context.Background(), t, []string{"HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0"}, "serve", "--dev")
 	s := launch(t, cmd)
 	pgtest.Eventually(t, "the curl lines are printed", func() bool { return strings.Contains(s.log.String(), "/mcp-oauth-credentials/my-server -H") })
@@ -177,6 +182,7 @@ func curlLines(text string) (lines []string) {
 }
 
 func TestDevKeepsWhatIsThere(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), ".env")
 	if err := os.WriteFile(path, []byte("# mine\nFOREST_AUTH_SECRET=kept"), 0o600); err != nil {
 		t.Fatal(err)
@@ -204,6 +210,7 @@ func TestDevKeepsWhatIsThere(t *testing.T) {
 }
 
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		serve(t, d.env).ready(t).deposit(t, 1, "s", "FAKE")
 		r := do(t, d.env, "doctor", "--json")
@@ -230,6 +237,7 @@ func TestDoctor(t *testing.T) {
 
 // A store that Lockwood made takes no legacy record from anybody.
 func TestANewStoreIsClosedToLegacy(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		serve(t, d.env).ready(t).deposit(t, 1, "s", "FAKE")
 		if s := status(t, d.env); s.Legacy != "closed" {
@@ -247,6 +255,7 @@ func TestANewStoreIsClosedToLegacy(t *testing.T) {
 
 // Every secret and plaintext of a full run is searched for in all that it left.
 func TestNothingSecretShows(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		secrets := []string{testAuthSecret, testKey, otherKey, "PLAINTEXT-refresh", "PLAINTEXT-secret", "PLAINTEXT-malformed"}
 		env := d.with("FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS=" + otherKey)

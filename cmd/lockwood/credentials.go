@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/plain"
@@ -22,6 +21,8 @@ func newCredentials(c *cli) *cobra.Command {
 func newCredentialsVerify(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "verify", Short: "Open every record and report those that do not open", Args: noArgs,
+		Example: `  lockwood credentials verify
+  lockwood credentials verify --json`,
 		Long: `Opens every record of every credential under the configured keys and prints
 counts; a plaintext is never printed, and nothing is written. Exit code 1 says
 that a record does not open.`,
@@ -50,17 +51,18 @@ that a record does not open.`,
 // verify verifies every record, with a progress bar on a terminal, and says of which data
 // keys that records name nothing is left.
 func (c *cli) verify(ctx context.Context, v *vault) (report *credential.Report, lost []string, err error) {
-	opts := &credential.VerifyOptions{}
-	if c.onTerminal() {
+	opts := &credential.VerifyOptions{LegacyKey: v.providers.keys.LegacyKeyOf}
+	if c.screen.terminal() {
 		counts, err := v.store.Counts(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
-		bar := progressbar.NewOptions64(counts.Credentials, progressbar.OptionSetWriter(c.terminal),
-			progressbar.OptionSetDescription("verifying"), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
-			progressbar.OptionSetItsString("credentials"), progressbar.OptionClearOnFinish())
-		defer func() { _ = bar.Finish() }()
-		opts.Progress = func(rows int) { _ = bar.Add(rows) }
+		p, done := c.progress(), int64(0)
+		defer p.end()
+		opts.Progress = func(rows int) {
+			done += int64(rows)
+			p.verifying(done, counts.Credentials)
+		}
 	}
 	if report, err = v.credentials.Verify(ctx, opts); err == nil {
 		lost, err = v.explain(ctx, report)
@@ -68,10 +70,16 @@ func (c *cli) verify(ctx context.Context, v *vault) (report *credential.Report, 
 	return report, lost, err
 }
 
-// onTerminal reports whether standard error is one.
-func (c *cli) onTerminal() bool {
-	f, ok := c.terminal.(interface{ Fd() uintptr })
-	return ok && term.IsTerminal(int(f.Fd()))
+// legacyKeyName names a key of legacy records.
+func legacyKeyName(k credential.LegacyKey) string {
+	role := "the previous env key"
+	if k.Current {
+		role = "the current env key"
+	}
+	if k.KEKID == "" {
+		return role + ", which is not UTF-8 and has no KEK ID"
+	}
+	return fmt.Sprintf("%s %s", role, k.KEKID)
 }
 
 func printReport(w io.Writer, r *credential.Report, lost []string) {
@@ -82,6 +90,9 @@ records      %d
   stale      %d (of the ok ones; legacy or not under the primary data key)
   failed     %d
 `, r.Credentials, r.Records, r.OK, r.Legacy, r.Stale, len(r.Failed))
+	for _, k := range r.LegacyKeys {
+		plain.Fprintf(w, "%s with %s\n", plain.Count(k.Records, "legacy record opens", "legacy records open"), legacyKeyName(k))
+	}
 	for i, f := range r.Failed {
 		if i == shownFailures {
 			plain.Fprintf(w, "… and %d more; --json lists all\n", len(r.Failed)-i)

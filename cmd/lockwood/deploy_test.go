@@ -59,6 +59,7 @@ func takes(t *testing.T, args []string) {
 // A transient unit has what the service has for reaching its keys and its database,
 // and is the same user.
 func TestSystemdCommand(t *testing.T) {
+	t.Parallel()
 	words := deployCommand(t, "systemd-run ")
 	at := slices.Index(words, "/usr/local/bin/lockwood")
 	if at < 0 {
@@ -93,6 +94,7 @@ func TestSystemdCommand(t *testing.T) {
 }
 
 func TestContainerCommands(t *testing.T) {
+	t.Parallel()
 	compose := deployCommand(t, "docker compose run ")
 	if compose[3] != "--rm" || !strings.Contains(deployed(t, "compose.yaml"), "\n  "+compose[4]+":\n    build:") {
 		t.Errorf("%q names no service", compose)
@@ -114,6 +116,7 @@ func TestContainerCommands(t *testing.T) {
 // Every variable in deploy/ is one that is read, and every example shows how an old
 // key is passed.
 func TestDeployVariables(t *testing.T) {
+	t.Parallel()
 	ours := config.Variables()
 	for _, name := range []string{"README.md", "compose.yaml", "kubernetes.yaml", "lockwood.service"} {
 		text := deployed(t, name)
@@ -130,6 +133,7 @@ func TestDeployVariables(t *testing.T) {
 
 // A service of the namespace sets none of our variables.
 func TestKubernetesWithoutServiceLinks(t *testing.T) {
+	t.Parallel()
 	if !strings.Contains(deployed(t, "kubernetes.yaml"), "\n      enableServiceLinks: false\n") {
 		t.Error("kubernetes.yaml lets services set variables")
 	}
@@ -138,6 +142,7 @@ func TestKubernetesWithoutServiceLinks(t *testing.T) {
 // What the examples make of the keys is what lockwood takes: a file with the new
 // key, and one with the old.
 func TestKeyFilesAsDeployed(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	dir := t.TempDir()
 	key, previous := filepath.Join(dir, "encryption-key"), filepath.Join(dir, "previous-keys")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,7 +27,7 @@ import (
 // The verdicts of a check.
 const (
 	verdictOK   = "ok"
-	verdictWarn = "warn" // works, and should be better
+	verdictWarn = "warn" // works, with something to know or to mend
 	verdictFail = "fail" // does not work, or loses something
 	verdictSkip = "skip" // could not be judged, because of an earlier failure
 )
@@ -42,9 +43,12 @@ type finding struct {
 func newDoctor(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor", Short: "Check everything an operator should before going live", Args: noArgs,
+		Example: `  lockwood doctor
+  lockwood doctor --json`,
 		Long: `Checks the configuration, the keys, the database, every record and the other
-instances, and says what to do about each finding. It writes nothing. Exit code 1
-says that a check failed; warnings do not change it.`,
+instances, and says what to do about each finding. It writes nothing, and can be
+run before the first lockwood serve. Exit code 1 says that a check failed; warnings
+do not change it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := c.examine(cmd.Context())
 			if err := c.print(findings, func(w io.Writer) { printFindings(w, findings) }); err != nil {
@@ -63,7 +67,7 @@ says that a check failed; warnings do not change it.`,
 // examine runs all checks. Those that need what an earlier one found missing are
 // skipped, and say so.
 func (c *cli) examine(ctx context.Context) []finding {
-	v, err := c.open(ctx, os.Environ(), toLook)
+	v, err := c.open(ctx, os.Environ(), toExamine)
 	if err != nil {
 		return []finding{
 			{"configuration", verdictFail, err.Error(), "correct every line above; .env.example explains the variables"},
@@ -88,18 +92,24 @@ func (c *cli) examine(ctx context.Context) []finding {
 	}
 	v.startErr = v.ring.Start(ctx)
 	s, err := v.keyStatus(ctx)
+	if store.CauseOf(err) == store.NotMigrated {
+		s = &keyStatus{KEKID: v.ring.Status().KEKID}
+		return append(findings, v.checkSchema(s), v.checkKey(s), v.checkRecovery(s))
+	}
 	if err != nil {
 		return append(findings,
 			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that the README lists, or correct DATABASE_SCHEMA")},
 			skipped("keys, records and instances", "the database"))
 	}
-	findings = append(findings, checkSchema(s), v.checkKey(s))
+	findings = append(findings, v.checkSchema(s), v.checkKey(s))
 	findings = append(findings, v.checkRecovery(s))
+	findings = append(findings, v.checkRotation(ctx, s)...)
 	findings = append(findings, c.checkRecords(ctx, v)...)
 	for _, w := range v.providerWarnings(ctx) {
 		findings = append(findings, finding{"key provider", verdictWarn, w, "see its page in docs/providers"})
 	}
-	return append(findings, checkLegacy(s), checkInstances(s))
+	findings = append(findings, checkLegacy(s), checkInstances(s))
+	return append(findings, checkAgainstConfiguration(v.cfg, s)...)
 }
 
 // checkDatabase examines the database, and reports whether what it shows can be
@@ -171,8 +181,14 @@ func (c *cli) checkEnvFile() finding {
 	return finding{"env file", verdictOK, "only its owner can read " + c.envFile, ""}
 }
 
-func checkSchema(s *keyStatus) finding {
-	if s.StoreID == "" {
+func (v *vault) checkSchema(s *keyStatus) finding {
+	switch {
+	case v.unmade:
+		if _, err := os.Stat(filepath.Dir(v.cfg.Database.Path)); err != nil {
+			return finding{"schema", verdictFail, fmt.Sprintf("the database file cannot be made: %v", err), "make the directory, for the service's user, or correct DATABASE_URL"}
+		}
+		return finding{"schema", verdictWarn, fmt.Sprintf("there is no database file %s yet", core.Text(v.cfg.Database.Path)), "lockwood serve makes it; if there should be one, correct DATABASE_URL"}
+	case s.StoreID == "":
 		return finding{"schema", verdictWarn, "the database has none of Lockwood's tables yet", "lockwood serve makes them; upstream's table stays as it is"}
 	}
 	return finding{"schema", verdictOK, fmt.Sprintf("store %s", s.StoreID), ""}
@@ -228,7 +244,7 @@ func (c *cli) checkRecords(ctx context.Context, v *vault) []finding {
 		return []finding{{"records", verdictFail, err.Error(), "mend what it names, and run doctor again"}}
 	}
 	if n := len(report.Failed); n > 0 {
-		detail := fmt.Sprintf("%d of %d records do not open", n, report.Records)
+		detail := fmt.Sprintf("of %s %d do not open", plain.Count(report.Records, "record", "records"), n)
 		if len(lost) > 0 {
 			return []finding{{"records", verdictFail, detail + ": " + strings.Join(lost, ", "), lostRemedy}}
 		}
@@ -237,17 +253,36 @@ func (c *cli) checkRecords(ctx context.Context, v *vault) []finding {
 		}
 		return []finding{{"records", verdictFail, detail, "see them with: lockwood credentials verify"}}
 	}
-	return []finding{recordsInOrder(report)}
+	findings := append([]finding{recordsInOrder(report)}, v.checkLegacyKeys(report)...)
+	state, err := v.store.LoadRing(ctx)
+	if err != nil {
+		return append(findings, finding{"previous keys", verdictFail, err.Error(), "mend what it names, and run doctor again"})
+	}
+	return append(findings, v.checkPrevious(ctx, &state, report)...)
+}
+
+// checkLegacyKeys looks whether upstream, which has one env key, opens what is written for
+// it.
+func (v *vault) checkLegacyKeys(r *credential.Report) (findings []finding) {
+	for _, k := range r.LegacyKeys {
+		if v.cfg.WriteLegacy && !k.Current {
+			findings = append(findings, finding{
+				"legacy keys", verdictFail, fmt.Sprintf("%s with %s: upstream has the current one only, and does not open them", plain.Count(k.Records, "legacy record opens", "legacy records open"), legacyKeyName(k)),
+				"run: lockwood credentials reseal --to-legacy",
+			})
+		}
+	}
+	return findings
 }
 
 func recordsInOrder(r *credential.Report) finding {
-	return finding{"records", verdictOK, fmt.Sprintf("all %d records of %d credentials open", r.Records, r.Credentials), ""}
+	return finding{"records", verdictOK, fmt.Sprintf("every record opens: %s of %s", plain.Count(r.Records, "record", "records"), plain.Count(r.Credentials, "credential", "credentials")), ""}
 }
 
 func checkLegacy(s *keyStatus) finding {
 	switch {
 	case s.Legacy == "closed" && s.LegacyRecords > 0:
-		return finding{"legacy", verdictFail, fmt.Sprintf("%d legacy records are refused because the %s closed legacy", s.LegacyRecords, s.LegacyClosedBy), "if they are wanted, " + s.legacyRemedy()}
+		return finding{"legacy", verdictFail, fmt.Sprintf("%s refused because the %s closed legacy", plain.Count(s.LegacyRecords, "legacy record is", "legacy records are"), s.LegacyClosedBy), "if wanted, " + s.legacyRemedy()}
 	case s.Legacy == "closed":
 		return finding{"legacy", verdictOK, "closed: records that name no key are refused", ""}
 	case s.LegacyRecords == 0:
@@ -317,7 +352,7 @@ func (v *vault) checkRecovery(s *keyStatus) finding {
 	case len(v.providers.recovery) == 0:
 		return finding{"recovery", verdictWarn, "none is configured: with the key in the KMS every credential is lost", "set FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS; docs/operations.md says how"}
 	case s.StoreID != "" && len(unprotected) > 0:
-		return finding{"recovery", verdictWarn, fmt.Sprintf("%d data keys lack a wrap under a recovery KEK", len(unprotected)), "run: lockwood key rewrap"}
+		return finding{"recovery", verdictWarn, plain.Count(len(unprotected), "data key lacks", "data keys lack") + " a wrap under a recovery KEK", "run: lockwood key rewrap"}
 	case len(s.Recovery) < len(v.providers.recovery):
 		return finding{"recovery", verdictWarn, "a recovery KEK that is configured was named compromised, so that nothing is wrapped under it, or does not answer", "configure another"}
 	}

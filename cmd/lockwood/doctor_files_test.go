@@ -65,6 +65,7 @@ func TestSecretFilesThatOthersCanRead(t *testing.T) {
 
 // Key URIs and the URL of the database name files of tokens and passwords too.
 func TestSecretFilesOfURIs(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)

@@ -3,17 +3,21 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/internal/awstest"
+	"github.com/lockwood-kms/lockwood/internal/pgtest"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
 // What is wrong with the key decides what to do about it.
 func TestKeyRemedies(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		err          error
 		want, absent string
@@ -98,4 +102,94 @@ func sqliteDatabaseWithOne(t *testing.T) *testDatabase {
 	d := sqliteDatabase(t)
 	fill(t, d.env, 1)
 	return d
+}
+
+// Doctor says what a fresh store needs, before the first start, and makes nothing.
+func TestDoctorBeforeTheFirstStart(t *testing.T) {
+	t.Parallel()
+	eachDatabase(t, func(t *testing.T, d *testDatabase) {
+		env := d.env
+		if d.pg == nil {
+			env = d.with("DATABASE_URL=" + d.url + ".yet")
+		}
+		r := do(t, env, "doctor", "--json")
+		var findings []finding
+		if r.json(t, &findings); r.code != exitOK {
+			t.Errorf("exit code %d: %s", r.code, r.stdout)
+		}
+		if list := found(t, env, "schema"); len(list) != 1 || list[0].Verdict != verdictWarn || !strings.Contains(list[0].Remedy, "lockwood serve makes") {
+			t.Errorf("doctor says %+v", list)
+		}
+		if d.pg == nil {
+			if _, err := os.Stat(d.file() + ".yet"); err == nil {
+				t.Error("doctor made the database file")
+			}
+			if list := found(t, d.with("DATABASE_URL="+d.url+"/none/yet"), "schema"); len(list) != 1 || list[0].Verdict != verdictFail {
+				t.Errorf("without the directory: %+v", list)
+			}
+			return
+		}
+		role := nameOf(t, d.url) + "_new"
+		d.exec(t, "CREATE ROLE "+role+" LOGIN")
+		as := d.with("DATABASE_URL=" + d.pg.URL(role, nameOf(t, d.url)))
+		if list := found(t, as, "rights"); len(list) != 1 || !strings.Contains(list[0].Detail, "CREATE on DATABASE") {
+			t.Errorf("a role that may not make the schema: %+v", list)
+		}
+		d.exec(t, "CREATE SCHEMA forest; GRANT USAGE ON SCHEMA forest TO "+role)
+		list := found(t, as, "rights")
+		if len(list) != 1 || !strings.Contains(list[0].Detail, "CREATE on SCHEMA forest") {
+			t.Fatalf("a role that may not make the tables: %+v", list)
+		}
+		d.exec(t, afterRun(list[0].Remedy))
+		if list := found(t, as, "rights"); len(list) != 0 {
+			t.Errorf("after the remedy: %+v", list)
+		}
+		serve(t, append(as, "DRAIN_GRACE=0s")).ready(t)
+	})
+}
+
+// Doctor tells of a rotation that was begun, of keys that are swapped or of no use, and of
+// an instance that lacks the recovery keys.
+func TestDoctorOnKeysInMotion(t *testing.T) {
+	t.Parallel()
+	d := sqliteDatabase(t)
+	fill(t, d.env, 6)
+	unused := d.with("FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS=" + otherKey)
+	if list := found(t, unused, "previous keys"); len(list) != 1 || !strings.Contains(list[0].Detail, "opens nothing") || !strings.Contains(list[0].Remedy, "make it the current one") {
+		t.Errorf("the new key as the previous one: %+v", list)
+	}
+	if list := found(t, d.env, "rotation"); len(list) != 0 {
+		t.Errorf("before: %+v", list)
+	}
+	x := at(t, 80, d.changedKey(), "key", "rotate", "--reseal", "--wait", "--max-rate", "1")
+	x.shows(t, "sealing anew")
+	x.types(t, "\x03")
+	x.code()
+	if list := found(t, d.changedKey(), "rotation"); len(list) != 1 || list[0].Verdict != verdictWarn || !strings.Contains(list[0].Detail, "is not finished") || list[0].Remedy != "run: lockwood key rotate --reseal --wait" {
+		t.Errorf("half-done: %+v", list)
+	}
+	rotated(t, do(t, d.changedKey(), "key", "rotate", "--reseal", "--wait", "--json"))
+	if list := found(t, d.changedKey(), "rotation"); len(list) != 0 {
+		t.Errorf("done: %+v", list)
+	}
+	swapped := d.with("FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS=" + otherKey)
+	list := found(t, swapped, "previous keys")
+	if len(list) != 1 || !strings.Contains(list[0].Detail, "look swapped") {
+		t.Errorf("swapped: %+v", list)
+	}
+
+	_, recovery := ageIdentity(t)
+	current := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=" + otherKey)
+	s := serve(t, append(current, "DRAIN_GRACE=0s")).ready(t)
+	lacking := func() []finding {
+		return slices.DeleteFunc(found(t, append(slices.Clone(current), recovery), "recovery"), func(f finding) bool { return !strings.Contains(f.Detail, "runs without the recovery keys") })
+	}
+	pgtest.Eventually(t, "the instance is known", func() bool { return len(d.status(t, current).Instances) == 1 })
+	if list := lacking(); len(list) != 1 {
+		t.Errorf("an instance without the recovery keys: %+v", list)
+	}
+	s.stop(t)
+	if list := lacking(); len(list) != 0 {
+		t.Errorf("after it was stopped: %+v", list)
+	}
 }

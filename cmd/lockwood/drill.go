@@ -264,7 +264,7 @@ func (d *drilled) print(w io.Writer) {
 	for _, f := range d.Failed[:min(len(d.Failed), shownFailures)] {
 		line("credential %d, %s: %s", f.ID, f.Column, f.Reason)
 	}
-	line("%d credentials opened with what was recovered; nothing was changed", d.Opened)
+	line("%s opened with what was recovered; nothing was changed", plain.Count(d.Opened, "credential", "credentials"))
 	if d.LegacyRecords > 0 || d.Legacy > 0 {
 		line("%d credentials hold legacy records, of which there are %d in all, and which only the env key opens: run lockwood credentials reseal first", d.Legacy, d.LegacyRecords)
 	}

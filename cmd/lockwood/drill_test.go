@@ -56,6 +56,7 @@ func protect(t *testing.T, env []string) {
 
 // The env key is a recovery KEK like any other, and a drill opens it by itself.
 func TestDrillThroughTheEnvKey(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 4)
 	env := append(d.env, "FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS="+envkey.URI)
@@ -122,6 +123,7 @@ func TestDrillCountsLegacyRecordsApart(t *testing.T) {
 
 // A drill on a database that Lockwood never used proves nothing, and says so.
 func TestDrillWithoutADataKey(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	d.exec(t, "CREATE TABLE other (id INTEGER)")
 	file, _ := ageIdentity(t)
@@ -136,6 +138,7 @@ func TestDrillWithoutADataKey(t *testing.T) {
 // A record that does not open is found wherever it is, and other than a data key
 // that is lost.
 func TestDrillNamesWhatDoesNotOpen(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	file, variable := ageIdentity(t)
 	fill(t, append(d.env, variable), 5)
@@ -169,6 +172,7 @@ func (s *ids) Scan(_ context.Context, after int64, limit int) ([]credential.Row,
 // A sample is of the size that was asked for, holds no credential twice, and
 // reaches from the first to the last, give or take one.
 func TestSampleRows(t *testing.T) {
+	t.Parallel()
 	series := func(first, step int64, n int) (list []int64) {
 		for i := range int64(n) {
 			list = append(list, first+i*step)

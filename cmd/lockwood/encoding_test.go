@@ -12,6 +12,7 @@ import (
 // A database that is not in UTF-8 takes what it can hold, refuses the rest as the
 // client's to mend, and doctor warns of it.
 func TestADatabaseInLatin1(t *testing.T) {
+	t.Parallel()
 	cluster := pgtest.Shared(t)
 	admin := cluster.URL(pgtest.Superuser, "postgres")
 	pgtest.Exec(t, admin, "DROP DATABASE IF EXISTS latin WITH (FORCE)")
@@ -49,6 +50,7 @@ func TestADatabaseInLatin1(t *testing.T) {
 // What was deposited on a database in any encoding opens after a dump was restored into
 // one in UTF-8.
 func TestADumpIntoUTF8(t *testing.T) {
+	t.Parallel()
 	cluster := pgtest.Shared(t)
 	for encoding, servers := range map[string][]string{
 		"LATIN1":    {"café", "plain", "ÿ"},
@@ -89,6 +91,7 @@ func TestADumpIntoUTF8(t *testing.T) {
 // A record that was bound while the database took text for other characters is told
 // from one that was altered.
 func TestVerifyTellsOtherBytes(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		s := serve(t, d.env).ready(t)
 		for _, server := range []string{"café", "crème"} {
@@ -106,6 +109,7 @@ func TestVerifyTellsOtherBytes(t *testing.T) {
 
 // A rotation goes through although the role's default is a stricter isolation level.
 func TestRotateUnderStricterIsolation(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	fill(t, d.env, 5)
 	role, env := d.asRole(t)

@@ -3,11 +3,11 @@ package main
 import (
 	"database/sql"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 )
 
 // cluster is a primary and its standby, and a database by a URL that names both.
@@ -133,7 +133,7 @@ func TestFailover(t *testing.T) {
 
 // rounds is how often the long and the short form repeat what they do.
 func rounds() int {
-	if os.Getenv("LOCKWOOD_TEST_LONG") != "" {
+	if tmptest.Long() {
 		return 4
 	}
 	return 1

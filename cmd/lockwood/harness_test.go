@@ -24,6 +24,7 @@ import (
 	_ "github.com/ncruces/go-sqlite3/driver"
 
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 )
 
 // The configuration of the tests. Every secret in it is made up.
@@ -76,12 +77,17 @@ func (r result) json(t *testing.T, into any) {
 // do runs a command to its end.
 func do(t *testing.T, env []string, args ...string) result {
 	t.Helper()
-	cmd := lockwood(t.Context(), t, env, args...)
+	return finish(t, lockwood(t.Context(), t, env, args...), "")
+}
+
+// finish runs cmd, whose standard input is text, to its end.
+func finish(t *testing.T, cmd *exec.Cmd, text string) result {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(text), &stdout, &stderr
 	err := cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
-		t.Fatalf("running lockwood %v: %v", args, err)
+		t.Fatalf("running %v: %v", cmd.Args, err)
 	}
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
@@ -267,7 +273,7 @@ func keysOf(databaseURL string) []string {
 }
 
 func sqliteDatabase(t *testing.T) *testDatabase {
-	path := filepath.Join(t.TempDir(), "vault.db")
+	path := filepath.Join(tmptest.Dir(t), "vault.db")
 	db, err := sql.Open("sqlite3", "file:"+path+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		t.Fatal(err)

@@ -13,13 +13,15 @@ import (
 )
 
 func newKey(c *cli) *cobra.Command {
-	return group("key", "Keys: make one, look at those in use, rotate them", newKeyGenerate(c), newKeyStatus(c),
-		newKeyReport(c), newKeyRotate(c), newKeyRewrap(c), newKeyRoll(c), newKeyDestroy(c), newKeyPrune(c), newKeyLegacy(c))
+	return group("key", "Keys: make one, look at those in use, rotate them", newKeyGenerate(c), newKeyID(c), newKeyStatus(c),
+		newKeyReport(c), newKeyRotate(c), newKeyRewrap(c), newKeyRoll(c), newKeyDestroy(c), newKeyPrune(c), newKeyAbandon(c), newKeyLegacy(c))
 }
 
 func newKeyGenerate(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "generate", Short: "Print a new encryption key, as openssl rand -hex 32 does", Args: noArgs,
+		Example: `  lockwood key generate
+  umask 077; lockwood key generate > encryption-key`,
 		Long: `Prints 32 random bytes as 64 hexadecimal digits: a value for
 FOREST_EXECUTOR_ENCRYPTION_KEY or FOREST_AUTH_SECRET. Nothing is stored.`,
 		RunE: func(*cobra.Command, []string) error {
@@ -32,6 +34,8 @@ FOREST_EXECUTOR_ENCRYPTION_KEY or FOREST_AUTH_SECRET. Nothing is stored.`,
 func newKeyReport(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "report", Short: "Print the report of the last rotation again", Args: noArgs,
+		Example: `  lockwood key report
+  lockwood key report --json`,
 		Long: `Prints what the last key rotate found, did and verified, as the store keeps it. It
 writes nothing, and needs none of the keys that the report is about. With --json
 it prints null where there was no rotation. Exit code 1 says that the rotation is

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/internal/awstest"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 )
 
 // kmsVault is a service whose KEK is in a KMS, on a store that the env key made:
@@ -218,7 +219,7 @@ func TestRecordsCostTheKMSNothing(t *testing.T) {
 		before := kms.Calls()
 		s := serve(t, env).ready(t)
 		s.seals(t)
-		s.depositMany(t, 10_000)
+		s.depositMany(t, many())
 		s.kill()
 		after := kms.Calls()
 		for _, operation := range []string{"GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "Encrypt", "ReEncrypt", "Decrypt"} {
@@ -227,6 +228,14 @@ func TestRecordsCostTheKMSNothing(t *testing.T) {
 			}
 		}
 	}
+}
+
+// many is how many deposits show that a count does not grow with them.
+func many() int {
+	if tmptest.Long() {
+		return 10_000
+	}
+	return 800
 }
 
 // depositMany makes n deposits, of which every one has to be stored.
@@ -253,6 +262,7 @@ func (s *server) depositMany(t *testing.T, n int) {
 // key status names every wrap with its provider, so that an operator sees what a data
 // key depends on.
 func TestKeyStatusShowsEveryWrap(t *testing.T) {
+	t.Parallel()
 	v := newKMSVault(t)
 	s := status(t, v.env)
 	if len(s.DataKeys) != 1 || len(s.DataKeys[0].Wraps) != 2 {

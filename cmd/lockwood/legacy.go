@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +24,8 @@ func newLegacyClose(c *cli) *cobra.Command {
 	var yes, dryRun bool
 	cmd := &cobra.Command{
 		Use: "close", Short: "Refuse legacy records from now on, in the database itself", Args: noArgs,
+		Example: `  lockwood key legacy close --dry-run
+  lockwood key legacy close --yes`,
 		Long: `Adds constraints by which the database refuses legacy records, whoever writes
 them: an upstream that still runs fails loudly, and nobody who can write to the
 database can paste an old or foreign legacy record into a row. It requires that
@@ -57,19 +56,19 @@ func (c *cli) closeLegacy(ctx context.Context, v *vault, yes, dryRun bool) error
 		return err
 	}
 	if len(report.Failed) > 0 {
-		return fmt.Errorf("%d records do not open, so legacy stays open; see: lockwood credentials verify", len(report.Failed))
+		return fmt.Errorf("%s, so legacy stays open; see: lockwood credentials verify", plain.Count(len(report.Failed), "record does not open", "records do not open"))
 	}
 	if dryRun {
 		return c.print(map[string]any{"legacy": "open", "dry_run": true}, func(w io.Writer) {
-			plain.Fprintf(w, "all %d records open and none is legacy: legacy would be closed; nothing was written\n", report.Records)
+			plain.Fprintf(w, "every record opens and none of the %d is legacy: legacy would be closed; nothing was written\n", report.Records)
 		})
 	}
-	if err := c.confirm(yes); err != nil {
+	if err := c.confirm(ctx, yes, "A legacy writer that still runs will fail from now on.", upstreamIsStopped); err != nil {
 		return err
 	}
 	remaining, err := v.store.CloseLegacy(ctx)
 	if errors.Is(err, rotation.ErrLegacyRemains) {
-		return fmt.Errorf("%d legacy records were written meanwhile, so legacy stays open: is upstream stopped? Then run lockwood credentials reseal, and try again", remaining)
+		return fmt.Errorf("legacy stays open, since %s appeared meanwhile: is upstream stopped? Then run lockwood credentials reseal, and try again", plain.Count(remaining, "legacy record", "legacy records"))
 	}
 	if errors.Is(err, core.ErrOutcomeUnknown) {
 		v.log.Info("audit", "event", "legacy_closed", "outcome", "unknown")
@@ -79,7 +78,7 @@ func (c *cli) closeLegacy(ctx context.Context, v *vault, yes, dryRun bool) error
 	}
 	v.log.Info("audit", "event", "legacy_closed")
 	return c.print(map[string]any{"legacy": "closed", "records": report.Records}, func(w io.Writer) {
-		plain.Fprintf(w, "legacy is closed: all %d records are of format 1, and the database refuses any other\n", report.Records)
+		plain.Fprintf(w, "legacy is closed: all records, %d, are of format 1, and the database refuses any other\n", report.Records)
 	})
 }
 
@@ -90,7 +89,7 @@ func (v *vault) fitForClosing(ctx context.Context) error {
 		return err
 	}
 	if counts.Legacy > 0 {
-		return fmt.Errorf("%d legacy records are left; run lockwood credentials reseal first", counts.Legacy)
+		return fmt.Errorf("the store still holds %s; run lockwood credentials reseal first", plain.Count(counts.Legacy, "legacy record", "legacy records"))
 	}
 	if v.cfg.WriteLegacy {
 		return usageError(errors.New("FOREST_EXECUTOR_WRITE_FORMAT=legacy is set; unset it on every instance first"))
@@ -107,26 +106,11 @@ func (v *vault) fitForClosing(ctx context.Context) error {
 	return nil
 }
 
-// confirm asks the operator to say that upstream is stopped.
-func (c *cli) confirm(yes bool) error {
-	if yes {
-		return nil
-	}
-	plain.Fprintf(c.stderr, "A legacy writer that still runs will fail from now on. To go on, type: %s\n> ", upstreamIsStopped)
-	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("reading the answer: %w", err)
-	}
-	if strings.TrimSpace(answer) != upstreamIsStopped {
-		return usageError(errors.New("not confirmed, and nothing was changed; where nobody can type, say --yes"))
-	}
-	return nil
-}
-
 func newLegacyOpen(c *cli) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: "open", Short: "Admit legacy records again", Args: noArgs,
+		Example: `  lockwood key legacy open`,
 		Long: `Removes the constraints. From then on whoever can write to the database and has a
 legacy record from anywhere, such as an old backup, can paste it into any row: it
 is bound to none. It is needed for going back to upstream.`,

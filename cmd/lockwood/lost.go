@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/plain"
 )
 
 // lostKey says what became of a data key that records name and nothing opens under any
@@ -68,7 +68,7 @@ func lostKeys(state *keyring.State, byKey map[envelope.KeyID]int64) []string {
 func underLost(records map[string]int64) []string {
 	var list []string
 	for reason, n := range records {
-		list = append(list, fmt.Sprintf("%d records are sealed under %s", n, reason))
+		list = append(list, plain.Count(n, "record is", "records are")+" sealed under "+reason)
 	}
 	slices.SortFunc(list, func(a, b string) int { return strings.Compare(a[strings.Index(a, " "):], b[strings.Index(b, " "):]) })
 	return list

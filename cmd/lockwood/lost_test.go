@@ -33,6 +33,7 @@ func (d *testDatabase) alone(t *testing.T) {
 // Of records whose data key is not in the database, or is destroyed, doctor and verify say
 // so, and do not blame the key that is configured.
 func TestLostDataKeysAreNamed(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		fill(t, d.env, 3)
 		id := status(t, d.env).DataKeys[0].KeyID

@@ -19,8 +19,20 @@ func main() {
 	if err := errors.Join(isolation.Harden(), isolation.AdoptOrphans()); err != nil {
 		plain.Fprintf(plain.Text(os.Stderr), "lockwood: the memory of this process is not protected: %v\n", err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
+	// A second Ctrl-C does not wait for what the first one ended.
+	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// endings are the signals that end a command in good order. nohup ignores SIGHUP, and
+// it stays so.
+func endings() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }

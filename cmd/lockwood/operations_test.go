@@ -74,7 +74,7 @@ func TestRunbooks(t *testing.T) {
 			return situation{env: filledSQLite(t).env, after: wants("Nothing was written", independent, "ok         10")}
 		},
 		"The env key has leaked": func(t *testing.T) situation {
-			return situation{env: filledSQLite(t).env, after: wants(independent, "Revoke those tokens", "ok         10")}
+			return situation{env: filledSQLite(t).env, after: wants(independent, "Revoke those at their issuers", "the compromised key envkey:", "destroy such backups", "ok         10")}
 		},
 		"To AWS KMS":          awsSituation,
 		"To Vault":            vaultSituation,
@@ -89,7 +89,7 @@ func TestRunbooks(t *testing.T) {
 		"The key rotated in its KMS": func(t *testing.T) situation {
 			v := newKMSVault(t)
 			v.key.Rotate()
-			return situation{env: v.env, after: wants("1 wraps added", "removed", v.key.MaterialID())}
+			return situation{env: v.env, after: wants("1 wrap added", "removed", v.key.MaterialID())}
 		},
 		"The KMS does not answer": func(t *testing.T) situation {
 			v := newKMSVault(t)
@@ -108,8 +108,17 @@ func TestRunbooks(t *testing.T) {
 			v.key.SetState("Enabled") // what the operator's commands in AWS do
 			return situation{env: v.env, after: wants("ok    records", independent)}
 		},
-		"The KMS key is lost": lostSituation,
-		"Restore a backup":    backupSituation,
+		"The KMS key is lost":                           lostSituation,
+		"The key is lost, and there is no recovery key": abandonedSituation,
+		"Which key is it?": func(t *testing.T) situation {
+			d := filledSQLite(t)
+			return situation{env: d.env, after: func(t *testing.T, out string) {
+				if lines := strings.Fields(out); len(lines) != 2 || lines[0] != string(d.status(t, d.env).KEKID) || lines[1] == lines[0] {
+					t.Errorf("printed %q", lines)
+				}
+			}}
+		},
+		"Restore a backup": backupSituation,
 		"Upgrade legacy records": func(t *testing.T) situation {
 			d, _ := upstreamDatabase(t)
 			return situation{env: d.env, after: func(t *testing.T, out string) {
@@ -248,7 +257,7 @@ func lostSituation(t *testing.T) situation {
 	return situation{
 		env:    append(env, "RECIPIENT="+identity.Recipient().String()),
 		values: map[string]string{"recovery.txt": file},
-		after:  wants("can be recovered through age:", "recovered through age:", independent, "ok         2"),
+		after:  wants("can be recovered through age:", "recovered through age:", independent, "with the old key arn:aws:kms:", "which is not configured here", "with the recovery key age:", "ok         2"),
 	}
 }
 
@@ -260,6 +269,14 @@ func without(env []string, name string) []string {
 		}
 	}
 	return kept
+}
+
+// abandonedSituation is a store whose key is lost, until it turns up.
+func abandonedSituation(t *testing.T) situation {
+	d := filledSQLite(t)
+	return situation{env: without(d.env, "FOREST_EXECUTOR_ENCRYPTION_KEY"), after: func(t *testing.T, out string) {
+		wants("10 credentials of 1 user would be given up", "10 credentials of 1 user given up", "10 credentials restored", independent, "ok         10")(t, out)
+	}}
 }
 
 // backupSituation is a copy of a database from before a rotation, which destroyed

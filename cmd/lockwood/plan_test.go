@@ -61,6 +61,7 @@ func TestThePlanIsWhatHappens(t *testing.T) {
 // What the rotation would refuse, the plan says: a key that is missing, and a KEK that
 // may be a recovery KEK; and with --force that it would go on.
 func TestThePlanSaysWhatStandsAgainstIt(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 2)
 	forgotten := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=" + otherKey)

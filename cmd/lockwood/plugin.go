@@ -66,6 +66,7 @@ type pluginEntry struct {
 func newPluginList(c *cli, dir, lock *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "Show the plugins that are there, and whether they may run", Args: noArgs,
+		Example: `  lockwood plugin list`,
 		Long: `Shows every plugin in the plugin directory or in the lock file: whether it is
 pinned and unchanged since, its SHA-256, its version, and the version of the
 protocol it speaks, for which those that are trusted are started for a moment.`,
@@ -140,6 +141,8 @@ func newPluginPin(c *cli, dir, lock *string) *cobra.Command {
 	var names, write []string
 	cmd := &cobra.Command{
 		Use: "pin PLUGIN...", Short: "Trust plugins as they are now", Args: somePlugins,
+		Example: `  lockwood plugin pin lockwood-awskms
+  lockwood plugin pin lockwood-vault --env VAULT_ADDR,VAULT_TOKEN`,
 		Long: `Writes the SHA-256 of each plugin, a file in the plugin directory, into the lock
 file, with the names of the variables that it may see, and the files that it may
 change. Only what is pinned there is ever started, so pin what you built or

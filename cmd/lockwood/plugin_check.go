@@ -38,6 +38,7 @@ type latency struct {
 func newPluginCheck(c *cli, dir, lock *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "check KEY-URI", Short: "Try a key in its real KMS", Args: oneArg("the key URI"),
+		Example: "  lockwood plugin check 'awskms:///alias/forest?region=eu-west-3'",
 		Long: fmt.Sprintf(`Makes, wraps and unwraps data keys with the key that the URI names, through its
 plugin and with the configuration's plugin directory and lock file, and tries
 what has to be refused: other aad, a changed ciphertext. It says which right is

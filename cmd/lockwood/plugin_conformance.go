@@ -20,6 +20,7 @@ func newPluginConformance(c *cli) *cobra.Command {
 	var opts plugins.PinOptions
 	cmd := &cobra.Command{
 		Use: "conformance BINARY --uri KEY-URI", Short: "Examine a plugin as its author", Args: oneArg("the plugin's binary"),
+		Example: "  lockwood plugin conformance ./lockwood-myhsm --uri myhsm://slot-1/forest --foreign myhsm://slot-1/other",
 		Long: `Runs every check of a key provider against the plugin, in a process of its own
 for each check. The binary need not be pinned: it is run because you said so.
 With --foreign, a URI of another key of the same kind, the checks that need one

@@ -2,14 +2,17 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/internal/awstest"
+	"github.com/lockwood-kms/lockwood/internal/buildtest"
 	"github.com/lockwood-kms/lockwood/internal/gcptest"
 	"github.com/lockwood-kms/lockwood/internal/vaulttest"
 )
@@ -19,7 +22,7 @@ var pluginBuild struct {
 	once sync.Once
 	dir  string
 	err  error
-	text []byte
+	env  []string
 }
 
 // pluginsEnv builds the plugins as an operator gets them, pins them, and returns the
@@ -32,25 +35,22 @@ func pluginsEnv(t *testing.T) []string {
 		if b.dir, b.err = os.MkdirTemp("", "lockwood-plugins"); b.err != nil { //nolint:usetesting // it outlives the test
 			return
 		}
-		cmd := exec.Command("go", "build", "-o", filepath.Join(b.dir, "plugins")+"/", "./plugins/...")
-		cmd.Dir, cmd.Env = "../..", append(os.Environ(), "GODEBUG=", "CGO_ENABLED=0")
 		if b.err = os.Mkdir(filepath.Join(b.dir, "plugins"), 0o755); b.err == nil {
-			b.text, b.err = cmd.CombinedOutput()
+			b.err = buildtest.Plugins("../..", filepath.Join(b.dir, "plugins"))
+		}
+		files, _ := filepath.Glob(filepath.Join(b.dir, "plugins", "lockwood-*"))
+		if b.err != nil || len(files) == 0 {
+			return
+		}
+		b.env = []string{"FOREST_EXECUTOR_PLUGIN_DIR=" + filepath.Join(b.dir, "plugins"), "FOREST_EXECUTOR_PLUGIN_LOCK=" + filepath.Join(b.dir, "plugins.lock")}
+		if r := do(t, b.env, append([]string{"plugin", "pin"}, files...)...); r.code != exitOK {
+			b.err = fmt.Errorf("plugin pin: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 		}
 	})
-	if b.err != nil {
-		t.Fatalf("building the plugins: %v\n%s", b.err, b.text)
+	if b.err != nil || b.env == nil {
+		t.Fatalf("building the plugins: %v", b.err)
 	}
-	lock := filepath.Join(t.TempDir(), "plugins.lock")
-	env := []string{"FOREST_EXECUTOR_PLUGIN_DIR=" + filepath.Join(b.dir, "plugins"), "FOREST_EXECUTOR_PLUGIN_LOCK=" + lock}
-	files, err := filepath.Glob(filepath.Join(b.dir, "plugins", "lockwood-*"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no plugin was built: %v", err)
-	}
-	if r := do(t, env, append([]string{"plugin", "pin"}, files...)...); r.code != exitOK {
-		t.Fatalf("plugin pin: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
-	}
-	return env
+	return slices.Clone(b.env)
 }
 
 // awsKey is a key in an AWS KMS for tests, and the credentials for it.
@@ -104,6 +104,7 @@ func gcpKey(t *testing.T) (*gcptest.Server, string) {
 
 // The program that holds the credentials links no SDK of a cloud.
 func TestTheProgramLinksNoSDK(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command("go", "list", "-deps", ".").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -122,6 +123,7 @@ func TestTheProgramLinksNoSDK(t *testing.T) {
 }
 
 func TestPluginListShowsWhatMayRun(t *testing.T) {
+	t.Parallel()
 	env := pluginsEnv(t)
 	r := do(t, env, "plugin", "list", "--json")
 	var entries []pluginEntry
@@ -142,6 +144,7 @@ func TestPluginListShowsWhatMayRun(t *testing.T) {
 }
 
 func TestPluginCheckFindsNothingOrWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	server, _, uri, aws := awsKey(t)
 	env := append(pluginsEnv(t), aws...)
 	r := do(t, env, "plugin", "check", uri)
@@ -160,6 +163,7 @@ func TestPluginCheckFindsNothingOrWhatIsMissing(t *testing.T) {
 }
 
 func TestAPluginThatIsNotPinnedEndsTheStart(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	_, _, uri, aws := awsKey(t)
 	env := append(pluginsEnv(t), aws...)

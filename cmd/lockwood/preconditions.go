@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
-	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -78,7 +76,7 @@ var preconditions = []precondition{
 	{
 		condition: store.NoRight, check: "rights", weight: fails,
 		found:     "the role {role} lacks {detail} on {object}",
-		endangers: "requests fail",
+		endangers: "requests, or the start that makes the tables, fail",
 		remedy:    "run: GRANT {detail} ON {object} TO {role}",
 	},
 	{
@@ -188,16 +186,16 @@ func (p precondition) judge() finding {
 	return finding{p.check, verdict, p.found + ": " + p.endangers, p.remedy}
 }
 
-// printRemedies says what to do about an error of the database that says why.
-func printRemedies(w io.Writer, err error) {
+// remedies say what to do about an error of the database that says why.
+func remedies(err error) (list []string) {
 	if remedy := databaseRemedy(err, ""); remedy != "" {
-		plain.Fprintf(w, "→ %s\n", remedy)
+		list = append(list, remedy)
 	}
-	unseen, ok := errors.AsType[*store.UnseenError](err)
-	if !ok {
-		return
+	if unseen, ok := errors.AsType[*store.UnseenError](err); ok {
+		for _, f := range unseen.Findings {
+			p := preconditionOf(f)
+			list = append(list, p.found+": "+p.endangers, p.remedy)
+		}
 	}
-	for _, f := range unseen.Findings {
-		plain.Fprintf(w, "%s\n", plain.Prose(preconditionOf(f).String()))
-	}
+	return list
 }

@@ -30,6 +30,7 @@ func afterRun(remedy string) string {
 // A store that was restored without its indexes is told by doctor and at the start,
 // with the statement that mends it.
 func TestTheMissingIndexIsNamed(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		fill(t, d.env, 1)
 		d.exec(t, "DROP INDEX "+d.schema+"idx_user_id_mcp_server_id")
@@ -51,6 +52,7 @@ func TestTheMissingIndexIsNamed(t *testing.T) {
 
 // Another role's function under the name of ours stops the start and what destroys.
 func TestForeignFunctionsAreRefused(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	fill(t, d.env, 1)
 	role, _ := d.asRole(t)
@@ -72,6 +74,7 @@ func TestForeignFunctionsAreRefused(t *testing.T) {
 // What the database hides, and that it was migrated by a newer version, is told at the
 // start, which serves on, and by doctor.
 func TestTheStartSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	fill(t, d.env, 1)
 	role, env := d.asRole(t)
@@ -93,6 +96,7 @@ func TestTheStartSaysWhatIsWrong(t *testing.T) {
 
 // Every condition that a store can find has words, a remedy among them.
 func TestEveryConditionHasWords(t *testing.T) {
+	t.Parallel()
 	for _, c := range store.Conditions() {
 		p := preconditionOf(store.Finding{Condition: c, Object: "object", Detail: "detail", Role: "role"})
 		if p.found == "" || p.endangers == "" || p.remedy == "" || strings.ContainsAny(p.String(), "{}") {
@@ -103,6 +107,7 @@ func TestEveryConditionHasWords(t *testing.T) {
 
 // Every cause has a remedy.
 func TestEveryCauseHasARemedy(t *testing.T) {
+	t.Parallel()
 	seen := make(map[string]bool)
 	for _, c := range store.Causes() {
 		remedy := databaseRemedy(&store.CauseError{Cause: c, Err: errors.New("x")}, "")
@@ -116,6 +121,7 @@ func TestEveryCauseHasARemedy(t *testing.T) {
 // What the URL weakens is told by the start and by doctor; another cause than a server
 // that is down has a remedy of its own.
 func TestTLSAndCausesAreTold(t *testing.T) {
+	t.Parallel()
 	cluster := pgtest.Start(t, &pgtest.Options{TCP: true})
 	at := func(database, more string) []string {
 		return keysOf(fmt.Sprintf("postgres://postgres@127.0.0.1:%d/%s%s", cluster.Port(), database, more))
@@ -143,10 +149,10 @@ func TestTLSAndCausesAreTold(t *testing.T) {
 
 // What a name of the database holds cannot act on a terminal.
 func TestNamesAreQuoted(t *testing.T) {
+	t.Parallel()
 	err := &store.UnseenError{Findings: []store.Finding{{Condition: store.NotATable, Object: "x\x1b[2K\r", Detail: "view"}}}
-	var text strings.Builder
-	printRemedies(&text, errors.Join(err))
-	if strings.ContainsAny(text.String(), "\x1b\r") || !strings.Contains(text.String(), `\x1b`) {
-		t.Errorf("printed %q", text.String())
+	text := strings.Join(remedies(errors.Join(err)), "\n")
+	if strings.ContainsAny(text, "\x1b\r") || !strings.Contains(text, `\x1b`) {
+		t.Errorf("printed %q", text)
 	}
 }

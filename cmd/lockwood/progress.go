@@ -1,10 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
-
-	"github.com/schollz/progressbar/v3"
 
 	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/rotation"
@@ -14,12 +15,14 @@ import (
 type progressLine struct {
 	Event   string    `json:"event"` // "reseal" or "verify"
 	Time    time.Time `json:"time"`
-	Total   int64     `json:"total"`
+	Total   int64     `json:"total"` // an estimate, and never less than what was done
 	Done    int64     `json:"done"`
 	Skipped int64     `json:"skipped"`
 	Failed  int64     `json:"failed"`
 	Rate    float64   `json:"rate"`         // credentials a second since the beginning
 	Left    float64   `json:"seconds_left"` // zero until all of Total is known
+
+	known bool // whether Total is all
 }
 
 func progressOf(r rotation.Run, now time.Time) progressLine {
@@ -30,22 +33,25 @@ func progressOf(r rotation.Run, now time.Time) progressLine {
 
 // judge fills in the rate and the time left, if the total is known.
 func (p *progressLine) judge(taken time.Duration, known bool) {
+	p.Total, p.known = max(p.Total, p.passed()), known
 	if s := taken.Seconds(); s > 0 {
 		p.Rate = float64(p.Done) / s
 	}
 	if p.Rate > 0 && known {
-		p.Left = float64(max(0, p.Total-p.Done-p.Skipped-p.Failed)) / p.Rate
+		p.Left = float64(p.Total-p.passed()) / p.Rate
 	}
 }
 
-// progress shows how far a command is: a bar on a terminal, and else a line of JSON a
-// second, both on standard error.
+// passed is how many credentials need nothing more.
+func (p *progressLine) passed() int64 { return p.Done + p.Skipped + p.Failed }
+
+// progress shows how far a command is: a line that changes on a terminal, and else a
+// line of JSON a second, both on standard error.
 type progress struct {
 	c     *cli
 	event string // of what is under way
 	began time.Time
 	told  time.Time
-	bar   *progressbar.ProgressBar
 }
 
 func (c *cli) progress() *progress { return &progress{c: c} }
@@ -56,54 +62,79 @@ func (p *progress) resealing(r rotation.Run) { p.show(progressOf(r, time.Now()),
 // verifying shows how many credentials of how many were opened to verify.
 func (p *progress) verifying(done, of int64) {
 	now := time.Now()
-	line := progressLine{Event: "verify", Time: now.UTC(), Total: max(done, of), Done: done}
+	line := progressLine{Event: "verify", Time: now.UTC(), Total: of, Done: done}
+	taken := time.Duration(0)
 	if p.event == line.Event {
-		line.judge(now.Sub(p.began), true)
+		taken = now.Sub(p.began)
 	}
+	line.judge(taken, true)
 	p.show(line, done >= of)
 }
+
+// drawn is how long a line of progress on a terminal stays as it is.
+const drawn = 100 * time.Millisecond
 
 func (p *progress) show(line progressLine, last bool) {
 	if p.event != line.Event {
 		p.end()
 		p.event, p.began, p.told = line.Event, time.Now(), time.Time{}
 	}
-	switch {
-	case p.c.onTerminal():
-		p.draw(line)
-	case last || time.Since(p.told) >= time.Second:
-		p.told = time.Now()
-		_ = json.NewEncoder(plain.JSON(p.c.terminal)).Encode(line)
+	interval := time.Second
+	if p.c.screen.terminal() {
+		interval = drawn
 	}
+	if !last && time.Since(p.told) < interval {
+		return
+	}
+	p.told = time.Now()
+	if p.c.screen.terminal() {
+		p.c.screen.show(line.within(p.c.screen.columns() - 1))
+		return
+	}
+	_ = json.NewEncoder(plain.JSON(p.c.screen)).Encode(line)
 }
 
-func (p *progress) draw(line progressLine) {
-	if p.bar == nil {
-		words := map[string]string{"reseal": "sealing anew", "verify": "verifying"}
-		p.bar = progressbar.NewOptions64(max(line.Total, 1), progressbar.OptionSetWriter(p.c.terminal),
-			progressbar.OptionSetDescription(words[line.Event]), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
-			progressbar.OptionSetItsString("credentials"), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
-	}
-	p.bar.ChangeMax64(max(line.Total, 1))
-	_ = p.bar.Set64(line.Done + line.Skipped + line.Failed)
-}
-
-// end removes the bar.
+// end takes the line away.
 func (p *progress) end() {
-	if p.bar != nil {
-		_ = p.bar.Finish()
-		p.bar = nil
+	if p.c.screen.terminal() {
+		p.c.screen.show("")
 	}
+}
+
+// within says how far it is in at most so many columns, or nothing where they are too
+// few.
+func (p *progressLine) within(columns int) string {
+	word := map[string]string{"reseal": "sealing anew", "verify": "verifying"}[p.Event]
+	share, of, left := "", "", ""
+	if p.known {
+		percent := int64(100)
+		if p.Total > 0 {
+			percent = p.passed() * 100 / p.Total
+		}
+		share = fmt.Sprintf(" %d %%", percent)
+		of = fmt.Sprintf(" of %d", p.Total)
+	}
+	if p.Left >= 1 {
+		left = ", " + time.Duration(p.Left*float64(time.Second)).Round(time.Second).String() + " left"
+	}
+	count := fmt.Sprintf(" %d%s", p.passed(), of)
+	rate := fmt.Sprintf(", %.0f/s", p.Rate)
+	for _, line := range []string{word + share + count + rate + left, word + count + left, word + cmp.Or(share, count), strings.TrimSpace(cmp.Or(share, count))} {
+		if len(line) <= columns {
+			return line
+		}
+	}
+	return ""
 }
 
 // tellNeeds says what copies of the database from before need, before anything that
 // opens records is removed.
 func (c *cli) tellNeeds(needs []rotation.BackupNeed) {
-	if c.onTerminal() {
+	if c.screen.terminal() {
 		rotation.PrintNeeds(c.stderr, needs)
 		return
 	}
 	if len(needs) > 0 {
-		_ = json.NewEncoder(plain.JSON(c.terminal)).Encode(map[string]any{"event": "backups", "time": time.Now().UTC(), "needs": needs})
+		_ = json.NewEncoder(plain.JSON(c.screen)).Encode(map[string]any{"event": "backups", "time": time.Now().UTC(), "needs": needs})
 	}
 }

@@ -105,6 +105,9 @@ func (p *providers) open(ctx context.Context, text string, cfg *config.Config, l
 		}
 		return p.keys.Factory()(ctx, uri)
 	}
+	if err := misnamed(uri, cfg); err != nil {
+		return nil, err
+	}
 	if p.host == nil {
 		if p.host, err = newHost(cfg, log); err != nil {
 			return nil, err

@@ -5,6 +5,7 @@ import "testing"
 // A user who is at the quota, or was above it before there was one, keeps and
 // replaces what is there, in either format.
 func TestQuota(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		for _, format := range []string{"legacy", "1"} {
 			env := d.with("DRAIN_GRACE=0s", "FOREST_EXECUTOR_WRITE_FORMAT="+format)

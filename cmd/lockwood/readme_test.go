@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/lockwood-kms/lockwood/internal/buildtest"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
@@ -69,6 +70,7 @@ func ownGroup(cmd *exec.Cmd) *exec.Cmd {
 }
 
 func TestReadmeRuns(t *testing.T) {
+	t.Parallel()
 	command := strings.TrimSpace(readmeBlocks(t)[0])
 	if command != "go run ./cmd/lockwood serve --dev" {
 		t.Fatalf("the README's first command is %q", command)
@@ -106,11 +108,23 @@ func TestReadmeRuns(t *testing.T) {
 }
 
 // checkout copies the sources into a directory of their own, so that running
-// them leaves nothing in this one.
+// them leaves nothing in this one. It is the same one each time, for which the Go tool
+// has what it built before.
 func checkout(t *testing.T) string {
 	t.Helper()
-	root, to := "../..", t.TempDir()
-	for _, name := range []string{"go.mod", "go.sum", "cmd", "config", "core", "credential", "fleet", "httpapi", "internal", "plugins", "providers", "rotation", "store"} {
+	root := "../.."
+	to, turn, err := buildtest.Kept("checkout", root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = turn.Close() })
+	if err := os.RemoveAll(to); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(to, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"go.mod", "go.sum", "afresh", "cmd", "config", "core", "credential", "fleet", "httpapi", "internal", "plugins", "providers", "rotation", "store"} {
 		if out, err := exec.CommandContext(t.Context(), "cp", "-r", filepath.Join(root, name), to).CombinedOutput(); err != nil {
 			t.Fatalf("copying %s: %v\n%s", name, err, out)
 		}
@@ -119,6 +133,7 @@ func checkout(t *testing.T) string {
 }
 
 func TestReadmeTakeOver(t *testing.T) {
+	t.Parallel()
 	d, e := upstreamDatabase(t)
 	env := []string{"DATABASE_SSL=false", "HTTP_HOST=127.0.0.1", "HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0"}
 	look := block(t, "lockwood doctor",
@@ -147,6 +162,7 @@ func TestReadmeTakeOver(t *testing.T) {
 }
 
 func TestReadmeMoveToAKMS(t *testing.T) {
+	t.Parallel()
 	kms, _, _, aws := awsKey(t)
 	d := sqliteDatabase(t)
 	s := serve(t, d.env).ready(t)

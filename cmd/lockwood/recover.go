@@ -23,6 +23,9 @@ func newRecover(c *cli) *cobra.Command {
 	var sample int
 	cmd := &cobra.Command{
 		Use: "recover", Short: "Get the data keys back after their KEK was lost", Args: noArgs,
+		Example: `  lockwood recover --drill --identity recovery.txt
+  lockwood recover --identity recovery.txt --dry-run
+  lockwood recover --identity recovery.txt`,
 		Long: `Restores access after the KEK was lost, from the wraps under the recovery KEKs of
 FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS: with --identity from those for an age
 recipient, whose identity the file holds, and else from those of a KMS.

@@ -15,6 +15,7 @@ func (d *testDatabase) ring(t *testing.T) string {
 // A dry run of recovery says what is lost and through what it would come back,
 // and writes nothing.
 func TestRecoverDryRun(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	file, variable := ageIdentity(t)
 	fill(t, append(d.env, variable), 2)

@@ -24,6 +24,7 @@ type instances struct {
 // Upstream's recorded traffic against whole instances on real databases; what the
 // handlers do by themselves is replayed beside them.
 func TestReplayOnWholeInstances(t *testing.T) {
+	t.Parallel()
 	rec, err := replay.Load("../../httpapi/testdata/upstream/http_contract.json")
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,9 @@ func newKeyRotate(c *cli) *cobra.Command {
 	var dryRun, wait bool
 	cmd := &cobra.Command{
 		Use: "rotate", Short: "Move the store to the keys that are configured now", Args: noArgs,
+		Example: `  lockwood key rotate --reseal --wait --dry-run
+  lockwood key rotate --reseal --wait --max-rate 2000
+  lockwood key rotate --compromised --wait`,
 		Long: `Moves the store, while it is in use, to the KEK that is configured now: every data
 key is wrapped under it, and older wraps are removed. With --reseal, a new data key
 is made, every record is sealed anew under it, all of them are opened to verify,
@@ -101,7 +104,7 @@ func (c *cli) rotate(ctx context.Context, v *vault, opts rotation.RotateOptions)
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, v.unfinished(ctx, err))
+		return &advisedError{err, v.unfinished(ctx, err)}
 	}
 	if report.State != "done" {
 		return c.print(report, func(w io.Writer) {
@@ -122,12 +125,16 @@ func newCredentialsReseal(c *cli) *cobra.Command {
 	var dryRun, toLegacy bool
 	cmd := &cobra.Command{
 		Use: "reseal", Short: "Seal every stale record anew", Args: noArgs,
+		Example: `  lockwood credentials reseal --dry-run
+  lockwood credentials reseal --max-rate 2000
+  lockwood credentials reseal --to-legacy`,
 		Long: `Seals anew every record that is legacy or not under the primary data key, while
 the store is in use. A credential that changes or goes meanwhile is left to whoever
 changed it; one that does not open is named and left as it is. updated_at stays.
 A second command takes the first one's place, with a --max-rate of its own.
 
-With --to-legacy, records become legacy ones, which upstream reads: the way back.
+With --to-legacy, records become legacy ones under the current env key, which
+upstream reads: the way back, and the way to another env key while upstream stays.
 Set FOREST_EXECUTOR_WRITE_FORMAT=legacy on every instance first.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkRate(opts.MaxRate); err != nil {
@@ -181,9 +188,12 @@ func (v *vault) fitForReseal(ctx context.Context, toLegacy, force bool) error {
 
 // resealPlan is what "credentials reseal --dry-run" tells.
 type resealPlan struct {
-	Stale     int64               `json:"stale_records"`
-	Legacy    int64               `json:"legacy_records"`
-	Endpoints []rotation.Endpoint `json:"endpoints"`
+	Stale  int64 `json:"stale_records"`
+	Legacy int64 `json:"legacy_records"`
+	// OtherLegacy are the credentials with a legacy record that is not under the current
+	// env key, which --to-legacy seals anew too.
+	OtherLegacy int64               `json:"legacy_under_other_keys"`
+	Endpoints   []rotation.Endpoint `json:"endpoints"`
 	rotation.Expectation
 }
 
@@ -194,6 +204,9 @@ func (c *cli) planReseal(ctx context.Context, v *vault, toLegacy bool, maxRate i
 	}
 	plan := resealPlan{Stale: counts.Records - counts.ByKey[v.ring.Status().Primary], Legacy: counts.Legacy, Endpoints: []rotation.Endpoint{}}
 	if toLegacy {
+		if plan.OtherLegacy, err = v.rotator().OtherLegacy(ctx); err != nil {
+			return err
+		}
 		plan.Stale = counts.Records - counts.Legacy
 	} else if counts.Legacy > 0 {
 		endpoints, err := v.rotator().LegacyEndpoints(ctx)
@@ -208,8 +221,12 @@ func (c *cli) planReseal(ctx context.Context, v *vault, toLegacy bool, maxRate i
 		}
 	}
 	return c.print(plan, func(w io.Writer) {
-		plain.Fprintf(w, "%d of %d records would be sealed anew, %d of them legacy, in %s; nothing was written\n",
-			plan.Stale, counts.Records, counts.Legacy, plan.Words())
+		plain.Fprintf(w, "of %s %d would be sealed anew, %d of them legacy, in %s; nothing was written\n",
+			plain.Count(counts.Records, "record", "records"), plan.Stale, counts.Legacy, plan.Words())
+		if plan.OtherLegacy > 0 {
+			plain.Fprintf(w, "besides, %s a legacy record that does not open with the current env key, and would be sealed anew under it\n",
+				plain.Count(plan.OtherLegacy, "credential holds", "credentials hold"))
+		}
 		if len(plan.Endpoints) > 0 {
 			plain.Fprintf(w, "Re-sealing binds the legacy records to the token endpoint that each row has now. Review them:\n")
 		}
@@ -229,11 +246,11 @@ func (c *cli) reseal(ctx context.Context, v *vault, toLegacy bool, opts rotation
 	resealed, err := v.rotator().Reseal(ctx, target, opts)
 	p.end()
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, v.unfinished(ctx, err))
+		return &advisedError{err, v.unfinished(ctx, err)}
 	}
 	if err := c.print(resealed, func(w io.Writer) {
-		plain.Fprintf(w, "%d credentials sealed anew in %s; %d changed or were deleted meanwhile; %d records do not open\n", resealed.Rows,
-			time.Duration(resealed.Seconds*float64(time.Second)).Round(time.Millisecond), resealed.Skipped, len(resealed.Failed))
+		plain.Fprintf(w, "%s sealed anew in %s; %d changed or deleted meanwhile; %s\n", plain.Count(resealed.Rows, "credential", "credentials"),
+			time.Duration(resealed.Seconds*float64(time.Second)).Round(time.Millisecond), resealed.Skipped, plain.Count(len(resealed.Failed), "record does not open", "records do not open"))
 		for _, f := range resealed.Failed[:min(len(resealed.Failed), shownFailures)] {
 			plain.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
 		}

@@ -51,6 +51,7 @@ func (d *testDatabase) changedKey() []string {
 // One command moves a store to a new env key, and afterwards the old one is not
 // needed: not for a record, not for a data key.
 func TestRotateTheEnvKey(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		fill(t, d.env, 30)
 		env := d.changedKey()
@@ -124,6 +125,7 @@ func TestRotateRefusesWhileAnInstanceCouldNotFollow(t *testing.T) {
 // When the env key is lost, the identity of the recovery recipient brings
 // everything back under a new key, and a drill had said so.
 func TestRecoverWithAnIdentity(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		file, variable := ageIdentity(t)
 		fill(t, d.env, 10)
@@ -161,6 +163,7 @@ func TestRecoverWithAnIdentity(t *testing.T) {
 
 // The steps by themselves: roll, destroy, prune, each with its refusal.
 func TestKeySteps(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 3)
 	old := d.status(t, d.env).DataKeys[0].KeyID
@@ -193,6 +196,7 @@ func TestKeySteps(t *testing.T) {
 // After a key leaked nothing stays that it opens, and no data key is ever wrapped
 // under it again.
 func TestRotateAfterALeak(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 5)
 	if r := do(t, d.env, "key", "rotate", "--compromised", "--wait"); r.code != exitFound || !strings.Contains(r.stderr, "no previous key is configured") {

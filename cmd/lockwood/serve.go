@@ -43,7 +43,10 @@ func newServe(c *cli) *cobra.Command {
 	var dev bool
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Serve the vault over HTTP", Args: noArgs,
-		Long: `Serves the vault until SIGTERM or an interrupt, then drains: /health says
+		Example: `  lockwood serve --dev
+  FOREST_EXECUTOR_WRITE_FORMAT=legacy lockwood serve
+  lockwood serve --env-file /etc/lockwood/env`,
+		Long: `Serves the vault until SIGTERM, SIGHUP or Ctrl-C, then drains: /health says
 "draining" for a moment while requests are still taken, and what is under way
 is finished.
 
@@ -83,7 +86,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 	v.log.LogAttrs(ctx, slog.LevelInfo, "the database in use", database...)
 	tuneMemory(v.cfg, v.log)
 	for _, w := range v.warnings {
-		v.log.Warn("the configuration works, and should be better", "warning", w)
+		v.log.Warn("the configuration is valid, with a warning", "warning", w)
 	}
 	s, err := newService(v)
 	if err != nil {

@@ -71,6 +71,7 @@ func TestHiddenRowsAreNotLost(t *testing.T) {
 // Whatever hides rows, or replaces what looks for them, stops every command that
 // destroys, in a store in use; after the remedy a re-seal goes through.
 func TestEveryCommandThatDestroysStops(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct{ hide, said, mend string }{
 		"wraps": {
 			"ALTER TABLE forest.lockwood_data_key_wraps ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON forest.lockwood_data_key_wraps FOR SELECT USING (true)",
@@ -140,6 +141,7 @@ func (d *testDatabase) lossless(t *testing.T) (text string) {
 
 // A DELETE that finds nothing because the row is hidden does not say that it is gone.
 func TestDeletingAHiddenCredential(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	fill(t, d.env, 1)
 	role, env := d.asRole(t)

@@ -16,6 +16,7 @@ import (
 )
 
 func TestWithoutAKeyAllButDepositsWorksUntilTheKeyFileAppears(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		file := filepath.Join(t.TempDir(), "key")
 		s := serve(t, d.with("FOREST_EXECUTOR_ENCRYPTION_KEY", "FOREST_EXECUTOR_ENCRYPTION_KEY_FILE="+file)).ready(t)
@@ -39,6 +40,7 @@ func TestWithoutAKeyAllButDepositsWorksUntilTheKeyFileAppears(t *testing.T) {
 }
 
 func TestTwoInstancesOneWithAnotherKey(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	first := serve(t, d.env).ready(t)
 	if a := first.deposit(t, 1, "s", "FAKE"); a.status != 200 {
@@ -77,6 +79,7 @@ func TestTwoInstancesOneWithAnotherKey(t *testing.T) {
 }
 
 func TestTenInstancesStartingAtOnce(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	servers := make([]*server, 10)
 	for i := range servers {
@@ -96,6 +99,7 @@ func TestTenInstancesStartingAtOnce(t *testing.T) {
 }
 
 func TestTheDatabaseMayGoAndComeBack(t *testing.T) {
+	t.Parallel()
 	cluster := pgtest.Start(t, nil)
 	d := postgresDatabase(t, cluster)
 	s := serve(t, d.env).ready(t)
@@ -144,6 +148,7 @@ func get(t *testing.T, url string) int {
 
 // What was answered 200 is there, whatever happens to the process.
 func TestKillNineLosesNoAnsweredDeposit(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		answered := map[string]string{}
 		for round := range 3 {
@@ -180,6 +185,7 @@ func TestKillNineLosesNoAnsweredDeposit(t *testing.T) {
 }
 
 func TestDrainIsVisibleAndFinishesWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	s := serve(t, d.env).ready(t)
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {

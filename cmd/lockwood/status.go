@@ -89,6 +89,8 @@ type instanceStatus struct {
 func newKeyStatus(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show the key provider, the data keys and who uses them", Args: noArgs,
+		Example: `  lockwood key status
+  lockwood key status --json`,
 		Long: `Shows the provider and its KEK ID, every data key with its state, age, seals,
 records and wraps, the legacy records, the instances that run on this store, and
 what is not as it should be. It writes nothing, and works on a dump without
@@ -245,7 +247,7 @@ func (v *vault) problems(s *keyStatus, state *keyring.State, byKey map[envelope.
 	}
 	problems = append(problems, lostKeys(state, byKey)...)
 	if s.Legacy == "closed" && s.LegacyRecords > 0 {
-		problems = append(problems, fmt.Sprintf("%d legacy records are refused because the %s closed legacy; if they are wanted, %s", s.LegacyRecords, s.LegacyClosedBy, s.legacyRemedy()))
+		problems = append(problems, fmt.Sprintf("%s refused because the %s closed legacy; if wanted, %s", plain.Count(s.LegacyRecords, "legacy record is", "legacy records are"), s.LegacyClosedBy, s.legacyRemedy()))
 	}
 	for _, i := range s.Instances {
 		if i.lacks(s.KEKID) {
@@ -322,7 +324,7 @@ func (s *keyStatus) print(w io.Writer, now time.Time) {
 		row("recovery\t%s", plain.Prose(joinIDs(s.Recovery)))
 	}
 	if r := s.Reseal; r != nil {
-		row("re-seal\t%d of %d credentials, %d skipped, %d do not open; %s", r.Done, r.Total, r.Skipped, r.Failed, r.words(now))
+		row("re-seal\t%d of %s, %d skipped, %s; %s", r.Done, plain.Count(r.Total, "credential", "credentials"), r.Skipped, plain.Count(r.Failed, "does not open", "do not open"), r.words(now))
 	}
 	_ = t.Flush()
 	s.printDataKeys(row, now)

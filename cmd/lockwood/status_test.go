@@ -12,6 +12,7 @@ import (
 // How far a re-seal is, in words: what to wait for, and what to do if there is
 // nothing to wait for.
 func TestResealWords(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	const command = "lockwood key rotate --reseal --wait"
 	base := resealStatus{Running: true, Planned: true, UpdatedAt: now.Add(-5 * time.Second), Command: command,
@@ -42,6 +43,7 @@ func TestResealWords(t *testing.T) {
 // A re-seal that one command works on is seen under way from any other place, with
 // what it still does and, when nobody works on it any more, with how to go on.
 func TestStatusShowsAResealUnderWay(t *testing.T) {
+	t.Parallel()
 	eachDatabase(t, func(t *testing.T, d *testDatabase) {
 		fill(t, d.env, 40)
 		ctx, stop := context.WithCancel(t.Context())

@@ -12,6 +12,7 @@ import (
 // A dry run of destroying answers as the command would, whether or not a record
 // is under the data key.
 func TestDestroyDryRunAnswersAsTheCommand(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 3)
 	old := d.status(t, d.env).DataKeys[0].KeyID
@@ -40,6 +41,7 @@ func TestDestroyDryRunAnswersAsTheCommand(t *testing.T) {
 // The report of the last rotation is printed again, as the command that made it
 // printed it.
 func TestKeyReport(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 3)
 	if r := do(t, d.env, "key", "report"); r.code != exitOK || !strings.Contains(r.stdout, "no report of a rotation") {
@@ -92,6 +94,7 @@ func TestKeyReport(t *testing.T) {
 // A store that is closed to legacy records says how to go back to upstream, and
 // that way works.
 func TestGoingBackToUpstreamOnAClosedStore(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 1)
 	back := d.with("FOREST_EXECUTOR_WRITE_FORMAT=legacy")
@@ -111,6 +114,7 @@ func TestGoingBackToUpstreamOnAClosedStore(t *testing.T) {
 // Opening the database to legacy records is half of it where the configuration
 // refuses them.
 func TestOpeningLegacyNamesTheConfiguration(t *testing.T) {
+	t.Parallel()
 	d := sqliteDatabase(t)
 	fill(t, d.env, 1)
 	env := d.with("FOREST_EXECUTOR_LEGACY=closed")

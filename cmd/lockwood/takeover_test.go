@@ -52,7 +52,8 @@ func upstreamDatabase(t *testing.T) (*testDatabase, *expectation) {
 // openVault opens a vault in this process, as a Go caller would.
 func openVault(t *testing.T, env []string) *vault {
 	t.Helper()
-	c := &cli{stdout: &output{}, stderr: &output{}, facts: &output{}, terminal: &output{}, envFile: t.TempDir() + "/none"}
+	c := newCLI(&output{}, &output{})
+	c.envFile = t.TempDir() + "/none"
 	v, err := c.open(t.Context(), env, toServe)
 	if err != nil {
 		t.Fatal(err)
@@ -92,6 +93,7 @@ func status(t *testing.T, env []string) keyStatus {
 }
 
 func TestTakeOver(t *testing.T) {
+	t.Parallel()
 	d, e := upstreamDatabase(t)
 
 	// A dump without Lockwood's tables can be looked at, and stays as it is.
@@ -141,6 +143,7 @@ func isoTime(at *time.Time) *string {
 }
 
 func TestADepositOverALegacyRowIsFormat1(t *testing.T) {
+	t.Parallel()
 	d, e := upstreamDatabase(t)
 	s := serve(t, d.env).ready(t)
 	row := e.Rows[0]
@@ -157,6 +160,7 @@ func TestADepositOverALegacyRowIsFormat1(t *testing.T) {
 }
 
 func TestUpstreamReadsWhatIsWrittenForIt(t *testing.T) {
+	t.Parallel()
 	d, e := upstreamDatabase(t)
 	s := serve(t, d.with("FOREST_EXECUTOR_WRITE_FORMAT=legacy")).ready(t)
 	if a := s.deposit(t, 7, "for upstream", "FAKE-side-by-side"); a.status != 200 {
@@ -175,6 +179,7 @@ func TestUpstreamReadsWhatIsWrittenForIt(t *testing.T) {
 }
 
 func TestAWrongKeyTakesNoUpstreamDatabaseOver(t *testing.T) {
+	t.Parallel()
 	d, e := upstreamDatabase(t)
 	env := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=" + otherKey)
 	s := serve(t, env).ready(t)
@@ -202,6 +207,7 @@ func TestAWrongKeyTakesNoUpstreamDatabaseOver(t *testing.T) {
 }
 
 func TestThePreviousKeyOpensAndTheNewOneSeals(t *testing.T) {
+	t.Parallel()
 	d, e := upstreamDatabase(t)
 	env := d.with("FOREST_EXECUTOR_ENCRYPTION_KEY="+otherKey, "FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS="+e.Key)
 	s := serve(t, env).ready(t)
@@ -215,6 +221,7 @@ func TestThePreviousKeyOpensAndTheNewOneSeals(t *testing.T) {
 }
 
 func TestTruncatedTagsAreRefused(t *testing.T) {
+	t.Parallel()
 	d, _ := upstreamDatabase(t)
 	before := verify(t, d.env, exitOK)
 	for _, n := range []int{16, 20, 24} {

@@ -11,6 +11,7 @@ import (
 
 // Whoever can write to the database can do all of this; none of it may open.
 func TestTamperingDoesNotOpen(t *testing.T) {
+	t.Parallel()
 	edits := map[string]func(t *testing.T, d *testDatabase){
 		"records of two users swapped": func(t *testing.T, d *testDatabase) {
 			a, b := d.record(t, 1, "s"), d.record(t, 2, "s")
@@ -77,7 +78,8 @@ func TestTamperingDoesNotOpen(t *testing.T) {
 
 func migrate(t *testing.T, d *testDatabase) {
 	t.Helper()
-	c := &cli{stdout: &output{}, stderr: &output{}, facts: &output{}, terminal: &output{}, envFile: t.TempDir() + "/none"}
+	c := newCLI(&output{}, &output{})
+	c.envFile = t.TempDir() + "/none"
 	v, err := c.open(t.Context(), d.env, toServe)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -32,6 +33,9 @@ type vault struct {
 	calls       *providerMetrics
 	// warnings are conditions to tell at every start.
 	warnings []string
+	// unmade says that there is no database file yet, and that an empty database in
+	// memory stands for it.
+	unmade bool
 	// startErr is what keeps the ring of an inspecting command from its keys.
 	startErr error
 }
@@ -40,16 +44,17 @@ type vault struct {
 type purpose int
 
 const (
-	toServe  purpose = iota
-	toLook           // writes nothing
-	toChange         // a command: writes what it was told to, and nothing by itself
+	toServe   purpose = iota
+	toLook            // writes nothing
+	toExamine         // as toLook, also where the database is yet to be made
+	toChange          // a command: writes what it was told to, and nothing by itself
 )
 
 // open wires a vault and starts nothing. All that is wrong with the configuration
 // and the keys comes as one error.
 func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, error) {
 	v := &vault{calls: newProviderMetrics()}
-	readOnly := to == toLook
+	readOnly := to == toLook || to == toExamine
 	var err, providersErr error
 	v.cfg, err = config.Load(environ, c.variables())
 	v.log = c.logger(v.cfg, to)
@@ -59,7 +64,11 @@ func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, e
 		return nil, usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
 	}
 	v.warnings = append(v.cfg.Warnings, v.providers.keys.Warnings()...)
-	if v.store, err = openStore(ctx, &v.cfg.Database, readOnly, v.log); err != nil {
+	db := v.cfg.Database
+	if v.unmade = to == toExamine && isUnmade(&db); v.unmade {
+		db.Memory, readOnly = true, false
+	}
+	if v.store, err = openStore(ctx, &db, readOnly, v.log); err != nil {
 		v.providers.close()
 		return nil, err
 	}
@@ -86,7 +95,7 @@ func (v *vault) ringOptions(to purpose) *keyring.Options {
 		Legacy:       v.providers.keys,
 		RefuseLegacy: v.cfg.LegacyClosed,
 		WriteLegacy:  v.cfg.WriteLegacy,
-		ReadOnly:     to == toLook,
+		ReadOnly:     to == toLook || to == toExamine,
 		OutageBudget: v.cfg.OutageBudget,
 		Observe:      v.calls.observe,
 		Logger:       v.log,
@@ -94,7 +103,7 @@ func (v *vault) ringOptions(to purpose) *keyring.Options {
 	if to == toChange {
 		opts.MaxAge = 0
 	}
-	if to == toLook {
+	if opts.ReadOnly {
 		// A command looks at every record once; nobody else shares its reloads.
 		opts.ReloadInterval = time.Millisecond
 	}
@@ -138,6 +147,15 @@ func postgresConfig(db *config.Database) postgres.Config {
 	return postgres.Config{URL: db.URL, Schema: db.Schema, SSL: db.SSL, SSLCA: db.SSLCA, PreparedStatements: db.PreparedStatements}
 }
 
+// isUnmade reports whether db is a file that is yet to be made.
+func isUnmade(db *config.Database) bool {
+	if db.Driver != config.SQLite || db.Memory {
+		return false
+	}
+	_, err := os.Stat(db.Path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // inspect opens the vault for a command that only looks. What is wrong with the
 // keys is a finding then, and not an error.
 func (c *cli) inspect(ctx context.Context) (*vault, error) {
@@ -175,10 +193,16 @@ func (v *vault) instance(id string) fleet.Instance {
 // logger returns the logger of the configuration. A command says what it finds
 // and what fails in its output; one that changes something logs that for the audit.
 func (c *cli) logger(cfg *config.Config, to purpose) *slog.Logger {
-	if to == toLook {
+	if to == toLook || to == toExamine {
 		return slog.New(slog.DiscardHandler)
 	}
-	h := plain.LogHandler(c.terminal, cfg.LogFormat, cfg.LogLevel)
+	format := cfg.LogFormat
+	if format == "auto" {
+		if format = "json"; c.screen.terminal() {
+			format = "text"
+		}
+	}
+	h := plain.LogHandler(c.screen, format, cfg.LogLevel)
 	if to == toChange {
 		h = auditOnly{h}
 	}

@@ -14,18 +14,32 @@ import (
 
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 )
 
 const (
 	// perUser is how many credentials a writer deposits before it goes on as another
 	// user, below the quota.
 	perUser = 200
-	// writersRate is how many requests all writers make in a second, at most.
-	writersRate = 600
 )
 
-// recoveryTime is how soon an instance has to write again once its database can.
-const recoveryTime = 15 * time.Second
+// writersRate is how many requests all writers make in a second, at most. The short form
+// asks the same of fewer.
+func writersRate() int {
+	if tmptest.Long() {
+		return 600
+	}
+	return 150
+}
+
+// recoveryTime is how soon an instance has to write again once its database can. The
+// short form runs beside other tests, where everything takes its time.
+func recoveryTime() time.Duration {
+	if tmptest.Long() {
+		return 15 * time.Second
+	}
+	return time.Minute
+}
 
 // writers deposit credentials, each once, and remove some of them, through every
 // instance and without a pause while the database is in trouble.
@@ -76,7 +90,7 @@ func (w *writers) run(ctx context.Context, t *testing.T, writer int) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(time.Duration(w.count) * time.Second / writersRate):
+		case <-time.After(time.Duration(w.count) * time.Second / time.Duration(writersRate())):
 		}
 		s := w.instances[(writer+n)%len(w.instances)]
 		c := &told{user: int64(1 + writer + n/perUser*w.count), server: fmt.Sprintf("%d-%d", writer, n), token: fmt.Sprintf("token-%d-%d", writer, n)}
@@ -114,7 +128,7 @@ func (w *writers) ask(t *testing.T, done int, request func() answer) int {
 func (w *writers) progress(t *testing.T) {
 	t.Helper()
 	before := w.done.Load()
-	pgtest.Eventually(t, "the writers make progress", func() bool { return w.done.Load() > before+int64(20*w.count) })
+	pgtest.Eventually(t, "the writers make progress", func() bool { return w.done.Load() > before+int64(writersRate()/2) })
 }
 
 // recovered waits until every instance takes deposits and says that it is ready, which
@@ -127,15 +141,15 @@ func (w *writers) recovered(t *testing.T, since time.Time) {
 		})
 		took := time.Since(since)
 		t.Logf("instance %d wrote again after %v", n, took.Round(time.Millisecond))
-		if took > recoveryTime {
-			t.Errorf("instance %d wrote again after %v, want within %v", n, took, recoveryTime)
+		if took > recoveryTime() {
+			t.Errorf("instance %d wrote again after %v, want within %v", n, took, recoveryTime())
 		}
 	}
 	w.progress(t)
 	last := time.Unix(0, w.lastFailure.Load()).Sub(since)
 	t.Logf("%d requests were done, %d answered 503, the last of them %v after; the slowest took %v",
 		w.done.Load(), w.failed.Load(), last.Round(time.Millisecond), time.Duration(w.slowest.Load()).Round(time.Millisecond))
-	if last > recoveryTime {
+	if last > recoveryTime() {
 		t.Errorf("a client was answered 503 %v after the database could write", last)
 	}
 }

@@ -59,6 +59,7 @@ func TestNotReadyWithoutWrites(t *testing.T) {
 
 // A role without the right to insert is found before a user does.
 func TestARoleWithoutInsert(t *testing.T) {
+	t.Parallel()
 	d := postgresDatabase(t, pgtest.Shared(t))
 	fill(t, d.env, 1)
 	role, env := d.asRole(t)

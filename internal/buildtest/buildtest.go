@@ -50,19 +50,87 @@ func Program(ctx context.Context, name, dir string, sources []string, build bool
 	return program, nil
 }
 
+// Kept returns a directory in the user's cache directory that is always the same for
+// purpose and the module in dir, so that the Go tool finds again what it built there. It
+// is the caller's alone until turn is closed.
+func Kept(purpose, dir string) (kept string, turn *os.File, err error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", nil, err
+	}
+	root, err := filepath.Abs(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	sum := sha256.Sum256([]byte(root)) // what other directories hold may differ
+	kept = filepath.Join(cache, "lockwood-test", purpose+"-"+hex.EncodeToString(sum[:8]))
+	if err := os.MkdirAll(kept, 0o700); err != nil {
+		return "", nil, err
+	}
+	turn, err = lock(kept + ".lock")
+	return kept, turn, err
+}
+
+// Plugins builds the plugins of the module in dir as an operator gets them, and puts
+// them into the directory to, which has to exist. What was built before and has not
+// changed is not built again. It is safe for concurrent use by many processes.
+func Plugins(dir, to string) error {
+	kept, turn, err := Kept("plugins", dir)
+	if err != nil {
+		return fmt.Errorf("building the plugins: %w", err)
+	}
+	defer turn.Close()
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", kept+string(filepath.Separator), "./plugins/...")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GODEBUG=", "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the plugins: %w\n%s", err, text)
+	}
+	programs, err := filepath.Glob(filepath.Join(kept, "lockwood-*"))
+	if err != nil {
+		return fmt.Errorf("building the plugins: %w", err)
+	}
+	for _, program := range programs {
+		// The next build puts another file in this one's place, and does not write to it.
+		if err := linkOrCopy(program, filepath.Join(to, filepath.Base(program))); err != nil {
+			return fmt.Errorf("building the plugins: %w", err)
+		}
+	}
+	return nil
+}
+
+func linkOrCopy(from, to string) error {
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	program, err := os.ReadFile(from) // another file system
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, program, 0o755)
+}
+
+// lock waits for the turn of this process, which ends when the file is closed.
+func lock(path string) (*os.File, error) {
+	turn, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(turn.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(err, turn.Close())
+	}
+	return turn, nil
+}
+
 // inTurn builds the program, unless it is there by the time it is this one's turn.
 func inTurn(ctx context.Context, dir, program string) error {
 	if err := os.MkdirAll(filepath.Dir(program), 0o700); err != nil {
 		return err
 	}
-	turn, err := os.OpenFile(program+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	turn, err := lock(program + ".lock")
 	if err != nil {
 		return err
 	}
 	defer turn.Close() // which ends the turn
-	if err := syscall.Flock(int(turn.Fd()), syscall.LOCK_EX); err != nil {
-		return err
-	}
 	if _, err := os.Stat(program); err == nil {
 		return nil
 	}

@@ -212,17 +212,25 @@ func (c *Cluster) URL(role, database string) string {
 	return u.String()
 }
 
+const (
+	// patience is how long Eventually waits: what takes a moment takes many on a machine
+	// that others use too.
+	patience = 2 * time.Minute
+	// firstPause and longestPause are between its polls, of which each is a fifth longer
+	// than the one before: who waits for seconds should not keep the processors busy.
+	firstPause   = 5 * time.Millisecond
+	longestPause = 100 * time.Millisecond
+)
+
 // Eventually polls until ok, and fails the test after a generous while.
 func Eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	deadline := time.After(60 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
+	deadline := time.After(patience)
+	for pause := firstPause; !ok(); pause = min(pause+pause/5, longestPause) {
 		select {
 		case <-deadline:
 			tb.Fatalf("not seen in time: %s", what)
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }

@@ -9,6 +9,6 @@
 // LOCKWOOD_TEST_REQUIRE_SERVERS=1 in the environment it fails instead, so that
 // CI cannot lose tests silently.
 //
-// Clusters write to disk as a server in production does (fsync on) unless asked
-// not to, so that what a test says of durability is true.
+// Clusters sync what they write as a server in production does (fsync on) unless asked
+// not to. In the short form of the tests their files are in memory, see package tmptest.
 package pgtest

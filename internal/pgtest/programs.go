@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 )
 
 // RequireEnv is the variable that turns a skip for want of a server into a
@@ -92,7 +94,7 @@ func newHome(tb testing.TB, pidFile string) (home, func()) {
 	tb.Helper()
 	// Not tb.TempDir: its path may be too long for a Unix socket, and its parents
 	// closed to the account.
-	dir, err := os.MkdirTemp("", "pgtest") //nolint:usetesting // see above
+	dir, err := os.MkdirTemp(tmptest.Root(), "pgtest") //nolint:usetesting // see above
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -12,6 +12,7 @@ package plain
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -57,6 +58,15 @@ func (p printed) Format(s fmt.State, verb rune) {
 	}
 	text := core.Printable(fmt.Sprintf("%"+string(verb), p.arg), maxString)
 	_, _ = fmt.Fprintf(s, fmt.FormatString(s, 's'), text)
+}
+
+// Count returns n with the words that it counts: one if it is 1, and else many, as in
+// "1 data key" and "0 data keys".
+func Count[T ~int | ~int64](n T, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return strconv.FormatInt(int64(n), 10) + " " + many
 }
 
 // Indent returns text of several lines with all but the first indented by n spaces, so

@@ -50,7 +50,7 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 		return keyring.State{}, nil
 	}
 	if err != nil {
-		return keyring.State{}, failure("loading ring", err)
+		return keyring.State{}, failure("reading the data keys", err)
 	}
 	if len(lines) > keyring.MaxWraps || len(lines) > 0 && lines[0].bytes > keyring.MaxWrapBytes {
 		return keyring.State{}, fmt.Errorf("loading ring: the tables lockwood_data_keys and lockwood_data_key_wraps hold more than %d rows, or more than %d bytes of wraps; "+
@@ -59,7 +59,7 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 	var state keyring.State
 	for _, l := range lines {
 		if err := l.addTo(&state); err != nil {
-			return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+			return keyring.State{}, fmt.Errorf("reading the data keys: %w", err)
 		}
 	}
 	return state, nil
@@ -111,7 +111,7 @@ func (s *Store) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
 	if hasCode(err, uniqueViolation) {
 		err = keyring.ErrConflict
 	}
-	return failure("inserting data key", err)
+	return failure("writing data key", err)
 }
 
 func (s *Store) insertDataKey(ctx context.Context, tx pgx.Tx, k keyring.NewDataKey) error {
@@ -195,12 +195,12 @@ func (s *Store) NameCompromised(ctx context.Context, keys []string) error {
 func (s *Store) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
 	tag, err := s.exec(ctx, s.queries.Get("reserve_seals"), id[:], n, limit)
 	if err != nil {
-		return false, failure("reserving seals", err)
+		return false, failure("taking seals", err)
 	}
 	if tag.RowsAffected() == 1 {
 		return true, nil
 	}
-	return false, failure("reserving seals", s.requireEnabled(ctx, id))
+	return false, failure("taking seals", s.requireEnabled(ctx, id))
 }
 
 // requireEnabled returns keyring.ErrNotEnabled unless the key is enabled.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ncruces/go-sqlite3/driver"
 
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/sqlite"
 	"github.com/lockwood-kms/lockwood/store/storetest"
@@ -18,7 +19,7 @@ func TestStore(t *testing.T) {
 
 func newDatabase(t *testing.T) *storetest.Database {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "lockwood.db")
+	path := filepath.Join(tmptest.Dir(t), "lockwood.db")
 	db := openSQL(t, path)
 	return &storetest.Database{
 		Open:         func(t *testing.T) store.Store { return openStore(t, sqlite.Config{Path: path}) },

@@ -56,6 +56,7 @@ func Run(t *testing.T, h Harness) {
 		{"Ring", testRing},
 		{"Seals", testSeals},
 		{"Destroy", testDestroy},
+		{"Afresh", testAfresh},
 		{"Sight", testSight},
 		{"Examine", testExamine},
 		{"Guards", testGuards},

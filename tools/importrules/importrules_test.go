@@ -37,6 +37,8 @@ var rules = []struct {
 	{module + "/credential/tokenendpoint", []string{"core", "store/sqlite"}, []string{"httpapi"}},
 	{module + "/fleet", []string{"core/keyring", "credential"}, []string{"store/postgres", "httpapi"}},
 	{module + "/rotation", []string{"core", "core/keyring", "credential", "fleet", "providers/envkey"}, []string{"rotation/queue", "store/postgres", "store/sqlite"}},
+	{module + "/afresh", []string{"core/keyring", "credential", "fleet", "rotation", "httpapi"}, []string{"store/postgres", "cmd/lockwood"}},
+	{module + "/rotation", []string{"afresh"}, nil},
 	{module + "/store/postgres", []string{"core/keyring", "credential", "fleet", "rotation", "httpapi", "providers/envkey", "config"}, []string{"cmd/lockwood"}},
 	{module + "/providers/envkey", []string{"core", "core/keyring", "credential", "fleet", "store/postgres", "httpapi", "config"}, []string{"cmd/lockwood"}},
 	{module + "/providers/awskms", []string{"cmd/lockwood", "plugins", "plugins/plugintest", "config"}, []string{"plugins/lockwood-awskms"}},

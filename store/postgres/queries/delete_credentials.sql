@@ -1,0 +1,1 @@
+DELETE FROM {{schema}}.ai_mcp_oauth_credentials WHERE id = ANY($1::bigint[])
