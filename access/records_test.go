@@ -22,6 +22,7 @@ type vault struct {
 	keys        *envkey.Keys
 	ring        *keyring.Ring
 	credentials *credential.Service
+	key         access.Key // of the credential of the test
 }
 
 const envKey = "b9c37dcc6d217ec179ecafc9038c6ae32a9892c9144cc2ccf7fd1d4b77249144"
@@ -40,7 +41,7 @@ func newVault(t testing.TB) *vault {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &vault{store: s, keys: keys}
+	v := &vault{store: s, keys: keys, key: theKey}
 	v.ring = v.newRing(t, keyring.Options{})
 	v.credentials = credential.NewService(v.ring, s, &credential.Options{Logger: quiet})
 	return v
@@ -60,20 +61,20 @@ func (v *vault) newRing(t testing.TB, opts keyring.Options) *keyring.Ring {
 
 var theKey = access.Key{UserID: 7, MCPServerID: "srv-oauth"}
 
-// deposit stores a credential of theKey and returns its row.
+// deposit stores a credential of the key and returns its row.
 func (v *vault) deposit(t testing.TB, d credential.Deposit) *credential.Row {
 	t.Helper()
-	d.MCPServerID = theKey.MCPServerID
+	d.MCPServerID = v.key.MCPServerID
 	if d.TokenEndpoint == "" {
 		d.TokenEndpoint = "https://idp.example.com/token"
 	}
 	if d.RefreshToken == "" {
 		d.RefreshToken = "FAKE-rt-1"
 	}
-	if err := v.credentials.Deposit(t.Context(), theKey.UserID, &d); err != nil {
+	if err := v.credentials.Deposit(t.Context(), v.key.UserID, &d); err != nil {
 		t.Fatal(err)
 	}
-	row, err := v.credentials.Read(t.Context(), theKey.UserID, theKey.MCPServerID)
+	row, err := v.credentials.Read(t.Context(), v.key.UserID, v.key.MCPServerID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,12 +84,12 @@ func (v *vault) deposit(t testing.TB, d credential.Deposit) *credential.Row {
 // put stores record as the access token of the credential.
 func (v *vault) put(t testing.TB, row *credential.Row, record []byte) {
 	t.Helper()
-	generation, ok, err := v.store.ClaimLease(t.Context(), theKey, "test", time.Minute, protocol.Claim{CredentialID: row.ID})
+	generation, ok, err := v.store.ClaimLease(t.Context(), v.key, "test", time.Minute, protocol.Claim{CredentialID: row.ID})
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
 	hour := time.Hour
-	written, err := v.store.WriteOutcome(t.Context(), access.Lease{Key: theKey, CredentialID: row.ID, Generation: generation, Holder: "test"},
+	written, err := v.store.WriteOutcome(t.Context(), access.Lease{Key: v.key, CredentialID: row.ID, Generation: generation, Holder: "test"},
 		&access.Outcome{AccessToken: record, ExpiresIn: &hour})
 	if err != nil || written != protocol.Stored {
 		t.Fatal(written, err)
