@@ -44,3 +44,9 @@ type GrantError struct {
 
 // Error implements error.
 func (e *GrantError) Error() string { return "the token endpoint: " + string(e.Verdict) }
+
+// Refused reports whether the endpoint is not admitted, or has refused the request.
+func (e *GrantError) Refused() bool { return e.Verdict == protocol.Refused }
+
+// Failed reports whether the endpoint's answer was of no use. Otherwise there was none.
+func (e *GrantError) Failed() bool { return e.Verdict == protocol.Failed }
