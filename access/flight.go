@@ -17,7 +17,8 @@ import (
 
 // The times of a flight.
 const (
-	retryEvery       = time.Second      // what the database did not take is tried again
+	retryEvery       = time.Second      // what the database did not take is tried again, and at last
+	retryLast        = 5 * time.Second  // so seldom
 	statementTimeout = 10 * time.Second // of one statement
 	renewTimeout     = 2 * time.Second  // of a renewal before a token is presented
 )
@@ -42,6 +43,7 @@ type flight struct {
 	credential *credential.Credential
 	answer     grant.Answer
 	resealed   int
+	pause      time.Duration // the last one of later
 
 	once  sync.Once
 	told  chan struct{}
@@ -217,7 +219,8 @@ func (f *flight) later(ctx context.Context) error {
 		f.settle()
 		f.tell()
 	}
-	if !sleep(ctx, retryEvery) {
+	f.pause = min(max(2*f.pause, retryEvery), retryLast)
+	if !sleep(ctx, f.pause) {
 		return fmt.Errorf("storing the outcome of a grant: %w: the process ends", core.ErrStoreUnavailable)
 	}
 	return nil
@@ -285,6 +288,10 @@ func (f *flight) write(ctx context.Context) error {
 		cancel()
 		if err == nil {
 			f.state.Wrote(written)
+			return nil
+		}
+		if errors.Is(err, credential.ErrUnstorable) && f.answer.Scope != nil {
+			f.answer.Scope = nil // the one text of the server's that is stored
 			return nil
 		}
 	}

@@ -110,7 +110,7 @@ func TestReadmeRuns(t *testing.T) {
 func checkout(t *testing.T) string {
 	t.Helper()
 	root, to := "../..", t.TempDir()
-	for _, name := range []string{"go.mod", "go.sum", "cmd", "config", "core", "credential", "fleet", "httpapi", "internal", "plugins", "providers", "rotation", "store"} {
+	for _, name := range []string{"go.mod", "go.sum", "access", "cmd", "config", "core", "credential", "fleet", "httpapi", "internal", "plugins", "providers", "rotation", "store"} {
 		if out, err := exec.CommandContext(t.Context(), "cp", "-r", filepath.Join(root, name), to).CombinedOutput(); err != nil {
 			t.Fatalf("copying %s: %v\n%s", name, err, out)
 		}
