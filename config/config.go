@@ -47,6 +47,11 @@ type Config struct {
 	// AllowUniqueLocalTokenEndpoints admits token endpoints in fc00::/7, the
 	// addresses of private IPv6 networks.
 	AllowUniqueLocalTokenEndpoints bool
+	// AccessTokens says that access tokens are fetched and given out.
+	AccessTokens bool
+	// TokenEndpointCA holds the authorities, beside those of the system, that the
+	// certificates of token endpoints are checked against, in PEM; nil: none.
+	TokenEndpointCA []byte
 
 	KeyProvider string // key URI of the KEK that wraps
 	// PreviousKeyProviders are the key URIs of KEKs that may still unwrap.
@@ -137,7 +142,7 @@ func (c *Config) Hash() string {
 	h := sha256.New()
 	for _, v := range []any{
 		c.KeyProvider, c.PreviousKeyProviders, c.RecoveryKeyProviders, c.AutoRewrap, c.DataKeyMaxAge, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
-		c.AllowLocalTokenEndpoints, c.AllowUniqueLocalTokenEndpoints, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
+		c.AllowLocalTokenEndpoints, c.AllowUniqueLocalTokenEndpoints, c.AccessTokens, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))
 	}

@@ -2,11 +2,13 @@ package config
 
 import (
 	"crypto/fips140"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -170,6 +172,24 @@ func (l *loader) service(v *variables) {
 		l.warn("FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS admits token endpoints on this machine; it is for development")
 	}
 	c.AllowUniqueLocalTokenEndpoints = v.AllowUniqueLocalTokenEndpoints
+	c.AccessTokens = l.oneOf("FOREST_EXECUTOR_ACCESS_TOKENS", v.AccessTokens, "on", "off") == "on"
+	c.TokenEndpointCA = l.authorities("FOREST_EXECUTOR_TOKEN_ENDPOINT_CA", v.TokenEndpointCA)
+}
+
+// authorities reads certificates of authorities from a file.
+func (l *loader) authorities(name, path string) []byte {
+	if path == "" {
+		return nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		l.wrong("%s: the file cannot be read; want the path of a file with certificates in PEM", name)
+		return nil
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		l.wrong("%s: the file holds no certificate in PEM", name)
+	}
+	return pem
 }
 
 func (l *loader) keys(v *variables) {

@@ -53,6 +53,9 @@ type variables struct {
 	WriteFormat          string   `env:"FOREST_EXECUTOR_WRITE_FORMAT" envDefault:"1"`
 	Legacy               string   `env:"FOREST_EXECUTOR_LEGACY"`
 
+	AccessTokens    string `env:"FOREST_EXECUTOR_ACCESS_TOKENS" envDefault:"on"`
+	TokenEndpointCA string `env:"FOREST_EXECUTOR_TOKEN_ENDPOINT_CA"`
+
 	CredentialQuota                int  `env:"FOREST_EXECUTOR_CREDENTIAL_QUOTA" envDefault:"1000" want:"how many credentials a user may have, such as 1000, or 0 for no limit"`
 	AllowLocalTokenEndpoints       bool `env:"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS" envDefault:"false" want:"true or false"`
 	AllowUniqueLocalTokenEndpoints bool `env:"FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS" envDefault:"false" want:"true or false"`

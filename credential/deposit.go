@@ -46,6 +46,18 @@ func (s *Service) Deposit(ctx context.Context, userID int64, d *Deposit) error {
 	return err
 }
 
+// SealRotated returns a copy of row, which c is, opened, with the records of a refresh
+// token that a token endpoint answered with in place of c's, both under one data key. It
+// writes nothing. The errors are those of the ring's Seal, and envelope.ErrNUL.
+func (s *Service) SealRotated(ctx context.Context, row *Row, c *Credential, refreshToken core.Secret) (*Row, error) {
+	fresh := *row
+	_, err := s.seal(ctx, &fresh, &Deposit{RefreshToken: refreshToken, ClientSecret: c.ClientSecret})
+	if err != nil {
+		return nil, fmt.Errorf("sealing refresh token: %w", err)
+	}
+	return &fresh, nil
+}
+
 // upsert writes row. Where its data key was destroyed meanwhile it seals d anew; it
 // returns the data key that sealed what it wrote, or tried to write last.
 func (s *Service) upsert(ctx context.Context, row *Row, d *Deposit, under envelope.KeyID) (envelope.KeyID, error) {

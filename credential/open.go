@@ -15,10 +15,25 @@ import (
 // It returns ErrNotFound, core.ErrInvalidCiphertext if a record does not open
 // in its row, the ring's sentinels, and core.ErrStoreUnavailable.
 func (s *Service) Open(ctx context.Context, userID int64, mcpServerID string) (*Credential, error) {
+	row, err := s.Read(ctx, userID, mcpServerID)
+	if err != nil {
+		return nil, err
+	}
+	return s.OpenRow(ctx, row)
+}
+
+// Read returns the user's credential for the server as the database holds it. It returns
+// ErrNotFound, and core.ErrStoreUnavailable.
+func (s *Service) Read(ctx context.Context, userID int64, mcpServerID string) (*Row, error) {
 	row, err := s.store.Get(ctx, userID, mcpServerID)
 	if err != nil {
 		return nil, fmt.Errorf("reading credential: %w", err)
 	}
+	return row, nil
+}
+
+// OpenRow opens the records of row. The errors are those of Open, in a *RecordError.
+func (s *Service) OpenRow(ctx context.Context, row *Row) (*Credential, error) {
 	c := &Credential{ID: row.ID, Metadata: row.Metadata}
 	token, _, err := s.OpenRecord(ctx, row, RefreshTokenColumn)
 	if err != nil {

@@ -29,12 +29,25 @@ const (
 	ClientSecretColumn = "client_secret_enc"
 )
 
-// EncryptedColumns names every column that holds records. Counting, verifying
-// and re-sealing go through it, and a test of each database fails on a binary
-// column that is not in it, so that no column is ever forgotten by a rotation.
+// EncryptedColumns names every column that holds records, but for DisposableColumns.
+// Counting, verifying and re-sealing go through it, and a test of each database fails on
+// a binary column that is in neither, so that no column is ever forgotten by a rotation.
 func EncryptedColumns() []Column { return slices.Clone(encryptedColumns) }
 
 var encryptedColumns = []Column{{Table, RefreshTokenColumn}, {Table, ClientSecretColumn}}
+
+// DisposableTable holds what was fetched with a credential: records that are never sealed
+// anew, since to lose one costs no more than a refresh (docs/format.md, section 5.1).
+const DisposableTable = "lockwood_access_tokens"
+
+// DisposableColumns names every column of DisposableTable that holds records. They are
+// counted apart, are no reason to keep a data key, and are cleared in the transaction
+// that destroys theirs.
+func DisposableColumns() []Column {
+	return []Column{
+		{DisposableTable, "access_token_enc"}, {DisposableTable, "judged_mark_enc"}, {DisposableTable, "written_mark_enc"},
+	}
+}
 
 // Counts is what a store holds. A credential has one record or two.
 type Counts struct {
@@ -42,6 +55,7 @@ type Counts struct {
 	Records     int64
 	Legacy      int64                    // records without the magic
 	ByKey       map[envelope.KeyID]int64 // format-1 records by the key ID in their header
+	Disposable  int64                    // records in DisposableColumns, which the others do not count
 }
 
 // Store keeps credentials. Implementations are safe for concurrent use by many

@@ -37,6 +37,7 @@ const (
 	denialAudience  denial = "audience"
 	denialUser      denial = "user_id"
 	denialTwoUsers  denial = "two_users"
+	denialCookie    denial = "cookie"
 )
 
 var errCritical = errors.New("the token's header holds a critical parameter")

@@ -21,6 +21,9 @@ type Options struct {
 	// addresses (fc00::/7), but for the metadata services among them.
 	AllowUniqueLocalTokenEndpoints bool
 
+	// AccessTokens gives out access tokens. Nil leaves out their route.
+	AccessTokens AccessTokens
+
 	// Logger receives one line for each request, and failures. Nil is
 	// slog.Default. Wrap its handler with LogHandler to have the request ID in
 	// the lines of every package.

@@ -42,6 +42,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	x := &exchange{Request: r.WithContext(ctx)}
 	x.route, x.server = matchRoute(targetPath(r.RequestURI))
+	if x.route == routeAccessToken && s.opts.AccessTokens == nil {
+		x.route, x.server = routeOther, ""
+	}
 	defer func() {
 		x.claim.leave()
 		wire.Answered(ctx)
@@ -127,6 +130,7 @@ func (s *Server) serve(x *exchange) response {
 var allowed = map[string]string{
 	routeCredentials: "GET, POST",
 	routeCredential:  "DELETE",
+	routeAccessToken: "POST",
 }
 
 // dispatch answers a request whose caller is known.
@@ -138,6 +142,8 @@ func (s *Server) dispatch(x *exchange) response {
 		return s.list(x)
 	case x.route == routeCredential && x.Method == http.MethodDelete:
 		return s.disconnect(x)
+	case x.route == routeAccessToken && x.Method == http.MethodPost:
+		return s.accessToken(x)
 	}
 	return withoutRoute(x.Method, allowed[x.route])
 }

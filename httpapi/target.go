@@ -12,6 +12,7 @@ const (
 	routeHealth      = "/health"
 	routeCredentials = "/mcp-oauth-credentials"
 	routeCredential  = "/mcp-oauth-credentials/:mcpServerId"
+	routeAccessToken = "/mcp-oauth-credentials/:mcpServerId/access-token"
 	routeOther       = "other"
 )
 
@@ -33,8 +34,11 @@ func targetPath(target string) string {
 	return target
 }
 
-// matchRoute finds the route of a path and, for routeCredential, the MCP server
-// ID in it, decoded. Paths ignore case and one trailing slash; /health does not.
+// accessTokenEnd is what follows the MCP server ID in routeAccessToken.
+const accessTokenEnd = "/access-token"
+
+// matchRoute finds the route of a path and, for routeCredential and routeAccessToken,
+// the MCP server ID in it, decoded. Paths ignore case and one trailing slash; /health does not.
 func matchRoute(path string) (route, mcpServerID string) {
 	if path == routeHealth {
 		return routeHealth, ""
@@ -46,11 +50,15 @@ func matchRoute(path string) (route, mcpServerID string) {
 	if rest == "" || rest == "/" {
 		return routeCredentials, ""
 	}
+	route = routeCredential
 	id, ok := strings.CutPrefix(strings.TrimSuffix(rest, "/"), "/")
+	if end := len(id) - len(accessTokenEnd); end > 0 && strings.EqualFold(id[end:], accessTokenEnd) {
+		route, id = routeAccessToken, id[:end]
+	}
 	if !ok || id == "" || strings.Contains(id, "/") {
 		return routeOther, ""
 	}
-	return routeCredential, decodeComponent(fromLatin1(id))
+	return route, decodeComponent(fromLatin1(id))
 }
 
 // fromLatin1 reads a request target the way Node.js does: a byte is a character.

@@ -66,6 +66,7 @@ type Snapshot struct {
 	Credentials int64     `json:"credentials"`
 	Records     int64     `json:"records"`
 	Legacy      int64     `json:"legacy_records"`
+	Disposable  int64     `json:"access_token_records,omitzero"` // which the others do not count
 	DataKeys    []DataKey `json:"data_keys"`
 }
 
@@ -85,7 +86,7 @@ type Wrap struct {
 }
 
 func snapshot(state *keyring.State, counts *credential.Counts) Snapshot {
-	s := Snapshot{Credentials: counts.Credentials, Records: counts.Records, Legacy: counts.Legacy, DataKeys: []DataKey{}}
+	s := Snapshot{Credentials: counts.Credentials, Records: counts.Records, Legacy: counts.Legacy, Disposable: counts.Disposable, DataKeys: []DataKey{}}
 	for _, k := range state.DataKeys {
 		if k.State != keyring.Enabled {
 			continue
@@ -101,7 +102,7 @@ func snapshot(state *keyring.State, counts *credential.Counts) Snapshot {
 
 // counts returns what the snapshot counted.
 func (s *Snapshot) counts() *credential.Counts {
-	c := &credential.Counts{Credentials: s.Credentials, Records: s.Records, Legacy: s.Legacy, ByKey: make(map[envelope.KeyID]int64)}
+	c := &credential.Counts{Credentials: s.Credentials, Records: s.Records, Legacy: s.Legacy, Disposable: s.Disposable, ByKey: make(map[envelope.KeyID]int64)}
 	for _, k := range s.DataKeys {
 		if id, err := envelope.ParseKeyID(k.KeyID); err == nil {
 			c.ByKey[id] = k.Records

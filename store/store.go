@@ -2,7 +2,7 @@
 // interface that package sqlite and package postgres satisfy, so that a program
 // chooses between them by configuration and storetest holds both to the same
 // behaviour. The interface is the sum of what the domain asks for (the ring, the
-// credentials, the instances) and of what only a database has: a schema to
+// credentials, the access tokens, the instances) and of what only a database has: a schema to
 // migrate, a connection to check and to close.
 //
 // A store keeps ciphertexts and metadata. It opens nothing, knows no key, and
@@ -15,6 +15,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/afresh"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
@@ -34,6 +35,7 @@ var ErrLegacyClosed = errors.New("the store is closed to legacy records")
 type Store interface {
 	keyring.Store
 	credential.Store
+	access.Store
 	fleet.Store
 	rotation.Store
 	afresh.Store

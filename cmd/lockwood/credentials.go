@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/plain"
 )
@@ -37,7 +38,15 @@ that a record does not open.`,
 			if err != nil {
 				return err
 			}
-			if err := c.print(report, func(w io.Writer) { printReport(w, report, lost) }); err != nil {
+			tokens, err := access.Verify(ctx, v.ring, v.store)
+			if err != nil {
+				return err
+			}
+			all := verified{report, tokens}
+			if err := c.print(all, func(w io.Writer) {
+				printReport(w, report, lost)
+				printTokens(w, tokens)
+			}); err != nil {
 				return err
 			}
 			if len(report.Failed) > 0 {
@@ -46,6 +55,21 @@ that a record does not open.`,
 			return nil
 		},
 	}
+}
+
+// verified is what credentials verify prints as JSON.
+type verified struct {
+	*credential.Report
+	AccessTokens access.Report `json:"access_tokens,omitzero"`
+}
+
+// printTokens prints what was found of access tokens, if there are any. One that does not
+// open is no failure: it is fetched again.
+func printTokens(w io.Writer, r access.Report) {
+	if r.Tokens == 0 {
+		return
+	}
+	plain.Fprintf(w, "access tokens %d (%d do not open, %d of credentials that are gone; such a one is not used, and fetched anew)\n", r.Tokens, r.Unreadable, r.Orphans)
 }
 
 // verify verifies every record, with a progress bar on a terminal, and says of which data

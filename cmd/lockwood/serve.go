@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
+	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
@@ -34,6 +35,10 @@ import (
 // is closed: longer than a write that waits for the database, so that its outcome is
 // known, and short enough for the 30 seconds that most supervisors wait.
 const shutdownTimeout = 20 * time.Second
+
+// leastWait is how long grants under way are waited for when requests have taken up all of
+// shutdownTimeout: what they bring has to be stored.
+const leastWait = 5 * time.Second
 
 // unwritable is how long the database may take no writes, as while another server
 // takes over, before the service says that it is not ready.
@@ -111,6 +116,7 @@ type service struct {
 	api      *httpapi.Server
 	admin    *http.Server
 	gate     *gate
+	tokens   *access.Service // nil: off
 	fleet    *fleet.Watch
 	heart    *fleet.Heart
 	announce func(address string) error // told the address once deposits are taken
@@ -123,11 +129,15 @@ func newService(v *vault) (*service, error) {
 	registry.MustRegister(newFleetCollector(s.fleet))
 	id := rand.Text()
 	s.heart = fleet.NewHeart(v.store, func() fleet.Instance { return v.instance(id) }, v.log)
-	var err error
+	accessTokens, err := s.newAccessTokens(registry)
+	if err != nil {
+		return nil, err
+	}
 	s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &httpapi.Options{
 		Version:                        versionString(),
 		AllowLocalTokenEndpoints:       v.cfg.AllowLocalTokenEndpoints,
 		AllowUniqueLocalTokenEndpoints: v.cfg.AllowUniqueLocalTokenEndpoints,
+		AccessTokens:                   accessTokens,
 		Logger:                         v.log,
 		Registerer:                     registry,
 		RatePerUser:                    v.cfg.RateLimit,
@@ -300,6 +310,14 @@ func (s *service) drain() {
 	defer cancel()
 	if err := s.api.Shutdown(ctx); err != nil {
 		s.log.Warn("requests were cut off", "error", err)
+	}
+	if s.tokens != nil {
+		end, _ := ctx.Deadline()
+		waiting, stop := context.WithTimeout(context.Background(), max(leastWait, time.Until(end)))
+		defer stop()
+		if err := s.tokens.Close(waiting); err != nil {
+			s.log.Error("grants were cut off; what they brought may not be stored", "error", err)
+		}
 	}
 	_ = s.admin.Close()
 }

@@ -121,14 +121,15 @@ func (s *Store) Scan(ctx context.Context, after int64, limit int) ([]credential.
 // Counts implements credential.Store.
 func (s *Store) Counts(ctx context.Context) (credential.Counts, error) {
 	var tally records.Tally
-	err := s.seeing(ctx, func(tx pgx.Tx) error {
+	err := s.seeing(ctx, func(tx pgx.Tx) (err error) {
 		tally = records.Tally{} // of this transaction
 		for _, t := range records.Tables() {
 			if err := s.count(ctx, tx, t, &tally); err != nil {
 				return err
 			}
 		}
-		return nil
+		tally.Counts.Disposable, err = s.countDisposable(ctx, tx)
+		return err
 	})
 	if err != nil {
 		return credential.Counts{}, failure("counting records", err)

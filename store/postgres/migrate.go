@@ -98,6 +98,7 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 		{Version: 2, Up: m.step("002_lockwood.up"), Down: m.step("002_lockwood.down")},
 		{Version: 3, Up: m.step("003_rotation.up"), Down: m.step("003_rotation.down")},
 		{Version: 4, Up: m.step("004_quota.up"), Down: m.step("004_quota.down")},
+		{Version: 5, Up: m.step("005_access_tokens.up"), Down: m.step("005_access_tokens.down")},
 	})
 	return m, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
@@ -238,6 +239,11 @@ func (s *Store) destroyDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID
 	}
 	if remaining > 0 {
 		return remaining, keyring.ErrInUse
+	}
+	if left, err := s.clearDisposable(ctx, tx, id); err != nil {
+		return 0, err
+	} else if left > 0 {
+		return 0, store.Undone(s.table(credential.DisposableTable))
 	}
 	for _, query := range []string{"delete_wraps", "destroy_data_key"} {
 		if _, err := tx.Exec(ctx, s.queries.Get(query), id[:]); err != nil {

@@ -76,6 +76,9 @@ func (s *Store) List(ctx context.Context, userID int64, after *string, limit int
 // Delete implements credential.Store.
 func (s *Store) Delete(ctx context.Context, userID int64, mcpServerID string) (existed bool, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		if _, err := exec(ctx, tx, s.queries.Get("access_forget"), userID, mcpServerID); err != nil {
+			return unlessDefinite(err)
+		}
 		n, err := exec(ctx, tx, s.queries.Get("delete"), userID, mcpServerID)
 		if existed = n > 0; err != nil || existed {
 			return unlessDefinite(err)
@@ -106,13 +109,14 @@ func (s *Store) Scan(ctx context.Context, after int64, limit int) ([]credential.
 // Counts implements credential.Store.
 func (s *Store) Counts(ctx context.Context) (credential.Counts, error) {
 	var tally records.Tally
-	err := s.reading(ctx, func(tx *sql.Tx) error {
+	err := s.reading(ctx, func(tx *sql.Tx) (err error) {
 		for _, t := range records.Tables() {
 			if err := s.count(ctx, tx, t, &tally); err != nil {
 				return err
 			}
 		}
-		return nil
+		tally.Counts.Disposable, err = s.countDisposable(ctx, tx)
+		return err
 	})
 	if err != nil {
 		return credential.Counts{}, failure("counting records", err)

@@ -59,6 +59,7 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 		{Version: 1, Up: m.once(1, m.makeCredentials), Down: m.step("001_credentials.down")},
 		{Version: 2, Up: m.once(2, m.step("002_lockwood.up")), Down: m.step("002_lockwood.down")},
 		{Version: 3, Up: m.once(3, m.step("003_rotation.up")), Down: m.step("003_rotation.down")},
+		{Version: 4, Up: m.once(4, m.step("004_access_tokens.up")), Down: m.step("004_access_tokens.down")},
 	})
 	return m, err
 }

@@ -14,6 +14,10 @@ const (
 	sqlTimeFormat = "'%Y-%m-%d %H:%M:%f +00:00'"
 )
 
+// sqlNow is the time in milliseconds since 1970, for times that are compared with others
+// by so much and so are kept as numbers.
+const sqlNow = "CAST(unixepoch('now', 'subsec') * 1000 AS INTEGER)"
+
 // stamp reads a time from a column, in the form above or the other that SQLite
 // programs commonly write.
 type stamp struct{ time *time.Time }

@@ -15,7 +15,7 @@ import (
 // rows are hidden; a statement that does nothing is not taken for one that did.
 func testSight(t *testing.T, h Harness) {
 	t.Run("a view in a table's place stops what looks and destroys", func(t *testing.T) {
-		for _, name := range []string{"ai_mcp_oauth_credentials", "lockwood_data_key_wraps", "lockwood_instances"} {
+		for _, name := range []string{"ai_mcp_oauth_credentials", "lockwood_data_key_wraps", "lockwood_instances", "lockwood_access_tokens"} {
 			db, s, old := withKey(t, h)
 			deposit(t, s, 1, "server", old)
 			second := insertKey(t, s, 2, old)

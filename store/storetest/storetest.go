@@ -68,6 +68,7 @@ func Run(t *testing.T, h Harness) {
 		{"Upstream", testUpstream},
 		{"Counts", testCounts},
 		{"Races", testRaces},
+		{"Access", testAccess},
 		{"Instances", testInstances},
 		{"Compromised", testCompromised},
 		{"Stale", testStale},

@@ -36,6 +36,8 @@ var rules = []struct {
 	{module + "/credential", []string{"core", "core/keyring", "fleet", "config"}, []string{"store/postgres", "store/storetest", "httpapi"}},
 	{module + "/credential/tokenendpoint", []string{"core", "store/sqlite"}, []string{"httpapi"}},
 	{module + "/fleet", []string{"core/keyring", "credential"}, []string{"store/postgres", "httpapi"}},
+	{module + "/access", []string{"core", "core/keyring", "credential", "fleet", "rotation", "access/grant", "access/protocol", "config"}, []string{"store/postgres", "store/sqlite", "httpapi"}},
+	{module + "/access/grant", []string{"access/protocol", "store/sqlite", "credential", "httpapi"}, []string{"access"}},
 	{module + "/rotation", []string{"core", "core/keyring", "credential", "fleet", "providers/envkey"}, []string{"rotation/queue", "store/postgres", "store/sqlite"}},
 	{module + "/afresh", []string{"core/keyring", "credential", "fleet", "rotation", "httpapi"}, []string{"store/postgres", "cmd/lockwood"}},
 	{module + "/rotation", []string{"afresh"}, nil},

@@ -46,9 +46,14 @@ type Table struct {
 }
 
 // Tables returns the tables of credential.EncryptedColumns.
-func Tables() []Table {
+func Tables() []Table { return tablesOf(credential.EncryptedColumns()) }
+
+// Disposable returns the table of credential.DisposableColumns.
+func Disposable() Table { return tablesOf(credential.DisposableColumns())[0] }
+
+func tablesOf(columns []credential.Column) []Table {
 	var tables []Table
-	for _, c := range credential.EncryptedColumns() {
+	for _, c := range columns {
 		i := slices.IndexFunc(tables, func(t Table) bool { return t.Name == c.Table })
 		if i < 0 {
 			i = len(tables)
@@ -88,6 +93,26 @@ func (d Dialect) CountUnder(t Table) string {
 		terms[i] = "CASE WHEN substr(" + name + ", 1, " + strconv.Itoa(HeaderSize) + ") = $1 THEN 1 ELSE 0 END"
 	}
 	return "SELECT coalesce(sum(" + strings.Join(terms, " + ") + "), 0) FROM " + d.Schema + t.Name
+}
+
+// Clear returns a statement that leaves nothing in the columns of the table that is
+// sealed under the data key whose ID is the parameter $1.
+func (d Dialect) Clear(t Table) string {
+	set, where := make([]string, len(t.Columns)), make([]string, len(t.Columns))
+	for i, name := range t.Columns {
+		where[i] = "substr(" + name + ", " + strconv.Itoa(len(Magic)+1) + ", " + strconv.Itoa(envelope.KeyIDSize) + ") = $1"
+		set[i] = name + " = CASE WHEN " + where[i] + " THEN NULL ELSE " + name + " END"
+	}
+	return "UPDATE " + d.Schema + t.Name + " SET " + strings.Join(set, ", ") + " WHERE " + strings.Join(where, " OR ")
+}
+
+// CountAll returns a query for the number of records of the table.
+func (d Dialect) CountAll(t Table) string {
+	terms := make([]string, len(t.Columns))
+	for i, name := range t.Columns {
+		terms[i] = "count(" + name + ")"
+	}
+	return "SELECT " + strings.Join(terms, " + ") + " FROM " + d.Schema + t.Name
 }
 
 // Legacy returns a query for up to $1 records of the table that do not start

@@ -1,0 +1,97 @@
+package access
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// The limits of grants that are under way on one instance at the same time. They bound
+// concurrency alone: how often a token endpoint is asked belongs to the credential, or
+// one bogus deposit would hold up everybody's.
+const (
+	grantsEach  = 8    // of a user
+	grantsHost  = 16   // at one token endpoint's host
+	grantsAll   = 256  //
+	grantsQueue = 1000 // that wait
+	queueWait   = 10 * time.Second
+)
+
+// limits admits grants. It is safe for concurrent use.
+type limits struct {
+	all *semaphore.Weighted
+
+	mu      sync.Mutex
+	waiting int
+	users   map[int64]*share
+	hosts   map[string]*share
+}
+
+// share is a semaphore that is there as long as somebody uses it.
+type share struct {
+	*semaphore.Weighted
+	used int
+}
+
+func newLimits() *limits {
+	return &limits{all: semaphore.NewWeighted(grantsAll), users: make(map[int64]*share), hosts: make(map[string]*share)}
+}
+
+// take returns the share of key, which put gives back.
+func take[K comparable](shares map[K]*share, key K, size int64) *share {
+	s, ok := shares[key]
+	if !ok {
+		s = &share{Weighted: semaphore.NewWeighted(size)}
+		shares[key] = s
+	}
+	s.used++
+	return s
+}
+
+func put[K comparable](shares map[K]*share, key K, s *share) {
+	if s.used--; s.used == 0 {
+		delete(shares, key)
+	}
+}
+
+// enter waits until a grant of the user's at the host may begin. It returns ErrBusy if
+// too many wait, or the wait is too long. The caller calls leave.
+func (l *limits) enter(ctx context.Context, userID int64, host string) (leave func(), err error) {
+	l.mu.Lock()
+	if l.waiting >= grantsQueue {
+		l.mu.Unlock()
+		return nil, &RetryError{ErrBusy, time.Second}
+	}
+	l.waiting++
+	user, at := take(l.users, userID, grantsEach), take(l.hosts, host, grantsHost)
+	l.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, queueWait)
+	defer cancel()
+	var held []*semaphore.Weighted
+	for _, s := range []*semaphore.Weighted{user.Weighted, at.Weighted, l.all} {
+		if err = s.Acquire(ctx, 1); err != nil {
+			break
+		}
+		held = append(held, s)
+	}
+	l.mu.Lock()
+	l.waiting--
+	l.mu.Unlock()
+	leave = func() {
+		for _, s := range held {
+			s.Release(1)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		put(l.users, userID, user)
+		put(l.hosts, host, at)
+	}
+	if err != nil {
+		leave()
+		return nil, &RetryError{ErrBusy, time.Second}
+	}
+	return leave, nil
+}
