@@ -251,3 +251,19 @@ func TestKeyIDOfATypedKey(t *testing.T) {
 		t.Errorf("exit code %d, %q, want %q\n%s", code, x.stdout, want, x.shown)
 	}
 }
+
+// A service at a terminal logs text there, what --dev prints stands alone on standard
+// output, and Ctrl-C drains it.
+func TestServeAtATerminal(t *testing.T) {
+	t.Parallel()
+	x := at(t, 80, []string{"HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0", "DRAIN_GRACE=0s"}, "serve", "--dev")
+	x.shows(t, "msg=serving")
+	x.types(t, "\x03")
+	code := x.code()
+	if code != exitOK || !strings.Contains(x.shown.String(), "msg=draining") || strings.Contains(x.shown.String(), `{"time"`) {
+		t.Errorf("exit code %d, on the terminal\n%s", code, x.shown)
+	}
+	if out := x.stdout.String(); !strings.HasPrefix(out, "made FOREST_AUTH_SECRET") || strings.Contains(out, "level=") {
+		t.Errorf("on standard output\n%s", out)
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
 	"github.com/lockwood-kms/lockwood/store/postgres"
 )
 
@@ -44,14 +45,20 @@ func TestASilentServerIsLeft(t *testing.T) {
 	if err := <-stuck; !errors.Is(err, core.ErrOutcomeUnknown) {
 		t.Errorf("a statement at the server: %v, want core.ErrOutcomeUnknown", err)
 	}
-	if waited := time.Since(begun); waited > 12*time.Second {
+	// Of a server that is gone nothing else would tell within minutes; the long form holds
+	// it to what the operator is told.
+	soon, atOnce := 40*time.Second, 4*time.Second // a silent server is asked for 8 s
+	if tmptest.Long() {
+		soon, atOnce = 12*time.Second, time.Second
+	}
+	if waited := time.Since(begun); waited > soon {
 		t.Errorf("it waited for %v", waited)
 	}
 	begun = time.Now()
 	if err := s.Upsert(ctx, sealedRow(key.ID, "another"), key.ID, 0); !errors.Is(err, core.ErrStoreUnavailable) || errors.Is(err, core.ErrOutcomeUnknown) {
 		t.Errorf("a statement after that: %v, want core.ErrStoreUnavailable, and no doubt about what is stored", err)
 	}
-	if waited := time.Since(begun); waited > time.Second {
+	if waited := time.Since(begun); waited > atOnce {
 		t.Errorf("it waited for %v", waited)
 	}
 	cluster.Thaw(t)
