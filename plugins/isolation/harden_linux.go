@@ -38,7 +38,9 @@ var adopts atomic.Bool
 // AdoptOrphans says that this process starts no children but by Start: what else
 // becomes its child was left behind by a program, and is killed when a program
 // ends. Such a process is given to this one by PR_SET_CHILD_SUBREAPER: prctl(2).
+// Children that it has already, of a shell that it replaced, are left alone.
 func AdoptOrphans() error {
+	family.leaveAlone(childrenOf("self"))
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("adopting orphans: %w", err)
 	}

@@ -123,6 +123,25 @@ func TestLeftBehind(t *testing.T) {
 	}
 }
 
+// TestChildrenFromBefore has a shell start a process and become the host, as the
+// entry point of a container may: that process is not the host's to end.
+func TestChildrenFromBefore(t *testing.T) {
+	h := newHouse(t, os.Geteuid())
+	cmd := h.command(t, "host")
+	cmd.Path = "/bin/bash"
+	cmd.Args = []string{"bash", "-c", `sleep 1000 >/dev/null & echo $!; exec -a host "$@"`, "bash", h.binary, "left", h.dir, strconv.Itoa(h.victim(t))}
+	_, lines := follow(t, cmd)
+	before := number(t, <-lines)
+	leftover := number(t, <-lines)
+	if got := <-lines; got != "ended" {
+		t.Fatal(got)
+	}
+	if !alive(before) || alive(leftover) {
+		t.Errorf("alive are: the process from before %t, what was left behind %t", alive(before), alive(leftover))
+	}
+	_ = syscall.Kill(before, syscall.SIGKILL)
+}
+
 // TestLeftBehindByKill kills a host with SIGKILL while its program has started
 // another in a session of its own. Where a namespace is permitted that one ends too;
 // else it has nothing to steal: not from a command that comes later either.
@@ -162,7 +181,12 @@ func TestLeftBehindByKill(t *testing.T) {
 // start starts a host that goes on, and returns the lines that it prints.
 func (h *house) start(t *testing.T, mode, victim string) (*exec.Cmd, <-chan string) {
 	t.Helper()
-	cmd := h.command(t, "host", mode, h.dir, victim)
+	return follow(t, h.command(t, "host", mode, h.dir, victim))
+}
+
+// follow starts a host, and returns the lines that it prints.
+func follow(t *testing.T, cmd *exec.Cmd) (*exec.Cmd, <-chan string) {
+	t.Helper()
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())

@@ -28,6 +28,15 @@ type children struct {
 	sweeping sync.Mutex // held by whoever ends orphans
 }
 
+// leaveAlone takes children for ones that were started.
+func (c *children) leaveAlone(pids []int) {
+	c.Lock()
+	defer c.Unlock()
+	for _, pid := range pids {
+		c.known[pid] = true
+	}
+}
+
 // reap frees the entry of a child that has ended in the process table, and forgets
 // the child, in one step: its number may be that of the next one.
 func (c *children) reap(child *os.Process) (*os.ProcessState, error) {
