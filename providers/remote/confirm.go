@@ -46,6 +46,15 @@ func (p *Provider) demand(ctx context.Context, w core.WrappedKey, aad core.AAD) 
 	if p.strict.Load() {
 		return nil
 	}
+	select {
+	case p.demanding <- struct{}{}:
+		defer func() { <-p.demanding }()
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for another call: %w: %w", core.ErrUnavailable, context.Cause(ctx))
+	}
+	if p.strict.Load() {
+		return nil
+	}
 	altered := core.WrappedKey{KEKID: w.KEKID, Wrapped: p.key.Alter(w.Wrapped)}
 	if err := p.refuses(ctx, altered, aad, "a wrap that was altered"); err != nil {
 		return err

@@ -39,10 +39,12 @@ type Provider struct {
 	closed atomic.Bool
 	// strict says that the service refused what it has to refuse.
 	strict atomic.Bool
+	// demanding admits one demand at a time: of several first wraps one is enough.
+	demanding chan struct{}
 }
 
 // New returns a provider on a key.
-func New(key Key) *Provider { return &Provider{key: key} }
+func New(key Key) *Provider { return &Provider{key: key, demanding: make(chan struct{}, 1)} }
 
 // GenerateDataKey implements core.KeyProvider.
 func (p *Provider) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {

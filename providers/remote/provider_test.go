@@ -177,6 +177,25 @@ func TestCalls(t *testing.T) {
 }
 
 // A data key of another size is none.
+// Several first wraps at the same time cost no more than one after another: two
+// refusals in all, and a confirmation each.
+func TestFirstWrapsAtTheSameTime(t *testing.T) {
+	k := newKey(t)
+	p := remote.New(k)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			if _, err := p.WrapDataKey(t.Context(), make([]byte, core.DataKeySize), nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := k.calls["unwrap"]; n != 8+2 {
+		t.Errorf("%d calls to unwrap", n)
+	}
+}
+
 func TestGeneratedSize(t *testing.T) {
 	for _, size := range []int{0, 16, 33} {
 		k := newKey(t)
