@@ -62,7 +62,7 @@ func (s *Service) granted(ctx context.Context, f *flight, took time.Duration) {
 		event = "needs_reauth"
 	}
 	attrs := append([]slog.Attr{slog.String("event", event)}, f.attrs(
-		slog.String("outcome", outcome), slog.Int("status", a.Status), slog.Bool("rotated", a.RefreshToken != nil), slog.Duration("took", took),
+		slog.String("outcome", outcome), slog.Int("status", a.Status), slog.Bool("rotated", a.RefreshToken != nil), slog.String("took", took.Round(time.Microsecond).String()),
 	)...)
 	if a.Code != "" {
 		attrs = append(attrs, slog.String("code", a.Code))

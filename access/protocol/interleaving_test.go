@@ -893,7 +893,7 @@ func TestInterleavings(t *testing.T) {
 		"kill, stop, expiry with grace":            {server: grace, kill: 1, stop: 1, expire: 1},
 		"lost answer, cut off, expiry with grace":  {server: graceNew, lose: 1, cut: 1, expire: 1},
 		"deposit, disconnect, stop, destroyed key": {server: strict, stop: 1, deposit: 1, drop: 1, clear: 1},
-		"stop, expiry, re-seal, upstream":          {server: grace, stop: 1, expire: 1, reseal: 1, upstream: 1},
+		"re-seal, upstream":                        {server: grace, callersOfBoth: 2, reseal: 1, upstream: 1},
 		"two expiries":                             {server: strict, expire: 2},
 		"expiry, all callers":                      {server: strict, callersOfBoth: 2, expire: 1},
 		"deposit, all callers":                     {server: strict, callersOfBoth: 2, deposit: 1},
@@ -927,6 +927,7 @@ func TestResiduals(t *testing.T) {
 		"a holder stopped past its lease, at a strict server":                    {server: strict, stop: 1},
 		"a holder cut off past its lease, at a strict server":                    {server: strict, cut: 1},
 		"upstream beside, which takes no lease, at a strict server":              {server: strict, upstream: 1},
+		"upstream beside, slower than two rotations, in spite of grace":          {server: grace, upstream: 1, expire: 1},
 		"a request kept by the network, and a holder stopped, in spite of grace": {server: graceNew, stop: 1, unordered: true},
 	} {
 		t.Run(name, func(t *testing.T) {
