@@ -188,3 +188,68 @@ func TestPruneDoesNotHideThatThePrimaryIsExposed(t *testing.T) {
 		}
 	})
 }
+
+// A data key stays exposed where the wrap that tells it was removed before the KEK was
+// named: copies of the database still hold that wrap. A ring that saw it rolls.
+func TestAKEKThatIsNamedOnceItsWrapsAreGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, store := newKMS("a"), newKMS("b"), newStore()
+		mustStart(t, a, store, keyring.Options{PollInterval: time.Hour})
+		ring := mustStart(t, b, store, keyring.Options{Previous: []core.KeyProvider{a}})
+		old := keyIDOf(t, mustSeal(t, ring, "x"))
+		if removed, err := ring.Prune(t.Context(), keepNone); err != nil || len(removed) != 1 {
+			t.Fatalf("Prune = %v, %v", removed, err)
+		}
+		store.compromise(a)
+		pass(poll)
+		if id := keyIDOf(t, mustSeal(t, ring, "x")); id == old {
+			t.Error("the ring goes on under a data key that was wrapped under the compromised KEK")
+		}
+	})
+}
+
+// Whatever had the ring load that its current KEK is compromised, it seals no more.
+func TestALoadThatShowsACompromisedKEK(t *testing.T) {
+	for name, loads := range map[string]func(*testing.T, *keyring.Ring){
+		"rewrap": func(t *testing.T, r *keyring.Ring) { t.Helper(); _, _ = r.Rewrap(t.Context()) },
+		"prune":  func(t *testing.T, r *keyring.Ring) { t.Helper(); _, _ = r.Prune(t.Context(), keepNone) },
+		"lost":   func(t *testing.T, r *keyring.Ring) { t.Helper(); _, _ = r.Lost(t.Context()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kms, store := newKMS("a"), newStore()
+				ring := mustStart(t, kms, store, keyring.Options{PollInterval: time.Hour})
+				record := mustSeal(t, ring, "token")
+				store.compromise(kms)
+				loads(t, ring)
+				if _, err := ring.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrKeyMismatch) {
+					t.Errorf("Seal = %v, want ErrKeyMismatch", err)
+				}
+				mustOpen(t, ring, record, "token", false)
+			})
+		})
+	}
+}
+
+// A data key that was on its way when the ring learned that its KEK is compromised does
+// not get into the store.
+func TestADataKeyOnItsWayWhenItsKEKIsNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		ring := mustStart(t, kms, store, keyring.Options{PollInterval: time.Hour})
+		kms.script(func(k *scriptedKMS) { k.delay = 2 * time.Second })
+		rolled := make(chan error, 1)
+		go func() { rolled <- ring.Roll(t.Context()) }()
+		pass(time.Second)
+		store.compromise(kms)
+		if _, err := ring.Examine(t.Context(), nil); err != nil { // loads
+			t.Fatal(err)
+		}
+		if err := <-rolled; !errors.Is(err, core.ErrKeyMismatch) {
+			t.Errorf("Roll = %v, want ErrKeyMismatch", err)
+		}
+		if n := len(store.snapshot().DataKeys); n != 1 {
+			t.Errorf("there are %d data keys", n)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package keyring_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -213,6 +214,59 @@ func TestAClosedRingHoldsNothing(t *testing.T) {
 		}
 		if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); err == nil {
 			t.Error("a closed ring opened")
+		}
+	})
+}
+
+// A provider that says it is healthy, and denies what it unwrapped before, is not: the
+// data keys stay out of memory, even those that it would unwrap the next moment.
+func TestADenialCountsWhateverTheStatusIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		r := mustStart(t, kms, store, keyring.Options{PollInterval: time.Hour})
+		record := mustSeal(t, r, "token")
+		if err := r.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		kms.fail(core.ErrKeyDenied)
+		pass(40 * time.Second)
+		store.edit(func(s *memoryStore) { s.err = core.ErrStoreUnavailable }) // so that nothing else asks
+		kms.script(func(k *scriptedKMS) { k.err, k.unwraps = nil, core.ErrKeyDenied })
+		for unwraps := kms.count("unwrap"); kms.count("unwrap") == unwraps; { // until the status is healthy
+			pass(100 * time.Millisecond)
+		}
+		kms.script(func(k *scriptedKMS) { k.unwraps = nil })
+		if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); !errors.Is(err, core.ErrKeyDenied) {
+			t.Errorf("Open = %v, want ErrKeyDenied", err)
+		}
+		pass(10 * time.Second)
+		mustOpen(t, r, record, "token", false)
+	})
+}
+
+// A provider that refuses the altered wrap of the primary is asked for it now and then,
+// and goes on being asked for its status.
+func TestARefusedPrimaryWrapStormsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		r := mustStart(t, kms, store, keyring.Options{OutageBudget: 10 * time.Minute})
+		mustSeal(t, r, "x")
+		altered := bytes.Repeat([]byte{9}, 60)
+		store.edit(func(s *memoryStore) { s.state.DataKeys[0].Wraps[0].Wrapped = altered })
+		kms.script(func(k *scriptedKMS) { k.refuses, k.delay = altered, time.Millisecond })
+		pass(poll)
+		kms.fail(core.ErrUnavailable)
+		pass(time.Minute)
+		kms.fail(nil)
+		before := kms.count("unwrap")
+		pass(10 * time.Second) // an outage ended, so the wrap is tried
+		kms.fail(core.ErrUnavailable)
+		pass(12 * time.Minute)
+		if n := kms.count("unwrap") - before; n == 0 || n > 20 {
+			t.Errorf("%d unwraps", n)
+		}
+		if n := r.Status().Unlocked; n != 0 {
+			t.Errorf("%d data keys in memory after the outage budget", n)
 		}
 	})
 }

@@ -2,10 +2,12 @@ package keyring_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +135,38 @@ func TestASupersededKeyOfALeakedKEK(t *testing.T) {
 		store.enthrone(old, 1000)
 		sealsUnderNone(t, r, old)
 	})
+}
+
+// A ring that unwrapped a newer data key, for whatever purpose, knows that the primary
+// which the store names is an older one.
+func TestANewerKeyThatWasOnlyWrapped(t *testing.T) {
+	for name, unwraps := range map[string]func(*testing.T, *keyring.Ring){
+		"while rewrapping": func(t *testing.T, r *keyring.Ring) { t.Helper(); _, _ = r.Rewrap(t.Context()) },
+		"while pruning":    func(t *testing.T, r *keyring.Ring) { t.Helper(); _, _ = r.Prune(t.Context(), keepNone) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kms, escrow := newKMS("a"), newKMS("escrow")
+				store, old, _ := rolled(t, kms)
+				store.enthrone(old, 0)
+				store.edit(func(s *memoryStore) { // for Prune
+					s.state.DataKeys[1].Wraps = append(s.state.DataKeys[1].Wraps, core.WrappedKey{KEKID: "scripted:gone#1"})
+				})
+				r := mustStart(t, kms, store, keyring.Options{
+					PollInterval: time.Hour, NoAutoRewrap: true, Recovery: []keyring.RecoveryKEK{keyring.NewRecoveryKEK(escrow)},
+				})
+				if id := keyIDOf(t, mustSeal(t, r, "x")); id != old {
+					t.Fatalf("sealed under %s", id)
+				}
+				if err := r.RefreshRecovery(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				unwraps(t, r)
+				sealsUnderNone(t, r, old)
+				mustSeal(t, r, "x")
+			})
+		})
+	}
 }
 
 // The version that a wrap is bound to counts, and not the one that the database
@@ -361,4 +395,81 @@ func TestABatchOfUnknownDataKeysCostsOneLoad(t *testing.T) {
 		}
 		mustOpen(t, r, mustSeal(t, other, "new"), "new", false)
 	})
+}
+
+// What kept the ring from sealing ends once it is mended in the store, without a
+// restart: the altered wrap is put back, or recovery makes a new primary.
+func TestAMismatchThatIsMended(t *testing.T) {
+	mismatched := func(t *testing.T, r *keyring.Ring) {
+		t.Helper()
+		pass(time.Hour + time.Minute)
+		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrKeyMismatch) {
+			t.Fatalf("Seal = %v, want ErrKeyMismatch", err)
+		}
+	}
+	t.Run("the wrap is put back", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			kms, store := newKMS("a"), newStore()
+			r := mustStart(t, kms, store, keyring.Options{})
+			mustSeal(t, r, "x")
+			before := store.snapshot()
+			store.edit(func(s *memoryStore) { s.state.DataKeys[0].Wraps[0].Wrapped = bytes.Repeat([]byte{9}, 60) })
+			mismatched(t, r)
+			store.edit(func(s *memoryStore) { s.state = before })
+			pass(time.Minute)
+			mustSeal(t, r, "x")
+		})
+	})
+	t.Run("by recovery", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			kms, escrow, store := newKMS("a"), newKMS("escrow"), newStore()
+			opts := keyring.Options{Recovery: []keyring.RecoveryKEK{keyring.NewRecoveryKEK(escrow)}}
+			r := mustStart(t, kms, store, opts)
+			record := mustSeal(t, r, "token")
+			kms.script(func(k *scriptedKMS) { k.aead = newKMS("a").aead })
+			mismatched(t, r)
+			command, _ := start(t, kms, store, opts)
+			if done, err := command.Recover(t.Context(), []core.KeyProvider{escrow}); err != nil || len(done) != 1 || done[0].Err != nil {
+				t.Fatalf("Recover = %v, %v", done, err)
+			}
+			pass(time.Minute)
+			mustSeal(t, r, "x")
+			mustOpen(t, r, record, "token", true)
+		})
+	})
+}
+
+// A ring that made a new primary never seals under the one before, also if it never saw
+// the new one in the store.
+func TestAPrimaryThatTheStoreTakesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), &takesBack{memoryStore: newStore()}
+		r := mustStart(t, kms, store, keyring.Options{})
+		old := keyIDOf(t, mustSeal(t, r, "x"))
+		store.lies.Store(true)
+		if err := r.Roll(t.Context()); !errors.Is(err, core.ErrStoreUnavailable) {
+			t.Fatalf("Roll = %v", err)
+		}
+		store.lies.Store(false)
+		store.edit(func(s *memoryStore) { s.err = nil })
+		pass(poll)
+		sealsUnderNone(t, r, old)
+		mustSeal(t, r, "x")
+	})
+}
+
+// takesBack is a store that answers that a data key was inserted, and then holds what it
+// held before, once it answers again.
+type takesBack struct {
+	*memoryStore
+	lies atomic.Bool
+}
+
+func (s *takesBack) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
+	before := s.snapshot()
+	err := s.memoryStore.InsertDataKey(ctx, k)
+	if s.lies.Load() {
+		s.edit(func(m *memoryStore) { m.state, m.err = before, core.ErrStoreUnavailable })
+	}
+	return err
 }

@@ -94,18 +94,18 @@ func (r *Ring) followStore() {
 }
 
 // followStatus asks the current provider for its status until the ring is closed.
+// Nothing that becomes suspected meanwhile puts that off.
 func (r *Ring) followStatus() {
+	timer := time.NewTimer(r.guard.NextCheck())
+	defer timer.Stop()
 	for {
-		timer := time.NewTimer(r.guard.NextCheck())
 		select {
 		case <-timer.C:
 			r.checkStatus(r.ctx)
+			timer.Reset(r.guard.NextCheck())
 		case <-r.guard.Suspected():
 			r.prove()
 		case <-r.ctx.Done():
-		}
-		timer.Stop()
-		if r.ctx.Err() != nil {
 			return
 		}
 	}

@@ -116,11 +116,21 @@ func (g *Guard) observe(a kek.Answer) {
 			g.evict(a.Err)
 			return
 		}
+		if g.watches(digest) {
+			return // that one was just tried
+		}
 		select {
 		case g.suspected <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// watches reports whether digest is that of the canary.
+func (g *Guard) watches(digest kek.Digest) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.canary != nil && kek.DigestOf(g.canary.Wrap) == digest
 }
 
 // Check asks the provider for its status and draws the consequences. It reports
@@ -133,8 +143,8 @@ func (g *Guard) Check(ctx context.Context) (healthy, readmitted bool) {
 		g.unhealthy(err)
 		return false, false
 	}
-	if g.healthy(&s) {
-		g.Prove(ctx)
+	if g.healthy(&s) && g.Prove(ctx) {
+		return false, false
 	}
 	if readmitted = g.cache.Readmit(); readmitted {
 		g.opts.Logger.Info("the key provider is healthy again; unlocking data keys", "kek_id", string(s.KEKID))
@@ -190,8 +200,8 @@ func (g *Guard) evict(err error) {
 	}
 }
 
-// Watch says which wrap has to unwrap for the ring to go on sealing. It was seen to,
-// or the data key was made here.
+// Watch says which wrap has to unwrap for the ring to go on sealing. If another one did
+// not unwrap, nothing is sealed until this one was seen to.
 func (g *Guard) Watch(c Canary) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -201,15 +211,27 @@ func (g *Guard) Watch(c Canary) {
 	g.canary = &c
 }
 
+// Unwatch says that the primary is the data key named id, and has no wrap to watch. That
+// the wrap of another one did not unwrap does not matter any more.
+func (g *Guard) Unwatch(id envelope.KeyID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.canary != nil && g.canary.ID != id {
+		g.canary, g.mismatch = nil, nil
+	}
+}
+
 // Prove unwraps the canary. That it does not unwrap any more keeps the ring from
 // sealing, since nothing that is sealed could be opened after a restart: as where the
-// key was deleted in the KMS and made anew under its old name.
-func (g *Guard) Prove(ctx context.Context) {
+// key was deleted in the KMS and made anew under its old name. It reports whether the
+// provider denied what it was seen to unwrap, which evicts the data keys whatever the
+// provider's status is.
+func (g *Guard) Prove(ctx context.Context) (denied bool) {
 	g.mu.Lock()
 	c := g.canary
 	g.mu.Unlock()
 	if c == nil {
-		return
+		return false
 	}
 	plaintext, _, err := g.kek.Unwrap(ctx, c.ID, c.Wrap, c.Binding)
 	clear(plaintext)
@@ -227,6 +249,7 @@ func (g *Guard) Prove(ctx context.Context) {
 		g.opts.Logger.Error("nothing can be sealed", "state", cache.StateWord(g.mismatch), "error", g.mismatch)
 		_ = g.cache.SetProblem(g.mismatch)
 	}
+	return errors.Is(err, core.ErrKeyDenied) && g.proven.Contains(kek.DigestOf(c.Wrap))
 }
 
 // Mismatch returns why nothing may be sealed under the current KEK, or nil.

@@ -23,6 +23,7 @@ type Loader struct {
 	store   keystate.Store
 	witness *witness.Witness
 	cache   *cache.Cache
+	current *kek.KEK
 	timeout time.Duration
 
 	// loading admits one load at a time: of two at the same time the one that read
@@ -37,9 +38,10 @@ type Loader struct {
 	err   error // of the last load
 }
 
-// New returns a Loader that has loaded nothing. A load takes no longer than timeout.
-func New(store keystate.Store, w *witness.Witness, c *cache.Cache, timeout time.Duration) *Loader {
-	return &Loader{store: store, witness: w, cache: c, timeout: timeout, loading: flight.NewMutex()}
+// New returns a Loader that has loaded nothing. Nothing seals while the current KEK is
+// compromised. A load takes no longer than timeout.
+func New(store keystate.Store, w *witness.Witness, c *cache.Cache, current *kek.KEK, timeout time.Duration) *Loader {
+	return &Loader{store: store, witness: w, cache: c, current: current, timeout: timeout, loading: flight.NewMutex()}
 }
 
 // Load takes up what the store holds. Its error is core.ErrStoreUnavailable,
@@ -98,13 +100,14 @@ func (l *Loader) accept() {
 		ring.Enabled[k.ID] = k.Version
 	}
 	if p := l.state.Primary(); p != nil {
-		ring.Primary, ring.Seals = p.ID, l.witness.Retired(p) == ""
+		ring.Primary, ring.Seals = p.ID, l.witness.Retired(p) == "" && !l.state.IsCompromised(l.current.ID())
 	}
 	l.cache.Accept(ring)
 }
 
-// Unlocked says that a data key of the given version was unwrapped, and has to be
-// called before it is admitted to the cache: a primary that is older seals no more.
+// Unlocked says that a data key of the given version was unwrapped, for whatever
+// purpose, and has to be called before it is admitted to the cache: a primary that is
+// older seals no more.
 func (l *Loader) Unlocked(version int64) {
 	if l.witness.Unlocked(version) {
 		l.mu.Lock()

@@ -35,6 +35,9 @@ func (r *Reconciler) ensurePrimary(ctx context.Context) error {
 	if _, err := r.keks.Current.Resolve(ctx); err != nil {
 		return err
 	}
+	if r.guard.Mismatch() != nil {
+		r.watch() // what is there now may be another
+	}
 	if err := r.guard.Mismatch(); err != nil {
 		return err
 	}
@@ -116,6 +119,8 @@ func (r *Reconciler) watch() {
 	}
 	if w, ok := p.WrapUnder(r.keks.Current.ID()); ok {
 		r.guard.Watch(guard.Canary{ID: p.ID, Wrap: w, Binding: kek.Binding{StoreID: state.StoreID, Version: p.Version}})
+	} else {
+		r.guard.Unwatch(p.ID)
 	}
 }
 
@@ -328,6 +333,7 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 	r.mu.Lock()
 	r.making, r.madePrimary = nil, time.Now()
 	r.mu.Unlock()
+	r.witness.Superseded(replaces)
 	if err := r.loader.Load(ctx); err != nil {
 		return err
 	}
@@ -357,5 +363,6 @@ func (r *Reconciler) generate(ctx context.Context, state *keystate.State, versio
 		return nil, nil, err
 	}
 	proof := cache.Proof{StoreID: b.StoreID, Version: b.Version, KEK: wraps[0].KEKID, Current: true}
-	return cache.Adopt(dataKey, proof), wraps, permit(state, wraps...)
+	latest := r.loader.State() // another load may have shown more while the providers answered
+	return cache.Adopt(dataKey, proof), wraps, permit(&latest, wraps...)
 }

@@ -80,6 +80,7 @@ func prune(ctx context.Context, r *Reconciler, id envelope.KeyID, kekIDs []core.
 	if err != nil {
 		return err
 	}
+	r.loader.Unlocked(k.Version)
 	err = r.store.RemoveWraps(ctx, id, kekIDs)
 	for _, kekID := range kekIDs {
 		audit.Removal(r.opts.Logger, err, "data_key_wrap_removed", id, k.Version, slog.String("kek_id", string(kekID)))

@@ -88,7 +88,7 @@ func New(ctx context.Context, g *guard.Guard, w *witness.Witness, c *cache.Cache
 		keks.Recovery = append(keks.Recovery, kek.NewRecovery(p))
 	}
 	flights := flight.NewGroup(ctx, opts.CallTimeout)
-	l := loader.New(store, w, c, opts.CallTimeout)
+	l := loader.New(store, w, c, keks.Current, opts.CallTimeout)
 	refused, _ := lru.New[refusal, time.Time](mostRefused) // New fails for a size of 0
 	absent, _ := lru.New[envelope.KeyID, struct{}](mostAbsent)
 	u := &unlocker{loader: l, cache: c, keks: keks, flights: flights, refused: refused, failed: make(map[envelope.KeyID]failedUnlock)}

@@ -134,6 +134,7 @@ func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b ke
 	plaintext, proof, tried, err := u.unwrapVia(ctx, u.keks.Current, k, b)
 	if err == nil {
 		proof.Current = true
+		u.loader.Unlocked(b.Version)
 		return plaintext, proof, nil
 	}
 	if !errors.Is(err, core.ErrInvalidCiphertext) && !errors.Is(err, core.ErrKeyMismatch) {
@@ -143,6 +144,7 @@ func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b ke
 	for _, p := range u.keks.Previous {
 		plaintext, proof, more, err := u.unwrapVia(ctx, p, k, b)
 		if err == nil {
+			u.loader.Unlocked(b.Version)
 			return plaintext, proof, nil
 		}
 		tried += more

@@ -3,10 +3,12 @@
 package witness
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"math"
+	"math/bits"
 	"slices"
 	"sync"
 
@@ -23,19 +25,28 @@ type Witness struct {
 	highest     int64  // the highest version ever unlocked
 	keys        map[envelope.KeyID]memory
 	compromised []string // every key ever named compromised
+	keks        []string // keys of KEKs that data keys were seen wrapped under, at most mostKEKs
 }
 
 // memory is what was seen of a data key.
 type memory struct {
 	reserved int64  // the most seals known to be reserved
 	retired  string // why it never seals again, or empty
-	exposed  bool   // it had a wrap under a KEK that was named compromised
+	under    uint64 // which of Witness.keks it was seen wrapped under, as bits
+	exposed  bool   // one of them was named compromised
 }
+
+// superseded is why a data key is retired that another one took the place of.
+const superseded = "it was superseded before"
 
 // mostKeys bounds what is remembered of keys that the store does not hold any more,
 // which whoever writes to it could make many of. What the version of a key tells
 // is not forgotten with it.
 const mostKeys = 100_000
+
+// mostKEKs bounds how many KEKs are remembered. Of any other a data key is known to be
+// exposed while its wrap is there.
+const mostKEKs = 64
 
 // New returns a Witness that has seen nothing.
 func New() *Witness { return &Witness{keys: make(map[envelope.KeyID]memory)} }
@@ -75,12 +86,13 @@ func (w *Witness) Judge(state *keystate.State, mark Mark) error {
 	exposed := make(map[envelope.KeyID]bool)
 	for _, k := range state.EnabledKeys() {
 		m := w.keys[k.ID]
-		m.exposed = m.exposed || state.Exposed(&k)
+		m.under |= w.wrappedUnder(&k)
+		m.exposed = m.exposed || state.Exposed(&k) || w.anyCompromised(m.under)
 		exposed[k.ID] = m.exposed
 		switch {
 		case m.retired != "":
 		case !k.Primary:
-			m.retired = "it was superseded before"
+			m.retired = superseded
 		case k.ID == mark.primary && k.SealsReserved < mark.reserved:
 			m.retired = "fewer seals are reserved than before"
 		}
@@ -92,6 +104,31 @@ func (w *Witness) Judge(state *keystate.State, mark Mark) error {
 		maps.DeleteFunc(w.keys, func(id envelope.KeyID, _ memory) bool { _, ok := exposed[id]; return !ok })
 	}
 	return nil
+}
+
+// wrappedUnder returns which of w.keks k is wrapped under, and adds those that are new;
+// w.mu is held.
+func (w *Witness) wrappedUnder(k *keystate.DataKeyState) (under uint64) {
+	for _, wrap := range k.Wraps {
+		i := slices.Index(w.keks, wrap.KEKID.Key())
+		if i < 0 && len(w.keks) < mostKEKs {
+			i, w.keks = len(w.keks), append(w.keks, wrap.KEKID.Key())
+		}
+		if i >= 0 {
+			under |= 1 << i
+		}
+	}
+	return under
+}
+
+// anyCompromised reports whether one of the KEKs was named compromised; w.mu is held.
+func (w *Witness) anyCompromised(under uint64) bool {
+	for ; under != 0; under &= under - 1 {
+		if slices.Contains(w.compromised, w.keks[bits.TrailingZeros64(under)]) {
+			return true
+		}
+	}
+	return false
 }
 
 // Retired says why the primary p of a state that was judged may not seal, though it
@@ -113,6 +150,16 @@ func (w *Witness) Unlocked(version int64) (highest bool) {
 	highest = version > w.highest
 	w.highest = max(w.highest, version)
 	return highest
+}
+
+// Superseded says that this process made another data key the primary in place of the one
+// named id, which seals no more once the store was loaded again.
+func (w *Witness) Superseded(id envelope.KeyID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m := w.keys[id]
+	m.retired = cmp.Or(m.retired, superseded)
+	w.keys[id] = m
 }
 
 // Reserved says that this process reserved n more seals of the data key named id,
