@@ -1,0 +1,284 @@
+package keyring_test
+
+import (
+	"context"
+	"crypto/cipher"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
+)
+
+// modelKMS is a KEK of the model.
+type modelKMS struct {
+	*scriptedKMS
+	denials int         // so many unwraps are denied from now on
+	before  cipher.AEAD // what it was before it was made anew, or nil
+	leaked  bool        // the attacker holds it
+	anew    bool        // it was made anew, or restored, at some time
+}
+
+func (k *modelKMS) key() string { return "scripted:" + k.name }
+
+// opens unwraps without a call.
+func (k *modelKMS) opens(w core.WrappedKey, aad core.AAD) (plaintext []byte, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	plaintext, err := k.aead.Open(nil, nil, w.Wrapped, aad.Bytes())
+	return plaintext, err == nil
+}
+
+// denies reports whether this unwrap is one of those that are denied.
+func (k *modelKMS) denies() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.denials--
+	return k.denials >= 0
+}
+
+// pause ends a call. No two calls end at the same moment, so that what a ring does with
+// an answer is done before the next answer comes, and the oracle sees the same order.
+func (o *oracle) pause(ctx context.Context, d time.Duration) error {
+	o.mu.Lock()
+	o.calls++
+	moment := time.Duration(o.calls % int64(time.Millisecond))
+	o.mu.Unlock()
+	timer := time.NewTimer(time.Until(time.Now().Truncate(time.Millisecond).Add(time.Millisecond + d.Truncate(time.Millisecond) + moment)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// watchedKMS is a KEK as one process calls it.
+type watchedKMS struct {
+	*modelKMS
+	p *process
+}
+
+func (k watchedKMS) begins() int {
+	defer k.p.event()()
+	return k.p.tick
+}
+
+func (k watchedKMS) ends(ctx context.Context, err error) error {
+	if late := k.p.pause(ctx, 0); late != nil {
+		return fmt.Errorf("%w: %w", core.ErrUnavailable, late)
+	}
+	return err
+}
+
+func (k watchedKMS) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {
+	began := k.begins()
+	dataKey, err := k.modelKMS.GenerateDataKey(ctx, aad)
+	if err = k.ends(ctx, err); err == nil {
+		k.p.generates(k.modelKMS, began, aad, dataKey.Plaintext)
+	}
+	return dataKey, err
+}
+
+func (k watchedKMS) WrapDataKey(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
+	dataKey = slices.Clone(dataKey)
+	w, err := k.modelKMS.WrapDataKey(ctx, dataKey, aad)
+	return w, k.ends(ctx, err)
+}
+
+func (k watchedKMS) UnwrapDataKey(ctx context.Context, w core.WrappedKey, aad core.AAD) ([]byte, error) {
+	began := k.begins()
+	plaintext, err := k.modelKMS.UnwrapDataKey(ctx, w, aad)
+	if k.denies() && err == nil {
+		plaintext, err = nil, core.ErrKeyDenied
+	}
+	if err = k.ends(ctx, err); err != nil {
+		plaintext = nil
+	}
+	k.p.unwraps(k.modelKMS, began, w, aad, plaintext, err)
+	return plaintext, err
+}
+
+func (k watchedKMS) Status(ctx context.Context) (core.Status, error) {
+	s, err := k.modelKMS.Status(ctx)
+	err = k.ends(ctx, err)
+	k.p.status(k.modelKMS, err)
+	return s, err
+}
+
+// watchedStore is the store as one process calls it.
+type watchedStore struct {
+	*memoryStore
+	p *process
+}
+
+func (s watchedStore) delay() time.Duration {
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	if s.p.delays.IntN(20) == 0 {
+		return time.Duration(s.p.delays.IntN(4000)) * time.Millisecond
+	}
+	return 0
+}
+
+// lost makes a call fail whose answer did not come in time. It may have had its effect.
+func (s watchedStore) lost(ctx context.Context, err error) error {
+	if late := s.p.pause(ctx, s.delay()); late != nil {
+		return fmt.Errorf("%w: %w", core.ErrOutcomeUnknown, late)
+	}
+	return err
+}
+
+func (s watchedStore) LoadRing(ctx context.Context) (keyring.State, error) {
+	state, err := s.memoryStore.LoadRing(ctx)
+	state.Compromised = slices.Clone(state.Compromised)
+	if err = s.lost(ctx, err); err != nil {
+		return keyring.State{}, err
+	}
+	seen := state
+	s.p.loads(&seen)
+	return state, nil
+}
+
+func (s watchedStore) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
+	err := s.memoryStore.InsertDataKey(ctx, k)
+	if err == nil {
+		s.p.inserts(k)
+	}
+	if err = s.lost(ctx, err); err == nil {
+		defer s.p.event()()
+		if !k.Replaces.IsZero() {
+			s.p.replaced = append(s.p.replaced, k.Replaces)
+		}
+	}
+	return err
+}
+
+func (s watchedStore) AddWrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey) error {
+	before := s.wraps(id)
+	err := s.memoryStore.AddWrap(ctx, id, w)
+	if err == nil {
+		s.p.addsWrap(id, w, before)
+	}
+	return s.lost(ctx, err)
+}
+
+func (s watchedStore) RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID) error {
+	before := s.wraps(id)
+	err := s.memoryStore.RemoveWraps(ctx, id, kekIDs)
+	if err == nil {
+		s.p.removesWraps(id, kekIDs, before, s.wraps(id))
+	}
+	return s.lost(ctx, err)
+}
+
+func (s watchedStore) wraps(id envelope.KeyID) []core.WrappedKey {
+	state := s.snapshot()
+	k, _ := state.Find(id)
+	return k.Wraps
+}
+
+func (s watchedStore) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
+	knew := s.p.knownReserved(id)
+	ok, err := s.memoryStore.ReserveSeals(ctx, id, n, limit)
+	if s.p.lies() && err == nil {
+		ok = true
+	}
+	if err = s.lost(ctx, err); err != nil {
+		return false, err
+	}
+	if ok {
+		s.p.reserves(id, n, knew)
+	}
+	return ok, nil
+}
+
+// DestroyDataKey counts the records, as a store has to.
+func (s watchedStore) DestroyDataKey(ctx context.Context, id envelope.KeyID) (int64, error) {
+	remaining, err := s.p.destroys(id)
+	return remaining, s.lost(ctx, err)
+}
+
+func (o *oracle) lies() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lavish
+}
+
+// addsWrap judges and takes down a wrap that p stored, of a data key that had others.
+func (p *process) addsWrap(id envelope.KeyID, w core.WrappedKey, before []core.WrappedKey) {
+	defer p.event()()
+	p.note("%s wraps %s under %s", p.name, short(id), w.KEKID)
+	p.adds(id, w)
+	p.endorsed[id] = p.endorsed[id] || p.excuses(id)
+	if at := p.exposedAt[id]; !at.IsZero() && time.Since(at) > modelRewrap && p.recovering == 0 {
+		p.violate("%s wraps %s, which it knows to be exposed", p.name, short(id))
+	}
+	for _, old := range before {
+		if old.KEKID == w.KEKID && p.genuine(id, old) && !p.genuine(id, w) {
+			p.violate("%s replaces a wrap of %s by one that does not unwrap", p.name, short(id))
+		}
+	}
+	if k := honestKey(&p.honest, id); k != nil && p.storeID == modelStoreID {
+		k.Wraps = append(slices.DeleteFunc(k.Wraps, func(o core.WrappedKey) bool { return o.KEKID == w.KEKID }), w)
+	}
+}
+
+// removesWraps judges and takes down that p removed wraps of a data key.
+func (p *process) removesWraps(id envelope.KeyID, kekIDs []core.KEKID, before, after []core.WrappedKey) {
+	defer p.event()()
+	p.note("%s removes the wraps of %s under %v", p.name, short(id), kekIDs)
+	opens := func(w core.WrappedKey) bool { return p.genuine(id, w) }
+	if slices.ContainsFunc(before, opens) && !slices.ContainsFunc(after, opens) && p.pruning > 0 && p.hostile < p.pruneBegan {
+		p.violate("%s removed the last wrap of %s that unwraps", p.name, short(id))
+	}
+	if k := honestKey(&p.honest, id); k != nil && p.storeID == modelStoreID {
+		k.Wraps = slices.DeleteFunc(k.Wraps, func(w core.WrappedKey) bool { return slices.Contains(kekIDs, w.KEKID) })
+	}
+}
+
+// destroys destroys a data key that no record is sealed under.
+func (p *process) destroys(id envelope.KeyID) (remaining int64, err error) {
+	defer p.event()()
+	for _, row := range p.rows {
+		if row.key == id {
+			remaining++
+		}
+	}
+	if remaining > 0 {
+		return remaining, keyring.ErrInUse
+	}
+	if _, err = p.db.DestroyDataKey(context.Background(), id); err != nil {
+		return 0, err
+	}
+	p.note("%s destroys %s", p.name, short(id))
+	if k := honestKey(&p.honest, id); k != nil && p.storeID == modelStoreID {
+		k.State, k.Wraps, k.Primary = keyring.Destroyed, nil, false
+	}
+	return 0, nil
+}
+
+func honestKey(s *keyring.State, id envelope.KeyID) *keyring.DataKeyState {
+	i := slices.IndexFunc(s.DataKeys, func(k keyring.DataKeyState) bool { return k.ID == id && k.State == keyring.Enabled })
+	if i < 0 {
+		return nil
+	}
+	return &s.DataKeys[i]
+}
+
+// isSentinel reports whether a caller of a ring can tell what err is.
+func isSentinel(err error) bool {
+	for _, s := range []error{
+		core.ErrKeyMissing, core.ErrKeyMismatch, core.ErrKeyDenied, core.ErrUnavailable, core.ErrInvalidCiphertext, core.ErrStoreUnavailable,
+		keyring.ErrConflict, keyring.ErrNotEnabled, keyring.ErrInUse, keyring.ErrLegacyClosed,
+	} {
+		if errors.Is(err, s) {
+			return true
+		}
+	}
+	return false
+}
