@@ -650,17 +650,17 @@ func (m *model) works(p *process) {
 		m.violate("%s: there is no primary, %v", p.name, err)
 		return
 	}
-	current, any, dead := false, false, false
+	current, opens, dead := false, false, false
 	for _, w := range primary.Wraps {
 		if !p.genuine(primary.ID, w) {
 			dead = dead || w.KEKID == p.current.kekID()
 		} else {
 			current = current || w.KEKID.Key() == p.current.key()
-			any = any || slices.ContainsFunc(p.configured(), func(k *modelKMS) bool { return k.key() == w.KEKID.Key() })
+			opens = opens || slices.ContainsFunc(p.configured(), func(k *modelKMS) bool { return k.key() == w.KEKID.Key() })
 		}
 	}
 	switch {
-	case err != nil && (current || any && !p.opts.NoAutoRewrap && !p.current.anew):
+	case err != nil && (current || opens && !p.opts.NoAutoRewrap && !p.current.anew):
 		m.violate("%s does not seal: %v", p.name, err)
 	case err == nil && (dead || !slices.ContainsFunc(primary.Wraps, func(w core.WrappedKey) bool { return m.genuine(primary.ID, w) })):
 		m.violate("%s sealed under %s, whose wrap does not unwrap", p.name, short(primary.ID))
