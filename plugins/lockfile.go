@@ -172,7 +172,7 @@ func (o *HostOptions) noPlugin(scheme string) error {
 	if err != nil || len(there) == 0 {
 		there = []string{"none"}
 	}
-	return fmt.Errorf("there is no plugin for %s:// keys: %s is not in %s; there are: %s", scheme, FilePrefix+scheme, o.Dir, strings.Join(there, ", "))
+	return fmt.Errorf("there is no plugin for %s:// keys: %s is not in %s; there are: %s. Install it there, and run: lockwood plugin pin %s", scheme, FilePrefix+scheme, o.Dir, strings.Join(there, ", "), FilePrefix+scheme)
 }
 
 // writeLock replaces a lock file in one step: a crash leaves the old one or the

@@ -174,14 +174,20 @@ func (c *Cache) Readmit() bool {
 	return true
 }
 
-// SetProblem sets what keeps the primary from sealing, nil for nothing, and returns
-// what it was before.
-func (c *Cache) SetProblem(err error) (before error) {
+// SetProblem sets what keeps the primary from sealing, nil for nothing, and tells the
+// log when it changes.
+func (c *Cache) SetProblem(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before, c.problem = c.problem, err
+	before := c.problem
+	c.problem = err
 	c.publish()
-	return before
+	switch {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		c.opts.Logger.Error("nothing can be sealed", "state", StateWord(err), "error", err)
+	case err == nil && before != nil:
+		c.opts.Logger.Info("the ring seals again", "state", StateWord(nil))
+	}
 }
 
 // Problem returns what SetProblem set.

@@ -246,8 +246,7 @@ func (g *Guard) Prove(ctx context.Context) (denied bool) {
 			core.ErrKeyMismatch, c.ID, c.Wrap.KEKID, err) //nolint:errorlint // the provider's sentinel would say something of a record
 	}
 	if before == nil && g.mismatch != nil {
-		g.opts.Logger.Error("nothing can be sealed", "state", cache.StateWord(g.mismatch), "error", g.mismatch)
-		_ = g.cache.SetProblem(g.mismatch)
+		g.cache.SetProblem(g.mismatch)
 	}
 	return errors.Is(err, core.ErrKeyDenied) && g.proven.Contains(kek.DigestOf(c.Wrap))
 }

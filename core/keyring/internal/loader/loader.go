@@ -76,7 +76,7 @@ func (l *Loader) take(state keystate.State, mark witness.Mark, err error) error 
 		// Where nothing was ever loaded, nothing can go on; and nothing is sealed into
 		// another store.
 		if l.state.StoreID == "" || errors.Is(err, core.ErrKeyMismatch) {
-			_ = l.cache.SetProblem(l.err)
+			l.cache.SetProblem(l.err)
 		}
 		return l.err
 	}

@@ -159,24 +159,12 @@ func (r *Reconciler) reconcile(ctx context.Context) error {
 		return err
 	}
 	err = r.ensurePrimary(ctx)
-	r.setProblem(err) // at once: what follows waits for recovery KEKs, and the ring seals without
+	r.cache.SetProblem(err) // at once: what follows waits for recovery KEKs, and the ring seals without
 	if err == nil {
 		r.renew(ctx)
 		r.rewrapAll(ctx)
 	}
 	return nil
-}
-
-// setProblem records what keeps the ring from sealing, nil for nothing, and logs
-// when it changes.
-func (r *Reconciler) setProblem(err error) {
-	before := r.cache.SetProblem(err)
-	switch {
-	case err != nil && (before == nil || before.Error() != err.Error()):
-		r.opts.Logger.Error("nothing can be sealed", "state", cache.StateWord(err), "error", err)
-	case err == nil && before != nil:
-		r.opts.Logger.Info("the ring seals again", "state", cache.StateWord(nil))
-	}
 }
 
 // Unlock brings the data key named id into memory. It returns
