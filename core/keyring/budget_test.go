@@ -112,5 +112,11 @@ func TestAForgedVersionDoesNotStopTheRing(t *testing.T) {
 		})
 		pass(time.Minute)
 		mustSeal(t, r, "x")
+		if err := r.Roll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if v := store.primary().Version; v != 2 {
+			t.Errorf("the next data key has version %d, want 2", v)
+		}
 	})
 }

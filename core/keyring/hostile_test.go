@@ -473,3 +473,84 @@ func (s *takesBack) InsertDataKey(ctx context.Context, k keyring.NewDataKey) err
 	}
 	return err
 }
+
+// A database that keeps no primary has few data keys made.
+func TestAPrimaryThatIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		r := mustStart(t, kms, store, keyring.Options{})
+		for range 60 * 60 {
+			store.edit(func(s *memoryStore) {
+				for i := range s.state.DataKeys {
+					s.state.DataKeys[i].Primary = false
+				}
+			})
+			pass(time.Second)
+			_, _ = r.Seal(t.Context(), nil, []byte("x"), nil)
+		}
+		if n := len(store.snapshot().DataKeys); n > 16+60+2 {
+			t.Errorf("%d data keys made in an hour", n)
+		}
+	})
+}
+
+// What is sealed under a primary whose wraps are gone could not be opened after a
+// restart, so nothing is. Once they are back, it is.
+func TestAPrimaryWhoseWrapsAreGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), newStore()
+		r := mustStart(t, kms, store, keyring.Options{})
+		record := mustSeal(t, r, "token")
+		kept := store.snapshot()
+		store.edit(func(s *memoryStore) { s.state.DataKeys[0].Wraps = nil })
+		pass(poll)
+		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrKeyMismatch) {
+			t.Errorf("Seal = %v, want ErrKeyMismatch", err)
+		}
+		mustOpen(t, r, record, "token", false)
+		store.edit(func(s *memoryStore) { s.state = kept })
+		pass(poll)
+		mustSeal(t, r, "x")
+	})
+}
+
+// That the key of a recovery KEK is missing says nothing of the records.
+func TestARecoveryKEKThatIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, recovery, store := newKMS("a"), newKMS("r"), newStore()
+		recovery.fail(core.ErrKeyMissing)
+		first := mustStart(t, kms, store, keyring.Options{})
+		record := mustSeal(t, first, "token")
+		first.Close()
+		r := mustStart(t, kms, store, keyring.Options{Recovery: []keyring.RecoveryKEK{keyring.NewRecoveryKEK(recovery)}})
+		store.edit(func(s *memoryStore) { s.state.DataKeys[0].Primary = false })
+		pass(time.Minute)
+		mustOpen(t, r, record, "token", true) // there is no primary
+		if _, err := r.Seal(t.Context(), nil, nil, nil); !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("Seal = %v, want ErrUnavailable", err)
+		}
+	})
+}
+
+// While unwrapping is denied, nothing is in memory, however healthy the status is.
+func TestADenialLastsAsLongAsItLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		before, kms, store := newKMS("before"), newKMS("a"), newStore()
+		record := mustSeal(t, mustStart(t, before, store, keyring.Options{PollInterval: time.Hour}), "token")
+		r := mustStart(t, kms, store, keyring.Options{Previous: []core.KeyProvider{before}})
+		kms.script(func(k *scriptedKMS) { k.unwraps = core.ErrKeyDenied })
+		pass(2 * time.Hour) // the primary's wrap is unwrapped every hour
+		for range 10 * 60 {
+			pass(time.Second)
+			if n := r.Status().Unlocked; n != 0 {
+				t.Fatalf("%d data keys in memory", n)
+			}
+			if _, _, err := r.Open(t.Context(), nil, record, []byte("aad")); err == nil {
+				t.Fatal("a record opened")
+			}
+		}
+		kms.script(func(k *scriptedKMS) { k.unwraps = nil })
+		pass(time.Minute)
+		mustOpen(t, r, record, "token", false)
+	})
+}

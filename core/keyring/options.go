@@ -117,6 +117,7 @@ func (o *Options) withDefaults() Options {
 	if r.SealBlock <= 0 {
 		r.SealBlock = min(DefaultSealBlock, max(1, r.MaxSeals/16))
 	}
+	r.SealBlock = min(r.SealBlock, r.MaxSeals)
 	if r.Logger == nil {
 		r.Logger = slog.Default()
 	}

@@ -124,7 +124,7 @@ func (c *Cache) Admit(k *Key, epoch Epoch) {
 		return
 	}
 	if old := c.keys[id]; old == nil || k.Proof.Current && !old.Proof.Current {
-		audit.Key(c.opts.Logger, "data_key_unlocked", id, k.Proof.Version, slog.Bool("via_current_provider", k.Proof.Current))
+		audit.Key(c.opts.Logger, "data_key_unlocked", id, k.Proof.Version, slog.Bool("via_current_provider", k.Proof.Current), slog.String("kek_id", string(k.Proof.KEK)))
 		c.keys[id] = k
 	}
 	c.publish()

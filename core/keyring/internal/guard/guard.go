@@ -143,7 +143,8 @@ func (g *Guard) Check(ctx context.Context) (healthy, readmitted bool) {
 		g.unhealthy(err)
 		return false, false
 	}
-	if g.healthy(&s) && g.Prove(ctx) {
+	_, blocked := g.cache.Epoch()
+	if prove := g.healthy(&s); (prove || blocked != nil) && g.Prove(ctx) {
 		return false, false
 	}
 	if readmitted = g.cache.Readmit(); readmitted {

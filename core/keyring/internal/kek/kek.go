@@ -170,11 +170,13 @@ func (k *KEK) Generate(ctx context.Context, b Binding, also []*KEK, recovery []*
 	return key, wraps, nil
 }
 
-// NotCurrent takes the meaning of a denial out of another provider's error: it
-// says nothing of the current one, and what it answers may be mended.
+// NotCurrent takes its meaning out of another provider's error: that its key is denied,
+// missing or another one says nothing of the current one, and may be mended.
 func NotCurrent(err error) error {
-	if errors.Is(err, core.ErrKeyDenied) {
-		return fmt.Errorf("%w: %v", core.ErrUnavailable, err) //nolint:errorlint // the sentinel is left out on purpose
+	for _, s := range []error{core.ErrKeyDenied, core.ErrKeyMissing, core.ErrKeyMismatch} {
+		if errors.Is(err, s) {
+			return fmt.Errorf("%w: %v", core.ErrUnavailable, err) //nolint:errorlint // the sentinel is left out on purpose
+		}
 	}
 	return err
 }

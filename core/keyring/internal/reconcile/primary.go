@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -43,6 +44,9 @@ func (r *Reconciler) ensurePrimary(ctx context.Context) error {
 	}
 	for range 3 {
 		err := r.tryPrimary(ctx)
+		if state := r.loader.State(); err == nil && !r.opts.ReadOnly && state.Primary() == nil {
+			err = fmt.Errorf("the database does not keep the primary data key that was made: %w", core.ErrUnavailable)
+		}
 		if !errors.Is(err, keystate.ErrConflict) {
 			return err
 		}
@@ -68,7 +72,8 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 		if err := r.proveLegacy(ctx, &state); err != nil {
 			return err
 		}
-		return r.makePrimary(ctx, &state, envelope.KeyID{}, byUs)
+		// A store has a primary from its first data key on.
+		return r.makePrimary(ctx, &state, envelope.KeyID{}, cause(len(state.DataKeys) > 0))
 	case !r.opts.ReadOnly && r.retired(&state, p) != "":
 		// Whoever restores an old database, or edits it, would otherwise choose
 		// the key that seals, or rewind its seal budget.
@@ -142,11 +147,23 @@ func (r *Reconciler) fitPrimary(ctx context.Context, state *keystate.State, p *k
 	switch {
 	case proof.Recovered, exposed && !proof.Current:
 		return r.makePrimary(ctx, state, p.ID, byDatabase)
+	case proof.Current && !r.wrappedHere(p):
+		return fmt.Errorf("%w: the primary data key %s has no wrap under the current KEK %s any more: another instance pruned it, or somebody removed it; configure the KEK that the other instances use, or restore the wrap",
+			core.ErrKeyMismatch, p.ID, r.keks.Current.ID())
 	case !proof.Current && r.opts.NoAutoRewrap:
 		return fmt.Errorf("%w: the primary data key %s is not wrapped under the current KEK %s; run lockwood key rewrap, or set FOREST_EXECUTOR_AUTO_REWRAP=true",
 			core.ErrKeyMismatch, p.ID, r.keks.Current.ID())
 	case !proof.Current:
+		r.mu.Lock()
+		failed := r.rewraps[p.ID]
+		r.mu.Unlock()
+		if err := failed.Wait(time.Now()); err != nil {
+			return err
+		}
 		if added, err := r.wrapper.add(ctx, p.ID, true); err != nil && len(added) == 0 {
+			r.mu.Lock()
+			r.rewraps[p.ID] = failed.Again(time.Now(), err)
+			r.mu.Unlock()
 			return fmt.Errorf("wrapping the primary data key under the current KEK: %w", err)
 		}
 	}
@@ -154,6 +171,13 @@ func (r *Reconciler) fitPrimary(ctx context.Context, state *keystate.State, p *k
 		r.replace(ctx, state, p)
 	}
 	return nil
+}
+
+// wrappedHere reports whether p has a wrap under the current KEK, in whatever version.
+// Without one, what is sealed under p could not be opened after a restart.
+func (r *Reconciler) wrappedHere(p *keystate.DataKeyState) bool {
+	key := r.keks.Current.ID().Key()
+	return slices.ContainsFunc(p.Wraps, func(w core.WrappedKey) bool { return w.KEKID.Key() == key })
 }
 
 // unlockAgain unwraps p, which is unlocked through a previous provider, through the
@@ -223,7 +247,7 @@ func (r *Reconciler) renew(ctx context.Context) {
 func (r *Reconciler) tooOld(k *keystate.DataKeyState) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.opts.MaxAge > 0 && time.Since(k.CreatedAt) > r.opts.MaxAge && time.Since(r.madePrimary) > minMaxAge
+	return r.opts.MaxAge > 0 && time.Since(k.CreatedAt) > max(r.opts.MaxAge, minMaxAge) && time.Since(r.madePrimary) > minMaxAge
 }
 
 // mayMake reports whether it is time to make a primary where it can wait.
@@ -262,7 +286,7 @@ func (r *Reconciler) rollSpent(ctx context.Context) error {
 	switch {
 	case p == nil:
 		return r.reconcile(ctx)
-	case r.witness.Left(p.ID, r.opts.MaxSeals) >= r.opts.SealBlock:
+	case r.opts.MaxSeals-r.witness.Reserved(p.ID) >= r.opts.SealBlock:
 		return r.reconcile(ctx) // another instance rolled first
 	}
 	return r.roll(ctx, &state, p.ID, byDatabase)
@@ -307,10 +331,7 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 	if err != nil {
 		return err
 	}
-	version, err := r.witness.NextVersion(state)
-	if err != nil {
-		return err
-	}
+	version := r.witness.NextVersion(state)
 	if by == byDatabase && !r.rolls.Allow() {
 		return fmt.Errorf("making a data key: the database gave cause to make %d within a short time; somebody may be editing it: %w", rollsAtOnce, core.ErrUnavailable)
 	}
@@ -319,15 +340,17 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 		return err
 	}
 	key, wraps, err := r.generate(ctx, state, version)
+	if err == nil {
+		err = r.store.InsertDataKey(ctx, keystate.NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: wraps})
+		if errors.Is(err, keystate.ErrConflict) {
+			return fmt.Errorf("inserting a data key: %w", err)
+		}
+	}
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.making = r.making.Again(time.Now(), err)
-		return err
-	}
-	err = r.store.InsertDataKey(ctx, keystate.NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: wraps})
-	if err != nil {
-		return fmt.Errorf("inserting a data key: %w", err)
+		return fmt.Errorf("making a data key: %w", err)
 	}
 	audit.Key(r.opts.Logger, "data_key_created", key.ID(), version, slog.String("kek_id", string(wraps[0].KEKID)))
 	r.mu.Lock()

@@ -72,8 +72,14 @@ type Reconciler struct {
 	// were asked for, did not show.
 	absent *lru.Cache[envelope.KeyID, struct{}]
 
+	// adds bounds the wraps that are added by itself: who deletes them makes work.
+	adds  *rate.Limiter
 	rolls *rate.Limiter // of primaries that are made on the word of the database
 }
+
+// addsAtOnce is how many data keys get wraps by themselves at once, and then one a
+// second. A store has a few.
+const addsAtOnce = 64
 
 // mostAbsent bounds how many key IDs are remembered that the store does not have.
 const mostAbsent = 1 << 17
@@ -98,6 +104,7 @@ func New(ctx context.Context, g *guard.Guard, w *witness.Witness, c *cache.Cache
 		reconciling: flight.NewMutex(),
 		rewraps:     make(map[envelope.KeyID]*flight.Failure),
 		absent:      absent,
+		adds:        rate.NewLimiter(1, addsAtOnce),
 		rolls:       rate.NewLimiter(rate.Every(rollEvery), rollsAtOnce),
 	}
 }
@@ -158,7 +165,9 @@ func (r *Reconciler) reconcile(ctx context.Context) error {
 	if err := r.loader.Load(ctx); err != nil {
 		return err
 	}
-	err = r.ensurePrimary(ctx)
+	if err = r.ensurePrimary(ctx); err == nil {
+		err = r.guard.Mismatch() // found meanwhile
+	}
 	r.cache.SetProblem(err) // at once: what follows waits for recovery KEKs, and the ring seals without
 	if err == nil {
 		r.renew(ctx)
@@ -210,7 +219,8 @@ func (r *Reconciler) Refill(ctx context.Context, p *cache.Key) error {
 		if !p.Spent() {
 			return nil // the flight before this one did it
 		}
-		if r.witness.Left(p.ID(), r.opts.MaxSeals) < r.opts.SealBlock {
+		before := r.witness.Reserved(p.ID())
+		if r.opts.MaxSeals-before < r.opts.SealBlock {
 			return r.rollSpent(ctx)
 		}
 		ok, err := r.store.ReserveSeals(ctx, p.ID(), r.opts.SealBlock, r.opts.MaxSeals)
@@ -220,7 +230,7 @@ func (r *Reconciler) Refill(ctx context.Context, p *cache.Key) error {
 		case err != nil:
 			return fmt.Errorf("reserving seals: %w", err)
 		case ok:
-			r.witness.Reserved(p.ID(), r.opts.SealBlock)
+			r.witness.Reserve(p.ID(), before+r.opts.SealBlock)
 			p.Refill(r.opts.SealBlock)
 			return nil
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -56,11 +57,15 @@ func (r *Reconciler) rewrapAll(ctx context.Context) {
 	if r.opts.ReadOnly || r.opts.NoAutoRewrap {
 		return
 	}
-	flight.Each(r.missing(), func(_ int, id envelope.KeyID) {
+	ids := r.missing()
+	r.mu.Lock()
+	maps.DeleteFunc(r.rewraps, func(id envelope.KeyID, _ *flight.Failure) bool { return !slices.Contains(ids, id) })
+	r.mu.Unlock()
+	flight.Each(ids, func(_ int, id envelope.KeyID) {
 		r.mu.Lock()
 		failed := r.rewraps[id]
 		r.mu.Unlock()
-		if !failed.Due(time.Now()) {
+		if !failed.Due(time.Now()) || !r.adds.Allow() {
 			return
 		}
 		_, err := r.wrapper.add(ctx, id, false)

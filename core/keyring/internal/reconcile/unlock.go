@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,6 +98,9 @@ func (u *unlocker) wait(k *keystate.DataKeyState) error {
 func (u *unlocker) fail(k *keystate.DataKeyState, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if len(u.failed) > keystate.MaxWraps { // of keys that are gone, mostly
+		clear(u.failed)
+	}
 	f := u.failed[k.ID].Failure
 	u.failed[k.ID] = failedUnlock{f.Again(time.Now(), err), len(k.Wraps)}
 }
@@ -160,7 +164,7 @@ func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b ke
 		// its key is missing, is not the current one's.
 		return nil, cache.Proof{}, fmt.Errorf("%w: %v", core.ErrKeyMismatch, errors.Join(failures...)) //nolint:errorlint // see above
 	}
-	return nil, cache.Proof{}, u.mismatch(k)
+	return nil, cache.Proof{}, fmt.Errorf("%w (%v)", u.mismatch(k), errors.Join(failures...)) //nolint:errorlint // see above
 }
 
 // unwrapVia tries p on every wrap of k under p's key, and says how many there were.
@@ -170,6 +174,7 @@ func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKe
 		return nil, cache.Proof{}, 0, err
 	}
 	err = core.ErrKeyMismatch
+	var noAnswer error // of one wrap, which another one's failure does not hide
 	for _, w := range k.Wraps {
 		if w.KEKID.Key() != kekID.Key() {
 			continue
@@ -182,14 +187,17 @@ func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKe
 		}
 		var recovered bool
 		plaintext, recovered, err = p.Unwrap(ctx, k.ID, w, b)
-		if errors.Is(err, core.ErrInvalidCiphertext) {
+		switch {
+		case errors.Is(err, core.ErrInvalidCiphertext):
 			u.refused.Add(this, time.Now().Add(refusedFor))
+		case err != nil && !errors.Is(err, core.ErrKeyMismatch):
+			noAnswer = err
 		}
 		if err == nil {
 			return plaintext, cache.Proof{StoreID: b.StoreID, Version: b.Version, KEK: w.KEKID, Recovered: recovered}, tried, nil
 		}
 	}
-	return nil, cache.Proof{}, tried, err
+	return nil, cache.Proof{}, tried, cmp.Or(noAnswer, err)
 }
 
 // mismatch is the error that names what k is wrapped under and what is configured.

@@ -4,10 +4,8 @@ package witness
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"math/bits"
 	"slices"
 	"sync"
@@ -162,34 +160,36 @@ func (w *Witness) Superseded(id envelope.KeyID) {
 	w.keys[id] = m
 }
 
-// Reserved says that this process reserved n more seals of the data key named id,
-// whatever the store will say of it.
-func (w *Witness) Reserved(id envelope.KeyID, n int64) {
+// Reserve says that at least n seals of the data key named id are reserved, since this
+// process did so, whatever the store will say of it.
+func (w *Witness) Reserve(id envelope.KeyID, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	m := w.keys[id]
-	m.reserved += n
+	m.reserved = max(m.reserved, n)
 	w.keys[id] = m
 }
 
-// Left returns how many seals of the data key named id are not known to be reserved,
-// of a budget.
-func (w *Witness) Left(id envelope.KeyID, budget int64) int64 {
+// Reserved returns how many seals of the data key named id are known to be reserved.
+func (w *Witness) Reserved(id envelope.KeyID) int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return budget - w.keys[id].reserved
+	return w.keys[id].reserved
 }
 
+// mostVersion is the highest version that another one follows. No store gets there by
+// rolling, so that a higher one was written by hand, and says nothing.
+const mostVersion = 1 << 53
+
 // NextVersion returns the version that follows every one known.
-func (w *Witness) NextVersion(state *keystate.State) (int64, error) {
+func (w *Witness) NextVersion(state *keystate.State) int64 {
 	w.mu.Lock()
 	version := w.highest
 	w.mu.Unlock()
 	for _, k := range state.DataKeys {
-		version = max(version, k.Version)
+		if k.Version < mostVersion {
+			version = max(version, k.Version)
+		}
 	}
-	if version == math.MaxInt64 {
-		return 0, errors.New("making a data key: no version follows the newest in the store")
-	}
-	return version + 1, nil
+	return version + 1
 }
