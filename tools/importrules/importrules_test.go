@@ -25,14 +25,28 @@ var rules = []struct {
 	{"math/rand/v2", nil, []string{"core/keyring", "fleet"}},
 	{"testing", []string{"core/providertest", "core/envelope", "cmd/lockwood"}, []string{"store/storetest"}},
 	{"golang.org/x/crypto/hkdf", []string{"core/envelope", "providers/envkey", "httpapi"}, nil},
-	{"golang.org/x/sync/singleflight", []string{"core", "core/envelope", "core/providertest", "fleet"}, []string{"core/keyring"}},
-	{"github.com/cenkalti/backoff/v5", []string{"core", "core/envelope", "credential"}, []string{"core/keyring"}},
+	{"golang.org/x/sync/singleflight", []string{"core", "core/envelope", "core/providertest", "core/keyring", "core/keyring/internal/cache", "core/keyring/internal/reconcile", "fleet"}, []string{"core/keyring/internal/flight"}},
+	{"github.com/cenkalti/backoff/v5", []string{"core", "core/envelope", "core/keyring", "credential"}, []string{"core/keyring/internal/flight"}},
 	{"github.com/spf13/cobra", []string{"core", "core/envelope", "core/keyring", "credential", "fleet"}, []string{"cmd/lockwood"}},
 	{"filippo.io/age", []string{"core", "core/envelope", "core/keyring", "providers/envkey", "plugins", "store/sqlite", "cmd/lockwood"}, []string{"providers/age"}},
 	{"github.com/riverqueue/river", []string{"core/keyring", "fleet", "rotation", "httpapi", "cmd/lockwood"}, []string{"rotation/queue"}},
 	{module + "/core", nil, []string{"core/envelope", "core/keyring", "core/providertest", "providers/envkey", "providers/age", "credential", "fleet", "store/sqlite", "httpapi", "config"}},
 	{module + "/core/envelope", []string{"core", "core/providertest", "fleet"}, []string{"core/keyring", "credential", "store/sqlite"}},
 	{module + "/core/keyring", []string{"core", "core/envelope", "providers/envkey", "config"}, []string{"credential", "store/postgres", "httpapi"}},
+	// Within the ring calls run one way.
+	{module + "/core/keyring/internal/reconcile", []string{
+		"core/keyring/internal/loader", "core/keyring/internal/guard", "core/keyring/internal/cache", "core/keyring/internal/witness", "core/keyring/internal/flight",
+	}, []string{"core/keyring"}},
+	{module + "/core/keyring/internal/loader", []string{
+		"core/keyring/internal/guard", "core/keyring/internal/cache", "core/keyring/internal/witness", "core/keyring/internal/kek",
+	}, []string{"core/keyring", "core/keyring/internal/reconcile"}},
+	{module + "/core/keyring/internal/guard", []string{
+		"core/keyring/internal/loader", "core/keyring/internal/cache", "core/keyring/internal/witness", "core/keyring/internal/kek",
+	}, []string{"core/keyring", "core/keyring/internal/reconcile"}},
+	{module + "/core/keyring/internal/cache", []string{
+		"core/keyring/internal/witness", "core/keyring/internal/kek", "core/keyring/internal/keystate", "core/keyring/internal/flight",
+	}, []string{"core/keyring/internal/loader", "core/keyring/internal/guard", "core/keyring/internal/reconcile"}},
+	{module + "/core/keyring/internal/witness", []string{"core/keyring/internal/cache", "core/keyring/internal/guard"}, []string{"core/keyring/internal/loader"}},
 	{module + "/credential", []string{"core", "core/keyring", "fleet", "config"}, []string{"store/postgres", "store/storetest", "httpapi"}},
 	{module + "/credential/tokenendpoint", []string{"core", "store/sqlite"}, []string{"httpapi"}},
 	{module + "/fleet", []string{"core/keyring", "credential"}, []string{"store/postgres", "httpapi"}},
@@ -90,7 +104,8 @@ func skeleton(t *testing.T) string {
 			write(t, filepath.Join(root, r.imports, "package.go"), "package p\n")
 		}
 	}
-	gomod := "module example.com/importers\n\ngo 1.26\n"
+	// Its path is one that the internal packages of the ring may be imported from.
+	gomod := "module " + module + "/core/keyring/importers\n\ngo 1.26\n"
 	for m := range modules {
 		write(t, filepath.Join(root, m, "go.mod"), "module "+m+"\n")
 		gomod += fmt.Sprintf("require %s %s\nreplace %s => ../%s\n", m, version(m), m, m)
