@@ -74,11 +74,9 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 		}
 		// A store has a primary from its first data key on.
 		return r.makePrimary(ctx, &state, envelope.KeyID{}, cause(len(state.DataKeys) > 0))
-	case !r.opts.ReadOnly && r.retired(&state, p) != "":
-		// Whoever restores an old database, or edits it, would otherwise choose
-		// the key that seals, or rewind its seal budget.
-		r.report(p, r.retired(&state, p))
-		return r.makePrimary(ctx, &state, p.ID, byDatabase)
+	}
+	if why := r.retired(&state, p); why != "" && !r.opts.ReadOnly {
+		return r.replaceRetired(ctx, &state, p, why)
 	}
 	if err := r.unlocker.unlock(ctx, p.ID); err != nil {
 		return fmt.Errorf("unlocking the primary data key %s (version %d): %w", p.ID, p.Version, err)
@@ -87,8 +85,7 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 		return nil
 	}
 	if why := r.retired(&state, p); why != "" { // as only unlocking it showed
-		r.report(p, why)
-		return r.makePrimary(ctx, &state, p.ID, byDatabase)
+		return r.replaceRetired(ctx, &state, p, why)
 	}
 	if err := r.fitPrimary(ctx, &state, p); err != nil {
 		return err
@@ -106,13 +103,16 @@ func (r *Reconciler) retired(state *keystate.State, p *keystate.DataKeyState) st
 	return r.witness.Retired(p)
 }
 
-// report tells that the database has as the primary what may not be it.
-func (r *Reconciler) report(p *keystate.DataKeyState, why string) {
+// replaceRetired makes a new primary in place of one that is retired, and tells so.
+// Whoever restores an old database, or edits it, would otherwise choose the key that
+// seals, or rewind its seal budget.
+func (r *Reconciler) replaceRetired(ctx context.Context, state *keystate.State, p *keystate.DataKeyState, why string) error {
 	r.mu.Lock()
 	r.anomalies++
 	r.mu.Unlock()
 	r.opts.Logger.Error("the database has gone back in time, or was edited: its primary data key is retired; rolling to a new one",
 		"key_id", p.ID.String(), "key_version", p.Version, "reason", why)
+	return r.makePrimary(ctx, state, p.ID, byDatabase)
 }
 
 // watch has the guard see to it that the wrap of the primary goes on unwrapping.
