@@ -13,10 +13,12 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/afresh"
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
@@ -73,4 +75,15 @@ type MigrateOptions struct {
 	WriteLegacy bool
 	// Logger, if not nil, is told what a migration waits for that takes long.
 	Logger *slog.Logger
+}
+
+// CheckRingSize returns core.ErrUnavailable if the tables of the ring hold more than
+// keyring.Store.LoadRing may return: lines of data keys with a wrap each, and bytes of
+// all wraps.
+func CheckRingSize(lines int, wrapBytes int64) error {
+	if lines <= keyring.MaxWraps && wrapBytes <= keyring.MaxWrapBytes {
+		return nil
+	}
+	return fmt.Errorf("the tables lockwood_data_keys and lockwood_data_key_wraps hold more than %d rows, or more than %d bytes of wraps; "+
+		"a ring has a few, so find out who wrote them: %w", keyring.MaxWraps, keyring.MaxWrapBytes, core.ErrUnavailable)
 }

@@ -52,9 +52,10 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 	if err != nil {
 		return keyring.State{}, failure("reading the data keys", err)
 	}
-	if len(lines) > keyring.MaxWraps || len(lines) > 0 && lines[0].bytes > keyring.MaxWrapBytes {
-		return keyring.State{}, fmt.Errorf("loading ring: the tables lockwood_data_keys and lockwood_data_key_wraps hold more than %d rows, or more than %d bytes of wraps; "+
-			"a ring has a few, so find out who wrote them: %w", keyring.MaxWraps, keyring.MaxWrapBytes, core.ErrUnavailable)
+	if len(lines) > 0 { // the size of all wraps comes with every line
+		if err := store.CheckRingSize(len(lines), lines[0].bytes); err != nil {
+			return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+		}
 	}
 	var state keyring.State
 	for _, l := range lines {
