@@ -25,6 +25,8 @@ import (
 // one of package tokenendpoint.
 var ErrNotAdmitted = errors.New("the address is not admitted")
 
+var errProxy = errors.New("the proxy's URL in the environment is not valid")
+
 // Options say what may be connected to, and how. The zero value admits what strict token
 // endpoints may be.
 type Options struct {
@@ -90,7 +92,7 @@ func Admit(address string, opts tokenendpoint.Options) error {
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	proxy, err := t.proxy(r)
 	if err != nil {
-		return nil, errors.New("the proxy's URL in the environment is not valid")
+		return nil, errProxy
 	}
 	if proxy != nil {
 		return t.proxied.RoundTrip(r)
@@ -102,13 +104,4 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (t *Transport) CloseIdleConnections() {
 	t.direct.CloseIdleConnections()
 	t.proxied.CloseIdleConnections()
-}
-
-// WithoutURL returns err without the URL that net/http puts before it, which may hold a
-// secret.
-func WithoutURL(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
-	}
-	return err
 }

@@ -1,7 +1,12 @@
 package egress_test
 
 import (
+	"bufio"
+	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -40,7 +45,7 @@ func TestTheAddressIsJudged(t *testing.T) {
 		if !errors.Is(err, egress.ErrNotAdmitted) || !errors.Is(err, tokenendpoint.ErrLoopback) {
 			t.Errorf("%s: %v", host, err)
 		}
-		if err := egress.WithoutURL(err); strings.Contains(err.Error(), "FAKE") {
+		if err := egress.Plain(err); strings.Contains(err.Error(), "FAKE") {
 			t.Errorf("the error quotes the URL: %v", err)
 		}
 		if status, err := get(t, egress.Options{Endpoints: tokenendpoint.Options{AllowLocal: true}}, target); err != nil || status != http.StatusNoContent {
@@ -63,5 +68,40 @@ func TestAProxy(t *testing.T) {
 	_, err = get(t, egress.Options{Proxy: func(*http.Request) (*url.URL, error) { return nil, errors.New("FAKE-password") }}, "http://mcp.example.com/")
 	if err == nil || strings.Contains(err.Error(), "FAKE") {
 		t.Error(err)
+	}
+}
+
+// What the other end wrote is in no error's text.
+func TestPlain(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(c))
+			_, _ = io.WriteString(c, "FAKE-token\r\n\r\n")
+			_ = c.Close()
+		}
+	}()
+	_, err = get(t, egress.Options{Endpoints: tokenendpoint.Options{AllowLocal: true}}, "http://"+l.Addr().String())
+	if err == nil || !strings.Contains(err.Error(), "FAKE") {
+		t.Fatalf("net/http quotes nothing any more: %v", err)
+	}
+	if err := egress.Plain(err); strings.Contains(fmt.Sprintf("%v %+v", err, err), "FAKE") {
+		t.Error(err)
+	}
+	if egress.Plain(nil) != nil {
+		t.Error("no error is one")
+	}
+	for _, err := range []error{context.DeadlineExceeded, io.EOF, &net.DNSError{Err: "no such host", Name: "a"}, &url.Error{Op: "Get", URL: "https://FAKE/", Err: &net.OpError{Op: "dial", Err: io.EOF}}} {
+		if got := egress.Plain(err); strings.Contains(got.Error(), "connection failed") || strings.Contains(got.Error(), "FAKE") {
+			t.Errorf("%v is told as %v", err, got)
+		}
 	}
 }

@@ -83,7 +83,7 @@ func (c *Client) Do(ctx context.Context, r *Request, may func() error) Answer {
 	request.ContentLength = int64(len(form))
 	response, err := c.transport.RoundTrip(request)
 	if err != nil {
-		return body.failed(egress.WithoutURL(err))
+		return body.failed(egress.Plain(err))
 	}
 	defer response.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))

@@ -127,7 +127,7 @@ func (f *forest) get(ctx context.Context) ([]byte, error) {
 	r.Header = http.Header{"Forest-Secret-Key": {string(f.secret)}, "Accept": {"application/json"}, "User-Agent": {"lockwood"}}
 	resp, err := f.client.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("asking Forest: %w", egress.WithoutURL(err))
+		return nil, fmt.Errorf("asking Forest: %w", egress.Plain(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -136,7 +136,7 @@ func (f *forest) get(ctx context.Context) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxForest+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("reading Forest's answer: %w", egress.WithoutURL(err))
+		return nil, fmt.Errorf("reading Forest's answer: %w", egress.Plain(err))
 	case len(text) > maxForest:
 		return nil, fmt.Errorf("reading Forest's answer: it has more than %d bytes", maxForest)
 	}
