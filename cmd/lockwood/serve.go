@@ -129,15 +129,10 @@ func newService(v *vault) (*service, error) {
 	registry.MustRegister(newFleetCollector(s.fleet))
 	id := rand.Text()
 	s.heart = fleet.NewHeart(v.store, func() fleet.Instance { return v.instance(id) }, v.log)
-	accessTokens, err := s.newAccessTokens(registry)
-	if err != nil {
-		return nil, err
-	}
-	s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &httpapi.Options{
+	offer := httpapi.Options{
 		Version:                        versionString(),
 		AllowLocalTokenEndpoints:       v.cfg.AllowLocalTokenEndpoints,
 		AllowUniqueLocalTokenEndpoints: v.cfg.AllowUniqueLocalTokenEndpoints,
-		AccessTokens:                   accessTokens,
 		Logger:                         v.log,
 		Registerer:                     registry,
 		RatePerUser:                    v.cfg.RateLimit,
@@ -145,8 +140,12 @@ func newService(v *vault) (*service, error) {
 		MaxMemory:                      v.cfg.HTTPMaxMemory,
 		TrustedProxies:                 v.cfg.TrustedProxies,
 		DrainDelay:                     v.cfg.DrainGrace,
-	})
-	if err != nil {
+	}
+	if err := s.offerTokens(registry, &offer); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &offer); err != nil {
 		return nil, err
 	}
 	s.admin = s.api.AdminServer(httpapi.AdminOptions{Ready: s.readiness, Gatherer: registry})
