@@ -35,7 +35,8 @@ type flight struct {
 	key      Key
 	claim    protocol.Claim
 	endpoint string
-	failures int // in a row, before this one
+	resource string // that the grant names
+	failures int    // in a row, before this one
 
 	state      protocol.Flight[string, string]
 	lease      *held
@@ -95,6 +96,7 @@ func (f *flight) fly(ctx context.Context) {
 		return
 	}
 	defer leave()
+	f.resource = s.resource(ctx, f.key.MCPServerID) // which may ask elsewhere, before there is a lease
 	if err := s.ready(ctx); err != nil {
 		f.fail(err)
 		return
@@ -263,7 +265,7 @@ func (f *flight) send(ctx context.Context) {
 	c := f.credential
 	f.answer = f.service.granter.Do(ctx, &grant.Request{
 		TokenEndpoint: c.TokenEndpoint, RefreshToken: c.RefreshToken, ClientID: c.ClientID, ClientSecret: c.ClientSecret,
-		AuthMethod: c.TokenEndpointAuthMethod, Scopes: c.Scopes,
+		AuthMethod: c.TokenEndpointAuthMethod, Scopes: c.Scopes, Resource: f.resource,
 	}, func() error { return f.lease.present(ctx) })
 	if errors.Is(f.answer.Err, errLeaseLost) {
 		f.service.metrics.lost.Inc()
@@ -358,7 +360,7 @@ func (f *flight) settle() {
 	case protocol.Died:
 		f.err = ErrReauth
 	case protocol.Fell:
-		f.err = &GrantError{f.answer.Verdict, f.nextAttempt()}
+		f.err = &GrantError{f.answer.Verdict, f.nextAttempt(), f.endpoint}
 	default:
 		f.again = true
 	}

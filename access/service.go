@@ -45,6 +45,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Nil keeps them to the service.
 	Registerer prometheus.Registerer
+	// Resource returns the resource indicator (RFC 8707) that grants for an MCP server name,
+	// "" for none. A nil Resource is none for all.
+	Resource func(ctx context.Context, mcpServerID string) string
 }
 
 // The times of a service.
@@ -64,6 +67,7 @@ type Service struct {
 	log         *slog.Logger
 	metrics     *metrics
 	limits      *limits
+	resource    func(ctx context.Context, mcpServerID string) string
 	instance    string // as a holder of leases: another for every process
 	lease       time.Duration
 
@@ -85,7 +89,10 @@ func NewService(ring Ring, credentials Credentials, store Store, granter Granter
 	}
 	var registerer prometheus.Registerer
 	if opts != nil {
-		s.log, registerer = opts.Logger, opts.Registerer
+		s.log, registerer, s.resource = opts.Logger, opts.Registerer, opts.Resource
+	}
+	if s.resource == nil {
+		s.resource = func(context.Context, string) string { return "" }
 	}
 	if s.log == nil {
 		s.log = slog.Default()
@@ -152,7 +159,7 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		case decision.Action == protocol.NoCredential, decision.Action == protocol.Reauth:
 			return nil, ErrReauth
 		case decision.Action == protocol.BackOff:
-			return nil, &GrantError{snapshot.Verdict, decision.After}
+			return nil, &GrantError{snapshot.Verdict, decision.After, snapshot.TokenEndpoint}
 		case decision.Action == protocol.TooMany:
 			return nil, &RetryError{ErrTooMany, decision.After}
 		}
