@@ -71,6 +71,24 @@ func (d *Document) Operations() []string {
 	return all
 }
 
+// Codes returns the values that "code" may have in an answer, in order.
+func (d *Document) Codes() []string {
+	var all []string
+	for _, response := range d.spec.Components.Responses {
+		for _, content := range response.Value.Content {
+			for _, schema := range append(content.Schema.Value.OneOf, content.Schema) {
+				if code := schema.Value.Properties["code"]; code != nil {
+					for _, value := range code.Value.Enum {
+						all = append(all, fmt.Sprint(value))
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // Exchange is a request and the answer to it.
 type Exchange struct {
 	Admin  bool // it was with the admin listener, whose operations have servers of their own
