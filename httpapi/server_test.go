@@ -50,23 +50,11 @@ func TestFailures(t *testing.T) {
 		{errors.New("a secret detail"), 500, `{"error":"Internal server error"}`, ""},
 	} {
 		fake.reset(fmt.Errorf("storing credential: %w", test.err))
-		for _, send := range []func() (int, http.Header, string){
-			func() (int, http.Header, string) {
-				w := do(server, "POST", route, validBody, bearer(tokenOf(t, 7))...)
-				return w.Code, w.Header(), w.Body.String()
-			},
-			func() (int, http.Header, string) {
-				w := do(server, "GET", route, "", bearer(tokenOf(t, 7))...)
-				return w.Code, w.Header(), w.Body.String()
-			},
-			func() (int, http.Header, string) {
-				w := do(server, "DELETE", route+"/x", "", bearer(tokenOf(t, 7))...)
-				return w.Code, w.Header(), w.Body.String()
-			},
-		} {
-			status, header, body := send()
-			if status != test.status || body != test.body || header.Get("Retry-After") != test.retryAfter {
-				t.Errorf("%v: %d %s, Retry-After %q", test.err, status, body, header.Get("Retry-After"))
+		for target, body := range map[[2]string]string{{"POST", route}: validBody, {"GET", route}: "", {"DELETE", route + "/x"}: ""} {
+			// Not every error comes of every route, and so the contract has not all of them.
+			w := doAnything(server, target[0], target[1], body, bearer(tokenOf(t, 7))...)
+			if w.Code != test.status || w.Body.String() != test.body || w.Header().Get("Retry-After") != test.retryAfter {
+				t.Errorf("%v: %s %d %s, Retry-After %q", test.err, target[0], w.Code, w.Body, w.Header().Get("Retry-After"))
 			}
 		}
 	}

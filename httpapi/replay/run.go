@@ -3,6 +3,7 @@ package replay
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 )
 
@@ -15,6 +16,13 @@ type Target interface {
 	Seed(userID int64, mcpServerID string) error
 	// Find returns the credential of the user for the server, or nil.
 	Find(userID int64, mcpServerID string) (*Row, error)
+}
+
+// Observer is a Target that sees each exchange besides.
+type Observer interface {
+	// Observe gets the request of e as it was sent, and an answer to it: the server's, and
+	// after it upstream's, if that is the same but for its headers. Its error is that of Run.
+	Observe(e *Exchange, request []byte, status int, header http.Header, body []byte) error
 }
 
 // deleter is the user whose token the recorded DELETEs carry.
@@ -39,7 +47,30 @@ func Run(e *Exchange, t Target) (skip string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return "", errors.Join(e.compare(got, want), e.checkRow(got, t), e.checkDeleted(t))
+	return "", errors.Join(e.compare(got, want), e.checkRow(got, t), e.checkDeleted(t), e.observe(got, want, t))
+}
+
+// observe shows both answers to a target that wants to see them.
+func (e *Exchange) observe(got, want *answer, t Target) error {
+	o, ok := t.(Observer)
+	if !ok {
+		return nil
+	}
+	request, err := e.wire()
+	if err != nil {
+		return err
+	}
+	err = o.Observe(e, request, got.status, got.header, got.body)
+	if differenceOf(e) == nil {
+		header := want.header.Clone()
+		for _, name := range []string{"X-Request-Id", "Retry-After"} { // upstream has neither
+			if value := got.header[name]; value != nil {
+				header[name] = value
+			}
+		}
+		err = errors.Join(err, o.Observe(e, request, want.status, header, want.body))
+	}
+	return err
 }
 
 // compare compares the response with upstream's, or with what a listed

@@ -74,25 +74,31 @@ func Kept(purpose, dir string) (kept string, turn *os.File, err error) {
 // Plugins builds the plugins of the module in dir as an operator gets them, and puts
 // them into the directory to, which has to exist. What was built before and has not
 // changed is not built again. It is safe for concurrent use by many processes.
-func Plugins(dir, to string) error {
-	kept, turn, err := Kept("plugins", dir)
+func Plugins(dir, to string) error { return build("plugins", dir, "./plugins/...", to) }
+
+// Lockwood is Plugins for the program itself, which is called lockwood.
+func Lockwood(dir, to string) error { return build("lockwood", dir, "./cmd/lockwood", to) }
+
+// build builds packages of the module in dir, and puts the programs into the directory to.
+func build(purpose, dir, packages, to string) error {
+	kept, turn, err := Kept(purpose, dir)
 	if err != nil {
-		return fmt.Errorf("building the plugins: %w", err)
+		return fmt.Errorf("building %s: %w", packages, err)
 	}
 	defer turn.Close()
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", kept+string(filepath.Separator), "./plugins/...")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", kept+string(filepath.Separator), packages)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GODEBUG=", "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the plugins: %w\n%s", err, text)
+		return fmt.Errorf("building %s: %w\n%s", packages, err, text)
 	}
-	programs, err := filepath.Glob(filepath.Join(kept, "lockwood-*"))
+	programs, err := filepath.Glob(filepath.Join(kept, "lockwood*"))
 	if err != nil {
-		return fmt.Errorf("building the plugins: %w", err)
+		return fmt.Errorf("building %s: %w", packages, err)
 	}
 	for _, program := range programs {
 		// The next build puts another file in this one's place, and does not write to it.
 		if err := linkOrCopy(program, filepath.Join(to, filepath.Base(program))); err != nil {
-			return fmt.Errorf("building the plugins: %w", err)
+			return fmt.Errorf("building %s: %w", packages, err)
 		}
 	}
 	return nil
