@@ -128,6 +128,15 @@ type Demand struct {
 	// MinValidity is how long the access token has to be valid still. A new one satisfies
 	// it whatever its end.
 	MinValidity time.Duration
+
+	anew bool // whatever is stored
+}
+
+// Refresh has an access token fetched, also if the stored one is fresh. Its errors are
+// those of Token.
+func (s *Service) Refresh(ctx context.Context, key Key) error {
+	_, err := s.Token(ctx, key, Demand{anew: true})
+	return err
 }
 
 // Token returns an access token for the credential, and has one fetched if need be. A
@@ -136,7 +145,7 @@ type Demand struct {
 // It returns ErrReauth, a *GrantError, a *RetryError with ErrTooMany, ErrBusy or
 // ErrWaiting, the ring's sentinels, and core.ErrStoreUnavailable.
 func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, error) {
-	d := protocol.Demand{MinValidity: demand.MinValidity}
+	d := protocol.Demand{MinValidity: demand.MinValidity, Anew: demand.anew}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		snapshot, err := s.look(ctx, key, demand.Rejected)
 		if err != nil {
@@ -147,7 +156,7 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		case err != nil:
 			return nil, err
 		case decision.Action == protocol.Serve:
-			s.issued(ctx, key, "stored")
+			s.issued(ctx, key, "stored", demand)
 			return token, nil
 		case decision.Action == protocol.NoCredential, decision.Action == protocol.Reauth:
 			return nil, ErrReauth
@@ -170,13 +179,13 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		if err != nil && errors.Is(err, core.ErrStoreUnavailable) && snapshot.Valid() {
 			// What cannot be refreshed may be good still.
 			if stored, ok, _ := s.records.openToken(ctx, key, snapshot.CredentialID, snapshot.TokenEndpoint, snapshot.AccessToken); ok {
-				s.issued(ctx, key, "stored")
+				s.issued(ctx, key, "stored", demand)
 				return storedToken(snapshot, stored), nil
 			}
 		}
 		if !again {
 			if err == nil {
-				s.issued(ctx, key, "fetched")
+				s.issued(ctx, key, "fetched", demand)
 			}
 			return token, err
 		}

@@ -28,9 +28,16 @@ func (s *service) newAccessTokens(registry prometheus.Registerer) (httpapi.Acces
 		Endpoints: tokenendpoint.Options{
 			AllowLocal: s.cfg.AllowLocalTokenEndpoints, AllowUniqueLocal: s.cfg.AllowUniqueLocalTokenEndpoints,
 		},
+		Timeout: s.cfg.GrantTimeout,
 		RootCAs: roots,
 	})
 	s.tokens, err = access.NewService(s.ring, s.credentials, s.store, client, &access.Options{Logger: s.log, Registerer: registry})
+	if err != nil {
+		return nil, err
+	}
+	s.upkeep, err = access.NewUpkeep(s.store, s.tokens, access.UpkeepOptions{
+		IdleAfter: s.cfg.RefreshIdleAfter, Live: s.fleet.Live, Logger: s.log, Registerer: registry,
+	})
 	if err != nil {
 		return nil, err
 	}
