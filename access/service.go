@@ -26,7 +26,7 @@ type Credentials interface {
 	// OpenRow opens its records.
 	OpenRow(ctx context.Context, row *credential.Row) (*credential.Credential, error)
 	// SealRotated seals the records of its next refresh token.
-	SealRotated(ctx context.Context, row *credential.Row, c *credential.Credential, refreshToken core.Secret) (*credential.Row, error)
+	SealRotated(ctx context.Context, with credential.Sealer, row *credential.Row, c *credential.Credential, refreshToken core.Secret) (*credential.Row, error)
 }
 
 // Granter presents refresh tokens; *grant.Client is one.
@@ -57,7 +57,7 @@ const (
 
 // Service gives out access tokens. It is safe for concurrent use.
 type Service struct {
-	records     sealer
+	records     opener
 	credentials Credentials
 	store       Store
 	granter     Granter
@@ -80,7 +80,7 @@ type Service struct {
 // calls Close.
 func NewService(ring Ring, credentials Credentials, store Store, granter Granter, opts *Options) (*Service, error) {
 	s := &Service{
-		records: sealer{ring}, credentials: credentials, store: store, granter: granter,
+		records: opener{ring}, credentials: credentials, store: store, granter: granter,
 		limits: newLimits(), instance: rand.Text(), lease: granter.Timeout() + leaseBeyond, flights: make(map[int64]*flight),
 	}
 	var registerer prometheus.Registerer

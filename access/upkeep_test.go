@@ -120,7 +120,7 @@ func TestAnIdleCredentialIsLookedAtAgainBeforeItsGrant(t *testing.T) {
 
 func TestWhatEndsAPassOverIdleCredentials(t *testing.T) {
 	for err, want := range map[error]int{
-		access.ErrReauth:                                  158,
+		access.ErrReauth: 158,
 		&access.GrantError{Verdict: protocol.Unavailable}: 158,
 		core.ErrStoreUnavailable:                          1,
 		core.ErrKeyDenied:                                 1,
