@@ -74,7 +74,10 @@ func (s *Service) granted(ctx context.Context, f *flight, took time.Duration) {
 }
 
 // issued accounts for an access token that is given out.
-func (s *Service) issued(ctx context.Context, key Key, source string) {
+func (s *Service) issued(ctx context.Context, key Key, source string, d Demand) {
+	if d.anew { // it was fetched for nobody
+		return
+	}
 	s.metrics.issued.WithLabelValues(source).Inc()
 	s.log.LogAttrs(ctx, slog.LevelDebug, "audit", slog.String("event", "access_token_issued"),
 		slog.Int64("user_id", key.UserID), slog.String("mcp_server_id", key.MCPServerID), slog.String("source", source))

@@ -43,6 +43,8 @@ type flight struct {
 	row        *credential.Row
 	credential *credential.Credential
 	answer     grant.Answer
+	sealer     sealer
+	sealed     sealedOutcome
 	resealed   int
 	pause      time.Duration // the last one of later
 
@@ -97,7 +99,7 @@ func (f *flight) fly(ctx context.Context) {
 	}
 	defer leave()
 	f.resource = s.resource(ctx, f.key.MCPServerID) // which may ask elsewhere, before there is a lease
-	if err := s.ready(ctx); err != nil {
+	if err := f.ready(ctx); err != nil {
 		f.fail(err)
 		return
 	}
@@ -124,12 +126,13 @@ func host(endpoint string) string {
 	return u.Host
 }
 
-// ready returns why the outcome of a grant could not be sealed now.
-func (s *Service) ready(ctx context.Context) error {
+// ready takes what the outcome of the grant is sealed with, or returns why that could not
+// be done now.
+func (f *flight) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	_, err := s.records.ring.Seal(ctx, nil, nil, nil)
-	if err != nil {
+	f.sealer.ring = f.service.records.ring
+	if err := f.sealer.reserve(ctx); err != nil {
 		return fmt.Errorf("preparing to seal an access token: %w", err)
 	}
 	return nil
@@ -294,46 +297,73 @@ func (f *flight) write(ctx context.Context) error {
 		}
 		if errors.Is(err, credential.ErrUnstorable) && f.answer.Scope != nil {
 			f.answer.Scope = nil // the one text of the server's that is stored
+			f.sealed = sealedOutcome{}
 			return nil
 		}
 	}
-	if errors.Is(err, keyring.ErrNotEnabled) && f.resealed < sealAttempts && f.service.records.ring.Reload(ctx) == nil {
-		f.resealed++
-		return nil // seal anew
+	if errors.Is(err, keyring.ErrNotEnabled) {
+		f.sealer.have, f.sealed = nil, sealedOutcome{} // seal anew
+		if f.resealed < sealAttempts && f.service.records.ring.Reload(ctx) == nil {
+			f.resealed++
+			return nil
+		}
 	}
 	f.service.log.LogAttrs(ctx, levelOf(err), "the outcome of a grant is not stored yet, and is tried again", f.attrs(errorAttr(err))...)
 	return f.later(ctx)
 }
 
-// outcome seals what is to be stored.
+// sealedOutcome is an outcome, and what it was sealed for. While the database does not
+// take it, it is not sealed again.
+type sealedOutcome struct {
+	*Outcome
+	step protocol.Step
+	row  *credential.Row
+}
+
+// outcome seals what is to be stored, unless it is sealed, and says how long it is good
+// for.
 func (f *flight) outcome(ctx context.Context) (*Outcome, error) {
+	if step := f.state.Step(); f.sealed.Outcome == nil || f.sealed.step != step || f.sealed.row != f.row {
+		o, err := f.seal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		f.sealed = sealedOutcome{o, step, f.row}
+	}
+	o := *f.sealed.Outcome
+	o.NextAttempt = f.nextAttempt()
+	if in := f.answer.ExpiresIn; in != nil && o.AccessToken != nil {
+		left := *in - time.Since(f.answer.SentAt)
+		o.ExpiresIn = &left
+	}
+	return &o, nil
+}
+
+// seal seals the outcome.
+func (f *flight) seal(ctx context.Context) (*Outcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
-	records, id := f.service.records, f.claim.CredentialID
-	o := &Outcome{Verdict: f.answer.Verdict, NextAttempt: f.nextAttempt(), Scope: f.answer.Scope, Old: f.row}
+	s, id := &f.sealer, f.claim.CredentialID
+	o := &Outcome{Verdict: f.answer.Verdict, Scope: f.answer.Scope, Old: f.row}
 	var err error
 	switch step := f.state.Step(); {
 	case step == protocol.StepWriteDead:
-		o.Mark, err = records.mark(ctx, judgedColumn, f.key, id, f.credential.RefreshToken)
+		o.Mark, err = s.mark(ctx, judgedColumn, f.key, id, f.credential.RefreshToken)
 		return o, err
 	case step == protocol.StepFail:
 		return o, nil
 	case step == protocol.StepWrite:
-		if o.New, err = f.service.credentials.SealRotated(ctx, f.row, f.credential, *f.answer.RefreshToken); err != nil {
+		if o.New, err = f.service.credentials.SealRotated(ctx, s, f.row, f.credential, *f.answer.RefreshToken); err != nil {
 			return nil, err
 		}
-		if o.Mark, err = records.mark(ctx, writtenColumn, f.key, id, *f.answer.RefreshToken); err != nil {
+		if o.Mark, err = s.mark(ctx, writtenColumn, f.key, id, *f.answer.RefreshToken); err != nil {
 			return nil, err
 		}
 	}
 	if f.answer.Verdict != protocol.None {
 		return o, nil
 	}
-	if in := f.answer.ExpiresIn; in != nil {
-		left := *in - time.Since(f.answer.SentAt)
-		o.ExpiresIn = &left
-	}
-	o.AccessToken, err = records.token(ctx, f.key, id, f.row.TokenEndpoint, f.answer.AccessToken)
+	o.AccessToken, err = s.token(ctx, f.key, id, f.row.TokenEndpoint, f.answer.AccessToken)
 	return o, err
 }
 

@@ -16,6 +16,7 @@ const (
 	grantsHost  = 16   // at one token endpoint's host
 	grantsAll   = 256  //
 	grantsQueue = 1000 // that wait
+	queueHost   = 250  // of these, for one host: a slow one does not keep the others out
 	queueWait   = 10 * time.Second
 )
 
@@ -57,10 +58,14 @@ func put[K comparable](shares map[K]*share, key K, s *share) {
 }
 
 // enter waits until a grant of the user's at the host may begin. It returns ErrBusy if
-// too many wait, or the wait is too long. The caller calls leave.
+// too many wait, for the host or in all, or the wait is too long. The caller calls leave.
 func (l *limits) enter(ctx context.Context, userID int64, host string) (leave func(), err error) {
 	l.mu.Lock()
 	if l.waiting >= grantsQueue {
+		l.mu.Unlock()
+		return nil, &RetryError{ErrBusy, time.Second}
+	}
+	if at := l.hosts[host]; at != nil && at.used >= grantsHost+queueHost {
 		l.mu.Unlock()
 		return nil, &RetryError{ErrBusy, time.Second}
 	}

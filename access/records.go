@@ -10,6 +10,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/core/keyring"
 )
 
 // The words of docs/format.md, section 5.1.
@@ -23,16 +24,16 @@ const (
 
 // Ring seals and opens records; *keyring.Ring is one.
 type Ring interface {
-	// Seal appends the record of plaintext to dst.
-	Seal(ctx context.Context, dst, plaintext, aad []byte) ([]byte, error)
+	// Sealer returns a sealer for n records of format 1.
+	Sealer(ctx context.Context, n int) (*keyring.Sealer, error)
 	// Open appends the plaintext of record to dst.
 	Open(ctx context.Context, dst, record, aad []byte) (out []byte, stale bool, err error)
 	// Reload takes up what other instances changed.
 	Reload(ctx context.Context) error
 }
 
-// sealer seals and opens the records of access tokens.
-type sealer struct{ ring Ring }
+// opener opens the records of access tokens.
+type opener struct{ ring Ring }
 
 // AppendAAD encodes into buf, whose contents are overwritten, the aad of the record of
 // an access token (docs/format.md, section 5.1). It returns envelope.ErrNUL if a value
@@ -59,32 +60,9 @@ func AppendMarkAAD(buf []byte, column string, key Key, credentialID int64, refre
 	return aad.Bytes()
 }
 
-// token seals an access token. It returns nil where the ring seals in the legacy format,
-// which would bind it to nothing.
-func (s sealer) token(ctx context.Context, key Key, credentialID int64, endpoint string, token core.Secret) ([]byte, error) {
-	aad, err := AppendAAD(nil, key, credentialID, endpoint)
-	if err != nil {
-		return nil, err
-	}
-	plaintext := append([]byte(tokenLabel), token...)
-	defer clear(plaintext)
-	return s.sealed(ctx, plaintext, aad)
-}
-
-func (s sealer) sealed(ctx context.Context, plaintext, aad []byte) ([]byte, error) {
-	record, err := s.ring.Seal(ctx, make([]byte, 0, len(plaintext)+envelope.Overhead), plaintext, aad)
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := envelope.ParseHeader(record); !ok {
-		return nil, nil
-	}
-	return record, nil
-}
-
 // openToken opens the record of an access token. ok is false for one that does not open,
 // which counts as absent. The error is that of a ring that cannot tell.
-func (s sealer) openToken(ctx context.Context, key Key, credentialID int64, endpoint string, record []byte) (token core.Secret, ok bool, err error) {
+func (s opener) openToken(ctx context.Context, key Key, credentialID int64, endpoint string, record []byte) (token core.Secret, ok bool, err error) {
 	aad, err := AppendAAD(nil, key, credentialID, endpoint)
 	if err != nil {
 		return "", false, nil // nothing is ever sealed so
@@ -99,7 +77,7 @@ func (s sealer) openToken(ctx context.Context, key Key, credentialID int64, endp
 }
 
 // opened opens a record of format 1. A legacy record is none: it is bound to nothing.
-func (s sealer) opened(ctx context.Context, record, aad []byte) (plaintext []byte, ok bool, err error) {
+func (s opener) opened(ctx context.Context, record, aad []byte) (plaintext []byte, ok bool, err error) {
 	if _, sealed := envelope.ParseHeader(record); !sealed {
 		return nil, false, nil
 	}
@@ -110,18 +88,8 @@ func (s sealer) opened(ctx context.Context, record, aad []byte) (plaintext []byt
 	return plaintext, err == nil, err
 }
 
-// mark seals the mark of a refresh token. It returns nil where the ring seals in the
-// legacy format.
-func (s sealer) mark(ctx context.Context, column string, key Key, credentialID int64, token core.Secret) ([]byte, error) {
-	aad, err := AppendMarkAAD(nil, column, key, credentialID, token)
-	if err != nil {
-		return nil, err
-	}
-	return s.sealed(ctx, nil, aad)
-}
-
 // marks reports whether the mark is that of the refresh token.
-func (s sealer) marks(ctx context.Context, mark []byte, column string, key Key, credentialID int64, token core.Secret) bool {
+func (s opener) marks(ctx context.Context, mark []byte, column string, key Key, credentialID int64, token core.Secret) bool {
 	aad, err := AppendMarkAAD(nil, column, key, credentialID, token)
 	if err != nil || mark == nil {
 		return false

@@ -26,7 +26,7 @@ type Credentials interface {
 	// OpenRow opens its records.
 	OpenRow(ctx context.Context, row *credential.Row) (*credential.Credential, error)
 	// SealRotated seals the records of its next refresh token.
-	SealRotated(ctx context.Context, row *credential.Row, c *credential.Credential, refreshToken core.Secret) (*credential.Row, error)
+	SealRotated(ctx context.Context, with credential.Sealer, row *credential.Row, c *credential.Credential, refreshToken core.Secret) (*credential.Row, error)
 }
 
 // Granter presents refresh tokens; *grant.Client is one.
@@ -60,7 +60,7 @@ const (
 
 // Service gives out access tokens. It is safe for concurrent use.
 type Service struct {
-	records     sealer
+	records     opener
 	credentials Credentials
 	store       Store
 	granter     Granter
@@ -84,7 +84,7 @@ type Service struct {
 // calls Close.
 func NewService(ring Ring, credentials Credentials, store Store, granter Granter, opts *Options) (*Service, error) {
 	s := &Service{
-		records: sealer{ring}, credentials: credentials, store: store, granter: granter,
+		records: opener{ring}, credentials: credentials, store: store, granter: granter,
 		limits: newLimits(), instance: rand.Text(), lease: granter.Timeout() + leaseBeyond, flights: make(map[int64]*flight),
 	}
 	var registerer prometheus.Registerer
@@ -135,6 +135,15 @@ type Demand struct {
 	// MinValidity is how long the access token has to be valid still. A new one satisfies
 	// it whatever its end.
 	MinValidity time.Duration
+
+	anew bool // whatever is stored
+}
+
+// Refresh has an access token fetched, also if the stored one is fresh. Its errors are
+// those of Token.
+func (s *Service) Refresh(ctx context.Context, key Key) error {
+	_, err := s.Token(ctx, key, Demand{anew: true})
+	return err
 }
 
 // Token returns an access token for the credential, and has one fetched if need be. A
@@ -143,7 +152,7 @@ type Demand struct {
 // It returns ErrReauth, a *GrantError, a *RetryError with ErrTooMany, ErrBusy or
 // ErrWaiting, the ring's sentinels, and core.ErrStoreUnavailable.
 func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, error) {
-	d := protocol.Demand{MinValidity: demand.MinValidity}
+	d := protocol.Demand{MinValidity: demand.MinValidity, Anew: demand.anew}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		snapshot, err := s.look(ctx, key, demand.Rejected)
 		if err != nil {
@@ -154,7 +163,7 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		case err != nil:
 			return nil, err
 		case decision.Action == protocol.Serve:
-			s.issued(ctx, key, "stored")
+			s.issued(ctx, key, "stored", demand)
 			return token, nil
 		case decision.Action == protocol.NoCredential, decision.Action == protocol.Reauth:
 			return nil, ErrReauth
@@ -177,13 +186,13 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		if err != nil && errors.Is(err, core.ErrStoreUnavailable) && snapshot.Valid() {
 			// What cannot be refreshed may be good still.
 			if stored, ok, _ := s.records.openToken(ctx, key, snapshot.CredentialID, snapshot.TokenEndpoint, snapshot.AccessToken); ok {
-				s.issued(ctx, key, "stored")
+				s.issued(ctx, key, "stored", demand)
 				return storedToken(snapshot, stored), nil
 			}
 		}
 		if !again {
 			if err == nil {
-				s.issued(ctx, key, "fetched")
+				s.issued(ctx, key, "fetched", demand)
 			}
 			return token, err
 		}

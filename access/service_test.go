@@ -226,7 +226,7 @@ func TestADeadGrantIsNotAskedForAgain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			other, err := v.credentials.SealRotated(t.Context(), fresh, opened, "FAKE-rt-of-upstream")
+			other, err := v.credentials.SealRotated(t.Context(), v.ring, fresh, opened, "FAKE-rt-of-upstream")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -265,7 +265,7 @@ func TestOnceMoreWithTheTokenOfAnother(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		other, err := v.credentials.SealRotated(t.Context(), row, c, "FAKE-rt-of-upstream")
+		other, err := v.credentials.SealRotated(t.Context(), v.ring, row, c, "FAKE-rt-of-upstream")
 		if err != nil {
 			t.Error(err)
 		}
@@ -419,22 +419,42 @@ func TestACallerWhoLeavesEndsNothing(t *testing.T) {
 	}
 }
 
-// TestALegacyRecordIsNoAccessToken holds that in legacy write mode nothing is stored that
-// would be bound to nothing, and that tokens are given out all the same.
-func TestALegacyRecordIsNoAccessToken(t *testing.T) {
+// TestLegacyWriteMode holds that in legacy write mode the credential stays one that
+// upstream reads, and that what upstream has no use for is bound to its credential.
+func TestLegacyWriteMode(t *testing.T) {
 	v := newVault(t)
-	v.deposit(t, credential.Deposit{})
 	v.ring = v.newRing(t, keyring.Options{WriteLegacy: true})
 	v.credentials = credential.NewService(v.ring, v.store, &credential.Options{Logger: quiet})
+	v.deposit(t, credential.Deposit{})
 	server := rotating(time.Hour)
-	s := v.service(t, server)
-	for n := 1; n <= 2; n++ {
-		if got := token(t, s, access.Demand{}); got != core.Secret(fmt.Sprintf("FAKE-at-%d", n)) {
+	one, two := v.service(t, server), v.service(t, server)
+	for _, s := range []*access.Service{one, two} {
+		if got := token(t, s, access.Demand{}); got != "FAKE-at-1" {
 			t.Error("another token")
 		}
 	}
 	counts, err := v.store.Counts(t.Context())
-	if err != nil || counts.Disposable != 0 || counts.Legacy != 1 || v.stored(t) != "FAKE-rt-3" {
+	if err != nil || counts.Disposable != 2 || counts.Legacy != 1 || counts.Records != 1 || v.stored(t) != "FAKE-rt-2" {
 		t.Errorf("%+v, %v", counts, err)
+	}
+}
+
+// A dead grant is not asked for again in legacy write mode either.
+func TestADeadGrantInLegacyWriteMode(t *testing.T) {
+	v := newVault(t)
+	v.ring = v.newRing(t, keyring.Options{WriteLegacy: true})
+	v.credentials = credential.NewService(v.ring, v.store, &credential.Options{Logger: quiet})
+	v.deposit(t, credential.Deposit{})
+	server := &server{answer: func(int, *grant.Request) grant.Answer {
+		return grant.Answer{Verdict: protocol.InvalidGrant, Status: 400}
+	}}
+	s := v.service(t, server)
+	for range 3 {
+		if _, err := s.Token(t.Context(), theKey, access.Demand{}); !errors.Is(err, access.ErrReauth) {
+			t.Fatal(err)
+		}
+	}
+	if n := server.grants(); n != 1 {
+		t.Errorf("%d grants", n)
 	}
 }

@@ -33,7 +33,7 @@ type Outcome struct {
 	// NextAttempt is how long it is until the next grant, 0 if that is not to wait.
 	NextAttempt time.Duration
 
-	// AccessToken is the sealed access token, nil if it could not be sealed in format 1.
+	// AccessToken is the sealed access token, nil if there is none.
 	AccessToken []byte
 	// ExpiresIn is how long the access token is valid from now, nil if nobody said.
 	ExpiresIn *time.Duration
@@ -46,7 +46,7 @@ type Outcome struct {
 	// no refresh token.
 	New *credential.Row
 	// Mark is the mark of the refresh token that was written, or that a dead verdict was
-	// said of; nil if it could not be sealed in format 1.
+	// said of.
 	Mark []byte
 }
 

@@ -38,7 +38,7 @@ func Verify(ctx context.Context, ring Ring, store Store) (Report, error) {
 				report.Orphans++
 				continue
 			}
-			_, ok, err := sealer{ring}.openToken(ctx, t.Key, t.CredentialID, *t.TokenEndpoint, t.Record)
+			_, ok, err := opener{ring}.openToken(ctx, t.Key, t.CredentialID, *t.TokenEndpoint, t.Record)
 			if err != nil {
 				return Report{}, fmt.Errorf("verifying access tokens: %w", err)
 			}

@@ -49,6 +49,11 @@ type Config struct {
 	AllowUniqueLocalTokenEndpoints bool
 	// AccessTokens says that access tokens are fetched and given out.
 	AccessTokens bool
+	// GrantTimeout is how long a request to a token endpoint may take.
+	GrantTimeout time.Duration
+	// RefreshIdleAfter is how long a credential may go without a grant before one is made
+	// to keep its refresh token alive, 0 for ever.
+	RefreshIdleAfter time.Duration
 	// TokenEndpointCA holds the authorities, beside those of the system, that the
 	// certificates of token endpoints, MCP servers and Forest are checked against, in
 	// PEM; nil: none.
@@ -149,7 +154,7 @@ func (c *Config) Hash() string {
 	h := sha256.New()
 	for _, v := range []any{
 		c.KeyProvider, c.PreviousKeyProviders, c.RecoveryKeyProviders, c.AutoRewrap, c.DataKeyMaxAge, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
-		c.AllowLocalTokenEndpoints, c.AllowUniqueLocalTokenEndpoints, c.AccessTokens, c.ForestEnvSecret != "", c.ForestServerURL, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
+		c.AllowLocalTokenEndpoints, c.AllowUniqueLocalTokenEndpoints, c.AccessTokens, c.GrantTimeout, c.RefreshIdleAfter, c.ForestEnvSecret != "", c.ForestServerURL, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))
 	}

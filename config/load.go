@@ -27,6 +27,13 @@ const (
 	// instances and database differ, and every data key is kept and unlocked for as
 	// long as records are under it.
 	leastMaxAge = time.Hour
+
+	// leastIdle is the least time after which a refresh token counts as idle.
+	leastIdle = time.Hour
+	// The limits of how long a request to a token endpoint may take. A lease lasts longer,
+	// and after a crash it has to run out before another instance goes on.
+	leastGrantTimeout = time.Second
+	mostGrantTimeout  = 60 * time.Second
 )
 
 // Load reads environ (lines NAME=value, as os.Environ returns) and file; the
@@ -173,6 +180,12 @@ func (l *loader) service(v *variables) {
 	}
 	c.AllowUniqueLocalTokenEndpoints = v.AllowUniqueLocalTokenEndpoints
 	c.AccessTokens = l.oneOf("FOREST_EXECUTOR_ACCESS_TOKENS", v.AccessTokens, "on", "off") == "on"
+	if c.GrantTimeout = time.Duration(v.GrantTimeout); c.GrantTimeout < leastGrantTimeout || c.GrantTimeout > mostGrantTimeout {
+		l.wrong("FOREST_EXECUTOR_GRANT_TIMEOUT: want %s to %s, such as 15s", leastGrantTimeout, mostGrantTimeout)
+	}
+	if c.RefreshIdleAfter = time.Duration(v.RefreshIdleAfter); c.RefreshIdleAfter != 0 && c.RefreshIdleAfter < leastIdle {
+		l.wrong("FOREST_EXECUTOR_REFRESH_IDLE_AFTER: want 1h or more, such as 30d, or 0 for never")
+	}
 	c.TokenEndpointCA = l.authorities("FOREST_EXECUTOR_TOKEN_ENDPOINT_CA", v.TokenEndpointCA)
 	l.servers(v)
 }

@@ -56,6 +56,9 @@ type variables struct {
 	AccessTokens    string `env:"FOREST_EXECUTOR_ACCESS_TOKENS" envDefault:"on"`
 	TokenEndpointCA string `env:"FOREST_EXECUTOR_TOKEN_ENDPOINT_CA"`
 
+	GrantTimeout     duration `env:"FOREST_EXECUTOR_GRANT_TIMEOUT" envDefault:"15s" want:"a duration such as 15s"`
+	RefreshIdleAfter duration `env:"FOREST_EXECUTOR_REFRESH_IDLE_AFTER" envDefault:"0" want:"a duration such as 30d, or 0 for never"`
+
 	MCPServersFile      string `env:"FOREST_EXECUTOR_MCP_SERVERS_FILE"`
 	ForestEnvSecret     string `env:"FOREST_ENV_SECRET"`
 	ForestEnvSecretFile string `env:"FOREST_ENV_SECRET_FILE"`

@@ -63,7 +63,7 @@ type fakeStore struct {
 	credential.Store
 	upsert func(context.Context, *credential.Row) error
 	remove func(context.Context) (bool, error)
-	list   func(after *string, limit int) ([]credential.Metadata, error)
+	list   func(after *string, limit int) ([]credential.Listed, error)
 	calls  int
 }
 
@@ -77,7 +77,7 @@ func (s *fakeStore) Delete(ctx context.Context, _ int64, _ string) (bool, error)
 	return s.remove(ctx)
 }
 
-func (s *fakeStore) List(_ context.Context, _ int64, after *string, limit int) ([]credential.Metadata, error) {
+func (s *fakeStore) List(_ context.Context, _ int64, after *string, limit int) ([]credential.Listed, error) {
 	return s.list(after, limit)
 }
 
@@ -326,8 +326,8 @@ func TestAStatementThatTakesTooLong(t *testing.T) {
 
 // A store whose pages do not go on ends the list with an error, and not never.
 func TestAListThatDoesNotGoOn(t *testing.T) {
-	same := func(_ *string, limit int) ([]credential.Metadata, error) {
-		return make([]credential.Metadata, limit), nil
+	same := func(_ *string, limit int) ([]credential.Listed, error) {
+		return make([]credential.Listed, limit), nil
 	}
 	service, _ := audited(&fakeRing{}, &fakeStore{list: same})
 	pages, failures := 0, 0

@@ -35,6 +35,34 @@ type Metadata struct {
 	UpdatedAt               time.Time
 }
 
+// State says what came of the last grant with a credential.
+type State string
+
+// The states. The words are those of GET /mcp-oauth-credentials.
+const (
+	// Connected means that the last grant succeeded, or that there was none yet.
+	Connected State = "connected"
+	// NeedsReauth means that the token endpoint ended the grant: the user has to connect
+	// again.
+	NeedsReauth State = "needs_reauth"
+	// Failing means that the last grant failed and says nothing of the next one.
+	Failing State = "failing"
+)
+
+// States returns all states.
+func States() []State { return []State{Connected, NeedsReauth, Failing} }
+
+// Listed is a credential in a list: what is not secret, and what came of it.
+type Listed struct {
+	Metadata
+	State State
+	// LastRefreshedAt is when the last grant brought an access token, nil if none did.
+	LastRefreshedAt *time.Time
+	// AccessTokenExpiresAt is when the stored access token ends, nil if there is none, or
+	// nobody said.
+	AccessTokenExpiresAt *time.Time
+}
+
 // Row is a credential as the database holds it: the secrets as records.
 type Row struct {
 	// ID is new at every deposit, so that a write scoped by an ID never reaches

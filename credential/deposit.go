@@ -29,7 +29,7 @@ const sealAttempts = 3
 func (s *Service) Deposit(ctx context.Context, userID int64, d *Deposit) error {
 	a := attempt{event: "deposit", userID: userID, mcpServerID: d.MCPServerID}
 	row := &Row{UserID: userID, Metadata: d.metadata()}
-	under, err := s.seal(ctx, row, d)
+	under, err := seal(ctx, s.ring, row, d)
 	if err != nil {
 		s.audit(ctx, a.refused(sealReason(ctx, err)))
 		return fmt.Errorf("sealing credential: %w", err)
@@ -47,11 +47,11 @@ func (s *Service) Deposit(ctx context.Context, userID int64, d *Deposit) error {
 }
 
 // SealRotated returns a copy of row, which c is, opened, with the records of a refresh
-// token that a token endpoint answered with in place of c's, both under one data key. It
-// writes nothing. The errors are those of the ring's Seal, and envelope.ErrNUL.
-func (s *Service) SealRotated(ctx context.Context, row *Row, c *Credential, refreshToken core.Secret) (*Row, error) {
+// token that a token endpoint answered with in place of c's, both under one data key of the
+// sealer's. It writes nothing. The errors are those of the sealer, and envelope.ErrNUL.
+func (s *Service) SealRotated(ctx context.Context, with Sealer, row *Row, c *Credential, refreshToken core.Secret) (*Row, error) {
 	fresh := *row
-	_, err := s.seal(ctx, &fresh, &Deposit{RefreshToken: refreshToken, ClientSecret: c.ClientSecret})
+	_, err := seal(ctx, with, &fresh, &Deposit{RefreshToken: refreshToken, ClientSecret: c.ClientSecret})
 	if err != nil {
 		return nil, fmt.Errorf("sealing refresh token: %w", err)
 	}
@@ -72,7 +72,7 @@ func (s *Service) upsert(ctx context.Context, row *Row, d *Deposit, under envelo
 		if err := s.ring.Reload(ctx); err != nil {
 			return under, err
 		}
-		again, err := s.seal(ctx, row, d)
+		again, err := seal(ctx, s.ring, row, d)
 		if err != nil {
 			return under, fmt.Errorf("sealing anew: %w", err)
 		}
@@ -81,12 +81,12 @@ func (s *Service) upsert(ctx context.Context, row *Row, d *Deposit, under envelo
 }
 
 // seal seals both secrets of d into row, under one data key.
-func (s *Service) seal(ctx context.Context, row *Row, d *Deposit) (envelope.KeyID, error) {
+func seal(ctx context.Context, with Sealer, row *Row, d *Deposit) (envelope.KeyID, error) {
 	buf := aadBuffers.Get().(*[]byte)
 	defer aadBuffers.Put(buf)
 	for range sealAttempts {
 		var err error
-		row.RefreshTokenEnc, err = s.sealColumn(ctx, buf, row, RefreshTokenColumn, []byte(d.RefreshToken))
+		row.RefreshTokenEnc, err = sealColumn(ctx, with, buf, row, RefreshTokenColumn, []byte(d.RefreshToken))
 		if err != nil {
 			return envelope.KeyID{}, err
 		}
@@ -94,7 +94,7 @@ func (s *Service) seal(ctx context.Context, row *Row, d *Deposit) (envelope.KeyI
 		if d.ClientSecret == nil {
 			return under, nil
 		}
-		row.ClientSecretEnc, err = s.sealColumn(ctx, buf, row, ClientSecretColumn, []byte(*d.ClientSecret))
+		row.ClientSecretEnc, err = sealColumn(ctx, with, buf, row, ClientSecretColumn, []byte(*d.ClientSecret))
 		if err != nil {
 			return envelope.KeyID{}, err
 		}
@@ -106,14 +106,14 @@ func (s *Service) seal(ctx context.Context, row *Row, d *Deposit) (envelope.KeyI
 	return envelope.KeyID{}, fmt.Errorf("the ring keeps rolling: %w", core.ErrUnavailable)
 }
 
-func (s *Service) sealColumn(ctx context.Context, buf *[]byte, row *Row, column string, plaintext []byte) ([]byte, error) {
+func sealColumn(ctx context.Context, with Sealer, buf *[]byte, row *Row, column string, plaintext []byte) ([]byte, error) {
 	aad, err := AppendAAD(*buf, column, row.UserID, &row.Metadata)
 	if err != nil {
 		return nil, err
 	}
 	*buf = aad
 	dst := make([]byte, 0, len(plaintext)+envelope.Overhead)
-	return s.ring.Seal(ctx, dst, plaintext, aad)
+	return with.Seal(ctx, dst, plaintext, aad)
 }
 
 // aadBuffers holds buffers for aad, which is no secret.

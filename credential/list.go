@@ -22,8 +22,8 @@ var errNoProgress = errors.New("listing credentials: a page does not go on from 
 //
 // An error is the last thing that it yields; it is core.ErrStoreUnavailable while the
 // database does not answer.
-func (s *Service) List(ctx context.Context, userID int64) iter.Seq2[[]Metadata, error] {
-	return func(yield func([]Metadata, error) bool) {
+func (s *Service) List(ctx context.Context, userID int64) iter.Seq2[[]Listed, error] {
+	return func(yield func([]Listed, error) bool) {
 		var after *string
 		for {
 			page, err := s.store.List(ctx, userID, after, ListPage)

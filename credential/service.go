@@ -12,10 +12,15 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 )
 
-// Ring seals and opens records; *keyring.Ring is one.
-type Ring interface {
+// Sealer seals records; *keyring.Ring is one.
+type Sealer interface {
 	// Seal appends the record of plaintext to dst.
 	Seal(ctx context.Context, dst, plaintext, aad []byte) ([]byte, error)
+}
+
+// Ring seals and opens records; *keyring.Ring is one.
+type Ring interface {
+	Sealer
 	// Open appends the plaintext of record to dst.
 	Open(ctx context.Context, dst, record, aad []byte) (out []byte, stale bool, err error)
 	// Expect says that records under these data keys are about to be opened: those

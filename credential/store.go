@@ -87,7 +87,7 @@ type Store interface {
 	// of their server IDs. after is the last server ID of the page before, and nil
 	// for the first page, since a server ID may be empty. It reads no record, and
 	// keeps no connection when it returns.
-	List(ctx context.Context, userID int64, after *string, limit int) ([]Metadata, error)
+	List(ctx context.Context, userID int64, after *string, limit int) ([]Listed, error)
 
 	// Delete removes the row of (user, server) and reports whether there was one.
 	// An error that is not core.ErrOutcomeUnknown means that nothing was removed.

@@ -23,8 +23,8 @@ type noCredentials struct{}
 
 func (noCredentials) Deposit(context.Context, int64, *credential.Deposit) error { return nil }
 func (noCredentials) Disconnect(context.Context, int64, string) error           { return nil }
-func (noCredentials) List(context.Context, int64) iter.Seq2[[]credential.Metadata, error] {
-	return func(func([]credential.Metadata, error) bool) {}
+func (noCredentials) List(context.Context, int64) iter.Seq2[[]credential.Listed, error] {
+	return func(func([]credential.Listed, error) bool) {}
 }
 
 const benchSecret = "bench-auth-secret-not-real-0123456789"

@@ -22,6 +22,7 @@ type fakeCredentials struct {
 	err   error // what every call returns, if not nil
 	rows  map[owner]*credential.Deposit
 	calls int
+	dead  map[string]bool // servers whose grants are dead
 }
 
 func newFake() *fakeCredentials {
@@ -38,8 +39,8 @@ func (f *fakeCredentials) Deposit(_ context.Context, userID int64, d *credential
 	return f.err
 }
 
-func (f *fakeCredentials) List(_ context.Context, userID int64) iter.Seq2[[]credential.Metadata, error] {
-	return func(yield func([]credential.Metadata, error) bool) {
+func (f *fakeCredentials) List(_ context.Context, userID int64) iter.Seq2[[]credential.Listed, error] {
+	return func(yield func([]credential.Listed, error) bool) {
 		list, err := f.list(userID)
 		if err != nil {
 			yield(nil, err)
@@ -53,17 +54,17 @@ func (f *fakeCredentials) List(_ context.Context, userID int64) iter.Seq2[[]cred
 	}
 }
 
-func (f *fakeCredentials) list(userID int64) ([]credential.Metadata, error) {
+func (f *fakeCredentials) list(userID int64) ([]credential.Listed, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
-	var list []credential.Metadata
+	var list []credential.Listed
 	for o, d := range f.rows {
 		if o.userID == userID {
-			list = append(list, metadata(d))
+			list = append(list, f.listed(d))
 		}
 	}
-	slices.SortFunc(list, func(a, b credential.Metadata) int { return strings.Compare(a.MCPServerID, b.MCPServerID) })
+	slices.SortFunc(list, func(a, b credential.Listed) int { return strings.Compare(a.MCPServerID, b.MCPServerID) })
 	return list, f.err
 }
 
@@ -75,6 +76,15 @@ func (f *fakeCredentials) Disconnect(_ context.Context, userID int64, server str
 		delete(f.rows, owner{userID, server})
 	}
 	return f.err
+}
+
+func (f *fakeCredentials) listed(d *credential.Deposit) credential.Listed {
+	l := credential.Listed{Metadata: metadata(d), State: credential.Connected}
+	if f.dead[d.MCPServerID] {
+		refreshed, expires := created.Add(2*time.Hour), created.Add(3*time.Hour)
+		l.State, l.LastRefreshedAt, l.AccessTokenExpiresAt = credential.NeedsReauth, &refreshed, &expires
+	}
+	return l
 }
 
 // reset forgets everything and makes every later call return err.

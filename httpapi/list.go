@@ -5,6 +5,7 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -41,7 +42,7 @@ func (s *Server) list(x *exchange) response {
 }
 
 // writePages writes page, the first, and those that follow it.
-func writePages(w io.Writer, x *exchange, page []byte, next func() ([]credential.Metadata, error, bool)) error {
+func writePages(w io.Writer, x *exchange, page []byte, next func() ([]credential.Listed, error, bool)) error {
 	separator := listBegin
 	for last := false; ; separator = "," {
 		if len(page) > 0 {
@@ -73,13 +74,13 @@ var errGone = errors.New("writing the answer: the client is gone")
 // nextPage returns the next page as JSON, without brackets, and whether it is the
 // last. It claims the memory for reading and encoding it, and keeps of that what the
 // text takes, until it is called again. The page before has been written then.
-func nextPage(x *exchange, next func() ([]credential.Metadata, error, bool)) (text []byte, last bool, err error) {
+func nextPage(x *exchange, next func() ([]credential.Listed, error, bool)) (text []byte, last bool, err error) {
 	x.claim.shrink(0)
 	if err := x.claim.wait(x.Context(), pageCost); err != nil {
 		return nil, false, err
 	}
 	busy := x.claim.work(x.Context(), func() {
-		var page []credential.Metadata
+		var page []credential.Listed
 		if page, err, _ = next(); err == nil {
 			text, err = appendCredentials(nil, page)
 		}
@@ -102,9 +103,13 @@ type credentialJSON struct {
 	Scopes                  *string `json:"scopes"`
 	CreatedAt               string  `json:"createdAt"`
 	UpdatedAt               string  `json:"updatedAt"`
+	// What upstream does not have.
+	State                string  `json:"state"`
+	LastRefreshedAt      *string `json:"lastRefreshedAt"`
+	AccessTokenExpiresAt *string `json:"accessTokenExpiresAt"`
 }
 
-func newCredentialJSON(m *credential.Metadata) *credentialJSON {
+func newCredentialJSON(m *credential.Listed) *credentialJSON {
 	c := &credentialJSON{
 		MCPServerID:             m.MCPServerID,
 		ClientID:                m.ClientID,
@@ -114,17 +119,25 @@ func newCredentialJSON(m *credential.Metadata) *credentialJSON {
 		Scopes:                  m.Scopes,
 		CreatedAt:               isoMillis(m.CreatedAt),
 		UpdatedAt:               isoMillis(m.UpdatedAt),
-	}
-	if m.ClientSecretExpiresAt != nil {
-		expires := isoMillis(*m.ClientSecretExpiresAt)
-		c.ClientSecretExpiresAt = &expires
+		State:                   string(m.State),
+		ClientSecretExpiresAt:   optionalMillis(m.ClientSecretExpiresAt),
+		LastRefreshedAt:         optionalMillis(m.LastRefreshedAt),
+		AccessTokenExpiresAt:    optionalMillis(m.AccessTokenExpiresAt),
 	}
 	return c
 }
 
+// optionalMillis is isoMillis, nil for nil.
+func optionalMillis(t *time.Time) *string {
+	if t == nil {
+		return nil
+	}
+	return new(isoMillis(*t))
+}
+
 // appendCredentials appends credentials to text. A row that another program wrote
 // may hold what is not UTF-8.
-func appendCredentials(text []byte, page []credential.Metadata) ([]byte, error) {
+func appendCredentials(text []byte, page []credential.Listed) ([]byte, error) {
 	for i := range page {
 		if i > 0 {
 			text = append(text, ',')

@@ -28,16 +28,16 @@ type pagedCredentials struct {
 
 var errBroken = errors.New("the database went away")
 
-func (p pagedCredentials) List(context.Context, int64) iter.Seq2[[]credential.Metadata, error] {
-	return func(yield func([]credential.Metadata, error) bool) {
+func (p pagedCredentials) List(context.Context, int64) iter.Seq2[[]credential.Listed, error] {
+	return func(yield func([]credential.Listed, error) bool) {
 		for from := 0; from < p.count; from += credential.ListPage {
 			if p.breakAt > 0 && from >= p.breakAt {
 				yield(nil, errBroken)
 				return
 			}
-			var page []credential.Metadata
+			var page []credential.Listed
 			for i := from; i < min(p.count, from+credential.ListPage); i++ {
-				page = append(page, credential.Metadata{MCPServerID: fmt.Sprintf("srv-%04d", i), TokenEndpoint: strings.Repeat("e", 2000)})
+				page = append(page, credential.Listed{Metadata: credential.Metadata{MCPServerID: fmt.Sprintf("srv-%04d", i), TokenEndpoint: strings.Repeat("e", 2000)}})
 			}
 			if !yield(page, nil) {
 				return
@@ -144,9 +144,9 @@ type forgottenCredentials struct {
 	kept *bool
 }
 
-func (c forgottenCredentials) List(context.Context, int64) iter.Seq2[[]credential.Metadata, error] {
-	return func(yield func([]credential.Metadata, error) bool) {
-		page := make([]credential.Metadata, credential.ListPage)
+func (c forgottenCredentials) List(context.Context, int64) iter.Seq2[[]credential.Listed, error] {
+	return func(yield func([]credential.Listed, error) bool) {
+		page := make([]credential.Listed, credential.ListPage)
 		page[0].Scopes = new(strings.Repeat("s", 2048))
 		seen := weak.Make(page[0].Scopes)
 		if !yield(page, nil) {
@@ -154,7 +154,7 @@ func (c forgottenCredentials) List(context.Context, int64) iter.Seq2[[]credentia
 		}
 		runtime.GC()
 		*c.kept = seen.Value() != nil
-		yield(make([]credential.Metadata, 1), nil)
+		yield(make([]credential.Listed, 1), nil)
 	}
 }
 

@@ -23,7 +23,7 @@ type Credentials interface {
 	// Deposit stores d as the user's credential for its server.
 	Deposit(ctx context.Context, userID int64, d *credential.Deposit) error
 	// List yields the metadata of the user's credentials, in pages.
-	List(ctx context.Context, userID int64) iter.Seq2[[]credential.Metadata, error]
+	List(ctx context.Context, userID int64) iter.Seq2[[]credential.Listed, error]
 	// Disconnect removes the user's credential for the server, if there is one.
 	Disconnect(ctx context.Context, userID int64, mcpServerID string) error
 }

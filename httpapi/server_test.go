@@ -79,13 +79,16 @@ func TestList(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	fake.dead = map[string]bool{"srv-1": true}
 	const want = `{"credentials":[` +
 		`{"mcpServerId":"srv-1","clientId":"client-1","hasClientSecret":true,"clientSecretExpiresAt":"+010000-01-02T03:04:05.006Z",` +
 		`"tokenEndpoint":"https://idp.example.com/token","tokenEndpointAuthMethod":"none","scopes":"a \"b\" ` + "\u2028" + ` <c>",` +
-		`"createdAt":"2026-01-02T03:04:05.678Z","updatedAt":"2026-01-02T04:04:05.678Z"},` +
+		`"createdAt":"2026-01-02T03:04:05.678Z","updatedAt":"2026-01-02T04:04:05.678Z",` +
+		`"state":"needs_reauth","lastRefreshedAt":"2026-01-02T05:04:05.678Z","accessTokenExpiresAt":"2026-01-02T06:04:05.678Z"},` +
 		`{"mcpServerId":"srv-2","clientId":null,"hasClientSecret":false,"clientSecretExpiresAt":null,` +
 		`"tokenEndpoint":"https://idp.example.com/token","tokenEndpointAuthMethod":null,"scopes":null,` +
-		`"createdAt":"2026-01-02T03:04:05.678Z","updatedAt":"2026-01-02T04:04:05.678Z"}]}`
+		`"createdAt":"2026-01-02T03:04:05.678Z","updatedAt":"2026-01-02T04:04:05.678Z",` +
+		`"state":"connected","lastRefreshedAt":null,"accessTokenExpiresAt":null}]}`
 	got := do(server, "GET", "/MCP-oauth-credentials/", "", bearer(tokenOf(t, 7))...)
 	if got.Code != 200 || got.Body.String() != want || got.Header().Get("Cache-Control") != "no-store" {
 		t.Errorf("got %d %s\nwant %s", got.Code, got.Body, want)

@@ -38,6 +38,7 @@ type Store interface {
 	keyring.Store
 	credential.Store
 	access.Store
+	access.UpkeepStore
 	fleet.Store
 	rotation.Store
 	afresh.Store

@@ -39,6 +39,9 @@ type Demand struct {
 	// MinValidity is how long the access token has to be valid still. A token of a grant
 	// that ended after the caller's first look satisfies it whatever its end.
 	MinValidity time.Duration
+	// Anew asks for the token of a grant that ends after the caller's first look, however
+	// fresh the stored one is.
+	Anew bool
 
 	begun  bool
 	first  int64 // the last result at the first look
@@ -82,7 +85,7 @@ func (d *Demand) look(s *Snapshot) bool {
 	if !first && s.ResultGeneration > d.first {
 		return true
 	}
-	return s.Expires && s.Remaining > Skew && s.Remaining >= d.MinValidity
+	return !d.Anew && s.Expires && s.Remaining > Skew && s.Remaining >= d.MinValidity
 }
 
 // backOff serves what is still valid, and else the verdict.

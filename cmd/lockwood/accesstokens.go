@@ -34,9 +34,15 @@ func (s *service) offerTokens(registry prometheus.Registerer, offer *httpapi.Opt
 	if err != nil {
 		return usageError(err)
 	}
-	client := grant.NewClient(grant.Options{Endpoints: out.Endpoints, RootCAs: out.RootCAs})
+	client := grant.NewClient(grant.Options{Endpoints: out.Endpoints, RootCAs: out.RootCAs, Timeout: s.cfg.GrantTimeout})
 	s.tokens, err = access.NewService(s.ring, s.credentials, s.store, client, &access.Options{
 		Logger: s.log, Registerer: registry, Resource: resourceFrom(directory),
+	})
+	if err != nil {
+		return err
+	}
+	s.upkeep, err = access.NewUpkeep(s.store, s.tokens, access.UpkeepOptions{
+		IdleAfter: s.cfg.RefreshIdleAfter, Live: s.fleet.Live, Logger: s.log, Registerer: registry,
 	})
 	if err != nil {
 		return err

@@ -16,7 +16,8 @@ import (
 const shownFailures = 100
 
 func newCredentials(c *cli) *cobra.Command {
-	return group("credentials", "Credentials: check that they can be opened, seal them anew", newCredentialsVerify(c), newCredentialsReseal(c))
+	return group("credentials", "Credentials: list them, check that they can be opened, seal them anew",
+		newCredentialsList(c), newCredentialsVerify(c), newCredentialsReseal(c), newCredentialsRetry(c))
 }
 
 func newCredentialsVerify(c *cli) *cobra.Command {

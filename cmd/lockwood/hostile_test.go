@@ -62,7 +62,7 @@ func leaves(c *cobra.Command, prefix string) (names []string) {
 func calls(t *testing.T, identity string) [][]string {
 	t.Helper()
 	all := map[string][]string{
-		"key status": {""}, "key report": {""}, "doctor": {""}, "credentials verify": {""}, "version": {""}, "key generate": {""},
+		"key status": {""}, "key report": {""}, "doctor": {""}, "credentials verify": {""}, "credentials list": {""}, "credentials retry": {"--all"}, "version": {""}, "key generate": {""},
 		"key id": {"--variable FOREST_EXECUTOR_ENCRYPTION_KEY"}, "key abandon": {"--dry-run", "--export lost.json --yes", "--restore none.json"},
 		"credentials reseal": {"--dry-run", "--dry-run --force", "", "--force"}, "key rewrap": {"--dry-run", ""},
 		"key rotate": {"--dry-run --reseal", "--dry-run --compromised", "--dry-run --force --reseal", "", "--reseal --wait --force", "--compromised --wait --force"},

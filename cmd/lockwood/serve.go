@@ -127,6 +127,7 @@ type service struct {
 	admin    *http.Server
 	gate     *gate
 	tokens   *access.Service // nil: off
+	upkeep   *access.Upkeep  // nil with it
 	fleet    *fleet.Watch
 	heart    *fleet.Heart
 	announce func(address string) error // told the address once deposits are taken
@@ -265,6 +266,9 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	tasks.Go(func() { s.fleet.Run(ctx) })
 	tasks.Go(func() { s.watchWrites(ctx) })
 	tasks.Go(func() { s.watchWarnings(ctx) })
+	if s.upkeep != nil {
+		tasks.Go(func() { s.upkeep.Run(ctx) })
+	}
 	s.heart.Run(ctx)
 	tasks.Wait()
 	return nil
@@ -348,9 +352,9 @@ func (g *gate) Deposit(ctx context.Context, userID int64, d *credential.Deposit)
 }
 
 // List is credential.Service.List behind the gate.
-func (g *gate) List(ctx context.Context, userID int64) iter.Seq2[[]credential.Metadata, error] {
+func (g *gate) List(ctx context.Context, userID int64) iter.Seq2[[]credential.Listed, error] {
 	if !g.open.Load() {
-		return func(yield func([]credential.Metadata, error) bool) { yield(nil, errClosedGate) }
+		return func(yield func([]credential.Listed, error) bool) { yield(nil, errClosedGate) }
 	}
 	return g.Service.List(ctx, userID)
 }

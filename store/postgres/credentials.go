@@ -76,8 +76,8 @@ func (s *Store) Get(ctx context.Context, userID int64, mcpServerID string) (*cre
 }
 
 // List implements credential.Store.
-func (s *Store) List(ctx context.Context, userID int64, after *string, limit int) ([]credential.Metadata, error) {
-	list, err := collectAlone(ctx, s, s.queries.Get("list"), scanMetadata, userID, after, int64(limit))
+func (s *Store) List(ctx context.Context, userID int64, after *string, limit int) ([]credential.Listed, error) {
+	list, err := collectAlone(ctx, s, s.queries.Get("list"), scanListed, userID, after, int64(limit))
 	return list, failure("listing credentials", err)
 }
 
@@ -177,16 +177,19 @@ func revision(place pgtype.TID, writer uint32) [2]uint64 {
 	return [2]uint64{uint64(place.BlockNumber)<<16 | uint64(place.OffsetNumber), uint64(writer)}
 }
 
-func scanMetadata(row pgx.CollectableRow) (m credential.Metadata, err error) {
-	err = row.Scan(&m.MCPServerID, &m.ClientID, &m.HasClientSecret,
-		&m.ClientSecretExpiresAt, &m.TokenEndpoint, &m.TokenEndpointAuthMethod, &m.Scopes, &m.CreatedAt, &m.UpdatedAt)
-	inUTC(&m)
-	return m, err
+func scanListed(row pgx.CollectableRow) (l credential.Listed, err error) {
+	err = row.Scan(&l.MCPServerID, &l.ClientID, &l.HasClientSecret,
+		&l.ClientSecretExpiresAt, &l.TokenEndpoint, &l.TokenEndpointAuthMethod, &l.Scopes, &l.CreatedAt, &l.UpdatedAt,
+		&l.State, &l.LastRefreshedAt, &l.AccessTokenExpiresAt)
+	inUTC(&l.Metadata)
+	toUTC(l.LastRefreshedAt, l.AccessTokenExpiresAt)
+	return l, err
 }
 
 // inUTC puts the times, which come in the zone of this machine, into UTC.
-func inUTC(m *credential.Metadata) {
-	times := []*time.Time{&m.CreatedAt, &m.UpdatedAt, m.ClientSecretExpiresAt}
+func inUTC(m *credential.Metadata) { toUTC(&m.CreatedAt, &m.UpdatedAt, m.ClientSecretExpiresAt) }
+
+func toUTC(times ...*time.Time) {
 	for _, t := range times {
 		if t != nil {
 			*t = t.UTC()

@@ -45,6 +45,7 @@ func TestGenericPlansUseIndexes(t *testing.T) {
 		"list":          s.queries.Get("list"),
 		"delete":        s.queries.Get("delete"),
 		"scan":          s.queries.Get("scan"),
+		"ages":          s.queries.Get("access_ages"),
 		"span":          s.queries.Get("span"),
 		"sample_stale":  s.staleQuery("sample_stale", envelope.KeyID{1}),
 		"scan_stale":    s.staleQuery("scan_stale", envelope.KeyID{1}),

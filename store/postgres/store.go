@@ -63,7 +63,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	quoted := pgx.Identifier{schema}.Sanitize()
-	queries, err := sqltext.Load(queryFiles, "queries", "{{schema}}", quoted)
+	queries, err := sqltext.Load(queryFiles, "queries", append(records.Placeholders(), "{{schema}}", quoted)...)
 	if err != nil {
 		return nil, err
 	}

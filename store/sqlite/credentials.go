@@ -68,8 +68,8 @@ func (s *Store) Get(ctx context.Context, userID int64, mcpServerID string) (*cre
 }
 
 // List implements credential.Store.
-func (s *Store) List(ctx context.Context, userID int64, after *string, limit int) ([]credential.Metadata, error) {
-	list, err := collect(ctx, s.read, s.queries.Get("list"), scanMetadata, userID, after, limit)
+func (s *Store) List(ctx context.Context, userID int64, after *string, limit int) ([]credential.Listed, error) {
+	list, err := collect(ctx, s.read, s.queries.Get("list"), scanListed, userID, after, limit)
 	return list, failure("listing credentials", err)
 }
 
@@ -150,9 +150,19 @@ func scanBoundRow(row scanner) (r credential.Row, err error) {
 	return r, err
 }
 
-func scanMetadata(row scanner) (m credential.Metadata, err error) {
-	err = row.Scan(&m.MCPServerID, &m.ClientID, &m.HasClientSecret,
-		optionalStamp{&m.ClientSecretExpiresAt}, &m.TokenEndpoint, &m.TokenEndpointAuthMethod, &m.Scopes,
-		stamp{&m.CreatedAt}, stamp{&m.UpdatedAt})
-	return m, err
+func scanListed(row scanner) (l credential.Listed, err error) {
+	var refreshed, expires sql.Null[int64]
+	err = row.Scan(&l.MCPServerID, &l.ClientID, &l.HasClientSecret,
+		optionalStamp{&l.ClientSecretExpiresAt}, &l.TokenEndpoint, &l.TokenEndpointAuthMethod, &l.Scopes,
+		stamp{&l.CreatedAt}, stamp{&l.UpdatedAt}, &l.State, &refreshed, &expires)
+	l.LastRefreshedAt, l.AccessTokenExpiresAt = atMilliseconds(refreshed), atMilliseconds(expires)
+	return l, err
+}
+
+// atMilliseconds is a time in milliseconds since 1970, nil for NULL.
+func atMilliseconds(n sql.Null[int64]) *time.Time {
+	if !n.Valid {
+		return nil
+	}
+	return new(time.UnixMilli(n.V).UTC())
 }

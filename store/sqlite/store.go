@@ -71,7 +71,7 @@ var _ store.Store = (*Store)(nil)
 // Open opens the database, and makes the file if need be. It fails if the file
 // cannot be opened or is no database.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
-	queries, err := sqltext.Load(queryFiles, "queries", "{{time_format}}", sqlTimeFormat, "{{now}}", sqlNow)
+	queries, err := sqltext.Load(queryFiles, "queries", append(records.Placeholders(), "{{time_format}}", sqlTimeFormat, "{{now}}", sqlNow)...)
 	if err != nil {
 		return nil, fmt.Errorf("opening SQLite store: %w", err)
 	}

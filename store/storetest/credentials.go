@@ -38,7 +38,7 @@ func testCredentials(t *testing.T, h Harness) {
 				if err != nil || len(list) != 1 {
 					t.Fatalf("listed %d, %v; want 1", len(list), err)
 				}
-				sameMetadata(t, list[0], written)
+				sameMetadata(t, list[0].Metadata, written)
 			})
 		}
 	})

@@ -69,7 +69,7 @@ func testPages(t *testing.T, h Harness) {
 		db.depositAll(t, 1, serverIDs(101), key)
 		service, _ := NewService(s, key, credential.Options{})
 		// More lists under way than a store has connections, and each goes on.
-		var next [30]func() ([]credential.Metadata, error, bool)
+		var next [30]func() ([]credential.Listed, error, bool)
 		for i := range next {
 			pull, stop := iter.Pull2(service.List(t.Context(), 1))
 			defer stop()

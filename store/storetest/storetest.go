@@ -69,6 +69,7 @@ func Run(t *testing.T, h Harness) {
 		{"Counts", testCounts},
 		{"Races", testRaces},
 		{"Access", testAccess},
+		{"Upkeep", testUpkeep},
 		{"Instances", testInstances},
 		{"Compromised", testCompromised},
 		{"Stale", testStale},

@@ -1,7 +1,11 @@
--- $2 is where the page before ended, NULL for the first.
-SELECT mcp_server_id, client_id, client_secret_enc IS NOT NULL, client_secret_expires_at,
-    token_endpoint, token_endpoint_auth_method, scopes, created_at, updated_at
-FROM {{schema}}.ai_mcp_oauth_credentials
-WHERE user_id = $1::bigint AND ($2::text IS NULL OR mcp_server_id COLLATE "C" > $2::text)
-ORDER BY mcp_server_id COLLATE "C"
+-- $2 is where the page before ended, NULL for the first. What is known of access tokens
+-- counts only if it is about this very credential.
+SELECT c.mcp_server_id, c.client_id, c.client_secret_enc IS NOT NULL, c.client_secret_expires_at,
+    c.token_endpoint, c.token_endpoint_auth_method, c.scopes, c.created_at, c.updated_at,
+    {{state}}, a.refreshed_at, {{token_end}}
+FROM {{schema}}.ai_mcp_oauth_credentials AS c
+LEFT JOIN {{schema}}.lockwood_access_tokens AS a
+    ON a.user_id = c.user_id AND a.mcp_server_id = c.mcp_server_id AND a.credential_id = c.id
+WHERE c.user_id = $1::bigint AND ($2::text IS NULL OR c.mcp_server_id COLLATE "C" > $2::text)
+ORDER BY c.mcp_server_id COLLATE "C"
 LIMIT $3::bigint

@@ -59,6 +59,13 @@ func (k *Key) Seal(dst, plaintext, aad []byte) (record []byte, ok bool) {
 	return k.key.Seal(dst, plaintext, aad), true
 }
 
+// Take takes n reserved seals for SealTaken, and reports whether so many were left. What
+// is left of fewer is given up, so that no seal is ever counted twice.
+func (k *Key) Take(n int64) bool { return k.left.Add(-n) >= 0 }
+
+// SealTaken is Seal with a seal that was taken before.
+func (k *Key) SealTaken(dst, plaintext, aad []byte) []byte { return k.key.Seal(dst, plaintext, aad) }
+
 // Spent reports whether no reserved seal is left.
 func (k *Key) Spent() bool { return k.left.Load() <= 0 }
 

@@ -1,0 +1,5 @@
+SELECT {{state}} AS state, count(*)
+FROM ai_mcp_oauth_credentials AS c
+LEFT JOIN lockwood_access_tokens AS a
+    ON a.user_id = c.user_id AND a.mcp_server_id = c.mcp_server_id AND a.credential_id = c.id
+GROUP BY 1
