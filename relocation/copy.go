@@ -86,8 +86,9 @@ type Copier struct {
 	source, target Place
 	opts           Options
 
-	storeID string
-	total   int64
+	storeID     string
+	takesLegacy bool
+	total       int64 // credentials
 }
 
 // NewCopier returns a copier of source into target.
@@ -117,15 +118,9 @@ func (c *Copier) Run(ctx context.Context) (*Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	instances, err := c.source.Store.Instances(ctx)
+	o, err := c.outcome(ctx, source, target)
 	if err != nil {
-		return nil, fmt.Errorf("asking which instances are live: %w", err)
-	}
-	o := &Outcome{StoreID: core.Text(c.storeID), Before: source.Phase == Moved && target.Phase == Done}
-	for _, i := range instances {
-		if i.Live {
-			o.Live = append(o.Live, i)
-		}
+		return nil, err
 	}
 	if source, err = c.closeSource(ctx, source); err != nil {
 		return nil, err
@@ -151,16 +146,50 @@ func (c *Copier) Run(ctx context.Context) (*Outcome, error) {
 			return nil, fmt.Errorf("opening the target: %w", err)
 		}
 	}
-	return o, c.count(ctx, o)
+	return o, count(ctx, c.target.Store, o)
 }
 
-// count fills in what the target holds.
-func (c *Copier) count(ctx context.Context, o *Outcome) error {
-	state, err := c.target.Store.LoadRing(ctx)
+// Plan returns what Run would copy, or the error with which it would refuse to, as far as
+// that can be known without writing.
+func (c *Copier) Plan(ctx context.Context) (*Outcome, error) {
+	source, target, err := c.marks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if source.Role != Source {
+		if err := errors.Join(c.requireSealed(ctx), c.fit(ctx), c.requireEmpty(ctx, "")); err != nil {
+			return nil, err
+		}
+	}
+	o, err := c.outcome(ctx, source, target)
+	if err != nil {
+		return nil, err
+	}
+	return o, count(ctx, c.source.Store, o)
+}
+
+// outcome is one in which nothing was counted yet.
+func (c *Copier) outcome(ctx context.Context, source, target Mark) (*Outcome, error) {
+	instances, err := c.source.Store.Instances(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking which instances are live: %w", err)
+	}
+	o := &Outcome{StoreID: core.Text(c.storeID), Before: source.Phase == Moved && target.Phase == Done}
+	for _, i := range instances {
+		if i.Live {
+			o.Live = append(o.Live, i)
+		}
+	}
+	return o, nil
+}
+
+// count fills in what a store holds.
+func count(ctx context.Context, s Stores, o *Outcome) error {
+	state, err := s.LoadRing(ctx)
 	if err != nil {
 		return err
 	}
-	counts, err := c.target.Store.Counts(ctx)
+	counts, err := s.Counts(ctx)
 	if err != nil {
 		return err
 	}
@@ -168,15 +197,14 @@ func (c *Copier) count(ctx context.Context, o *Outcome) error {
 	return nil
 }
 
-// begin returns the marks of both stores, which belong to one copy. If there is none yet,
-// it begins one with the target, which nobody uses: if that fails, the source is as it
-// was.
-func (c *Copier) begin(ctx context.Context) (source, target Mark, err error) {
+// marks returns the marks of both stores: they belong to one copy, or the source is part
+// of none and the target of none that has come further than to mark it.
+func (c *Copier) marks(ctx context.Context) (source, target Mark, err error) {
 	state, err := c.source.Store.LoadRing(ctx)
 	if err != nil {
 		return source, target, fmt.Errorf("reading the source: %w", err)
 	}
-	c.storeID = state.StoreID
+	c.storeID, c.takesLegacy = state.StoreID, !state.LegacyClosed
 	if source, err = c.source.Store.RelocationMark(ctx); err != nil {
 		return source, target, fmt.Errorf("reading the source: %w", err)
 	}
@@ -190,13 +218,23 @@ func (c *Copier) begin(ctx context.Context) (source, target Mark, err error) {
 	c.total = counts.Credentials
 	switch {
 	case source.Role == Source && target.Role == Target && source.CopyID == target.CopyID:
-		return source, target, nil
 	case source.Role == Source:
-		return source, target, fmt.Errorf("%w: the source is copied, or has moved, to %s", ErrOtherCopy, core.Text(source.Peer))
+		err = fmt.Errorf("%w: the source is copied, or has moved, to %s", ErrOtherCopy, core.Text(source.Peer))
 	case source.Role == Target && source.Phase != Done:
-		return source, target, fmt.Errorf("%w: the source is itself an unfinished copy of %s", ErrOtherCopy, core.Text(source.Peer))
-	case target.CopyID != "" && !(target.Role == Target && target.Phase == Copying):
-		return source, target, fmt.Errorf("%w: the target was copied from, or to, %s", ErrOtherCopy, core.Text(target.Peer))
+		err = fmt.Errorf("%w: the source is itself an unfinished copy of %s", ErrOtherCopy, core.Text(source.Peer))
+	case target.CopyID != "" && (target.Role != Target || target.Phase != Copying):
+		err = fmt.Errorf("%w: the target was copied from, or to, %s", ErrOtherCopy, core.Text(target.Peer))
+	}
+	return source, target, err
+}
+
+// begin returns the marks of both stores, which belong to one copy. If there is none yet,
+// it begins one with the target, which nobody uses: if that fails, the source is as it
+// was.
+func (c *Copier) begin(ctx context.Context) (source, target Mark, err error) {
+	source, target, err = c.marks(ctx)
+	if err != nil || source.Role == Source {
+		return source, target, err
 	}
 	if err := c.requireSealed(ctx); err != nil {
 		return source, target, err
@@ -204,16 +242,16 @@ func (c *Copier) begin(ctx context.Context) (source, target Mark, err error) {
 	if err := c.fit(ctx); err != nil {
 		return source, target, err
 	}
-	target, err = c.prepareTarget(ctx, &state, target)
+	target, err = c.prepareTarget(ctx, target)
 	return source, target, err
 }
 
 // prepareTarget makes the target an empty store with the ID of the source, and marks it.
-func (c *Copier) prepareTarget(ctx context.Context, source *keyring.State, mark Mark) (Mark, error) {
+func (c *Copier) prepareTarget(ctx context.Context, mark Mark) (Mark, error) {
 	if err := c.requireEmpty(ctx, ""); err != nil {
 		return mark, err
 	}
-	if err := c.opts.Migrate(ctx, c.storeID, !source.LegacyClosed); err != nil {
+	if err := c.opts.Migrate(ctx, c.storeID, c.takesLegacy); err != nil {
 		return mark, fmt.Errorf("making the tables of the target: %w", err)
 	}
 	if err := c.requireEmpty(ctx, c.storeID); err != nil {
