@@ -22,13 +22,14 @@ const (
 	TakesNoWrites    Cause = "takes no writes"       // the server, or the file, is read-only
 	TooMany          Cause = "too many connections"  //
 	NotMigrated      Cause = "no tables of Lockwood" // or those of an older version
+	Relocated        Cause = "store moved"           // the store is copied to another database, or has moved there
 )
 
 // Causes returns all causes.
 func Causes() []Cause {
 	return []Cause{
 		Unreachable, NoTLS, TLSRequired, UnknownAuthority, OtherName, BadCertificate, WrongPassword, NoRole, NoDatabase, NoRights, DiskFull, Moved,
-		TakesNoWrites, TooMany, NotMigrated,
+		TakesNoWrites, TooMany, NotMigrated, Relocated,
 	}
 }
 

@@ -43,6 +43,10 @@ const (
 	NoRight Condition = "no right"
 	// NewerSchema means that a newer version migrated the schema, to the detail.
 	NewerSchema Condition = "newer schema"
+	// InRelocation means that nothing may be written, since the store is copied to another
+	// database, or has moved there, or is a copy that is not finished. The detail says
+	// which.
+	InRelocation Condition = "part of a copy"
 	// WeakTLS means that the connection to a host is protected less well than was asked
 	// for, since the URL has the sslmode of the detail.
 	WeakTLS Condition = "weak TLS"
@@ -56,7 +60,7 @@ const (
 // Conditions returns all conditions.
 func Conditions() []Condition {
 	return []Condition{
-		RowsHidden, NotATable, Rewritten, ForeignFunction, ReplacedFunctions, NoUniqueIndex, NotUTF8, ReadOnly, Standby, NoRight, NewerSchema, WeakTLS, LittleRoom, NotDurable,
+		RowsHidden, NotATable, Rewritten, ForeignFunction, ReplacedFunctions, NoUniqueIndex, NotUTF8, ReadOnly, Standby, NoRight, NewerSchema, InRelocation, WeakTLS, LittleRoom, NotDurable,
 	}
 }
 

@@ -12,9 +12,11 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 
 	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/afresh"
@@ -22,6 +24,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/relocation"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
 
@@ -42,6 +45,7 @@ type Store interface {
 	fleet.Store
 	rotation.Store
 	afresh.Store
+	relocation.Store
 
 	// Queue returns the queue of ranges to re-seal. It logs to log what it does.
 	Queue(log *slog.Logger) rotation.Queue
@@ -74,6 +78,9 @@ type MigrateOptions struct {
 	// refuses them; a table that was there before is left as it is and stays
 	// open to them.
 	WriteLegacy bool
+	// StoreID is the ID of a store that is made now, instead of a new random one: that of
+	// the store which is copied here. It is of letters, digits and '-', at most 64.
+	StoreID string
 	// Logger, if not nil, is told what a migration waits for that takes long.
 	Logger *slog.Logger
 }
@@ -87,4 +94,18 @@ func CheckRingSize(lines int, wrapBytes int64) error {
 	}
 	return fmt.Errorf("the tables lockwood_data_keys and lockwood_data_key_wraps hold more than %d rows, or more than %d bytes of wraps; "+
 		"a ring has a few, so find out who wrote them: %w", keyring.MaxWraps, keyring.MaxWrapBytes, core.ErrUnavailable)
+}
+
+var storeIDPattern = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+
+// NewID returns the ID of a store that is made now. It is rendered into SQL, so nothing
+// but the pattern of StoreID passes.
+func (o MigrateOptions) NewID() (string, error) {
+	switch {
+	case o.StoreID == "":
+		return rand.Text(), nil
+	case !storeIDPattern.MatchString(o.StoreID):
+		return "", fmt.Errorf("the store ID must match %s", storeIDPattern)
+	}
+	return o.StoreID, nil
 }

@@ -18,6 +18,7 @@ var causeRemedies = map[store.Cause]string{
 	store.Moved:            "restart the service, once the file that it is to use is at its path",
 	store.TakesNoWrites:    "find out why the database takes no writes: it may be a former primary, transactions may be read-only for the role, or the file may be closed to this user",
 	store.TooMany:          "raise max_connections, or have fewer instances or a smaller pool_max_conns in DATABASE_URL",
+	store.Relocated:        "this store is copied to another database, or has moved there; lockwood doctor says where: set DATABASE_URL to that one, or finish the copy",
 	store.NotMigrated:      "start lockwood serve, which makes its tables; if it did, correct DATABASE_URL or DATABASE_SCHEMA",
 }
 

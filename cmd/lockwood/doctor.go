@@ -229,7 +229,7 @@ func keyRemedy(err error, uri string) string {
 
 // quoted is uri as a word of a shell.
 func quoted(uri string) string {
-	if strings.ContainsAny(uri, "&?;$ '") {
+	if strings.ContainsAny(uri, "&?;$ '\"*") {
 		return "'" + strings.ReplaceAll(uri, "'", `'\''`) + "'"
 	}
 	return uri

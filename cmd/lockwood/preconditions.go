@@ -98,6 +98,12 @@ var preconditions = []precondition{
 		remedy:    "run the newer version everywhere before any command that changes keys",
 	},
 	{
+		condition: store.InRelocation, check: "copy", weight: refuses,
+		found:     "this store {detail}",
+		endangers: "nothing is written here, so that no two databases go on from the same data keys",
+		remedy:    "if it has moved, set DATABASE_URL to that database; if the copy is not finished, run lockwood store copy again on its source; to have the source take writes again run: lockwood store copy --cancel",
+	},
+	{
 		condition: store.WeakTLS, check: "TLS", weight: fails,
 		found:     "the URL's sslmode or ssl ({detail}) protects the connection to {object} less than DATABASE_SSL asks for",
 		endangers: "whoever is between here and the database may read and change what passes, or be taken for it",

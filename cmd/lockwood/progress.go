@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/relocation"
 	"github.com/lockwood-kms/lockwood/rotation"
 )
 
 // progressLine is one line of progress, on standard error where that is no terminal.
 type progressLine struct {
-	Event   string    `json:"event"` // "reseal" or "verify"
+	Event   string    `json:"event"` // "reseal", "verify", "copy" or "compare"
 	Time    time.Time `json:"time"`
 	Total   int64     `json:"total"` // an estimate, and never less than what was done
 	Done    int64     `json:"done"`
@@ -60,9 +61,14 @@ func (c *cli) progress() *progress { return &progress{c: c} }
 func (p *progress) resealing(r rotation.Run) { p.show(progressOf(r, time.Now()), r.Ended) }
 
 // verifying shows how many credentials of how many were opened to verify.
-func (p *progress) verifying(done, of int64) {
+func (p *progress) verifying(done, of int64) { p.passing("verify", done, of) }
+
+// copying shows how many credentials of how many were copied, or compared.
+func (p *progress) copying(step relocation.Step, done, of int64) { p.passing(string(step), done, of) }
+
+func (p *progress) passing(event string, done, of int64) {
 	now := time.Now()
-	line := progressLine{Event: "verify", Time: now.UTC(), Total: of, Done: done}
+	line := progressLine{Event: event, Time: now.UTC(), Total: of, Done: done}
 	taken := time.Duration(0)
 	if p.event == line.Event {
 		taken = now.Sub(p.began)
@@ -104,7 +110,7 @@ func (p *progress) end() {
 // within says how far it is in at most so many columns, or nothing where they are too
 // few.
 func (p *progressLine) within(columns int) string {
-	word := map[string]string{"reseal": "sealing anew", "verify": "verifying"}[p.Event]
+	word := map[string]string{"reseal": "sealing anew", "verify": "verifying", "copy": "copying", "compare": "comparing"}[p.Event]
 	share, of, left := "", "", ""
 	if p.known {
 		percent := int64(100)

@@ -129,6 +129,8 @@ type cli struct {
 	envFile        string
 	envFileNamed   bool // on the command line, so that it has to exist
 	json           bool
+	// database stands for the configured one, if it is not nil.
+	database *config.Database
 }
 
 func newCLI(stdout, stderr io.Writer) *cli {
@@ -186,7 +188,7 @@ Exit codes:
 	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.PersistentFlags().StringVar(&c.envFile, "env-file", ".env", "file of further variables; the environment wins, and a file that is named has to exist")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print facts, and errors, as JSON")
-	root.AddCommand(newServe(c), newKey(c), newCredentials(c), newPlugin(c), newRecover(c), newDoctor(c), newVersion(c))
+	root.AddCommand(newServe(c), newKey(c), newCredentials(c), newPlugin(c), newRecover(c), newBackup(c), newStore(c), newDoctor(c), newVersion(c))
 	return root
 }
 

@@ -64,6 +64,9 @@ func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, e
 		return nil, usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
 	}
 	v.warnings = append(v.cfg.Warnings, v.providers.keys.Warnings()...)
+	if c.database != nil {
+		v.cfg.Database = *c.database
+	}
 	db := v.cfg.Database
 	if v.unmade = to == toExamine && isUnmade(&db); v.unmade {
 		db.Memory, readOnly = true, false

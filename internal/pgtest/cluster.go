@@ -83,6 +83,9 @@ func start(tb testing.TB, opts Options) *Cluster {
 	return c
 }
 
+// Programs returns the directory of PostgreSQL's programs, those of a client too.
+func (c *Cluster) Programs() string { return c.programs }
+
 func (c *Cluster) program(name string) string { return filepath.Join(c.programs, name) }
 
 func (c *Cluster) configure(tb testing.TB, opts Options) {

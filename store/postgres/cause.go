@@ -47,7 +47,7 @@ func serverCause(e *pgconn.PgError) store.Cause {
 	}
 	return map[string]store.Cause{
 		"28P01": store.WrongPassword, "3D000": store.NoDatabase, notPermitted: store.NoRights, "53100": store.DiskFull,
-		readOnlyTransaction: store.TakesNoWrites, "53300": store.TooMany,
+		readOnlyTransaction: store.TakesNoWrites, relocated: store.Relocated, "53300": store.TooMany,
 	}[e.Code]
 }
 

@@ -43,6 +43,8 @@ const (
 	notSupported         = "0A000"
 	// quotaExceeded is raised by migrations/004_quota.up.sql.
 	quotaExceeded = "LW001"
+	// relocated is raised by queries/relocation_refuse.sql.
+	relocated = "LW002"
 )
 
 // failure returns err as the package's callers see it, or nil: what was being
@@ -127,7 +129,7 @@ func reported(e *pgconn.PgError) error {
 		return fmt.Errorf("%w: %w", credential.ErrUnstorable, cause)
 	case isMissing(e), isOlder(e):
 		return fmt.Errorf("%w: wrong database or schema, or not migrated yet: %w", core.ErrStoreUnavailable, cause)
-	case isOutage(e.Code):
+	case isOutage(e.Code), e.Code == relocated:
 		return fmt.Errorf("%w: %w", core.ErrStoreUnavailable, cause)
 	}
 	return cause

@@ -101,12 +101,29 @@ func (s *Store) examineTables(ctx context.Context, there []relation, known []sto
 			return nil, err
 		}
 	}
+	moving, err := s.examineRelocation(ctx)
+	if findings = append(findings, moving...); err != nil || len(moving) > 0 {
+		return findings, err
+	}
 	if has(credential.Table) && !lacks(store.ReadOnly) && !lacks(store.Standby) {
 		err = s.probeWrite(ctx)
 		if hasCode(err, readOnlyTransaction) {
 			return append(findings, store.Finding{Condition: store.ReadOnly, Object: s.table(credential.Table)}), nil
 		}
 	}
+	return findings, err
+}
+
+// examineRelocation looks whether the store is part of a copy.
+func (s *Store) examineRelocation(ctx context.Context) (findings []store.Finding, err error) {
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		m, err := s.relocationMark(ctx, tx)
+		if err != nil || m.CopyID == "" {
+			return err
+		}
+		findings, err = s.probe(ctx, tx, probe{store.InRelocation, "examine_in_relocation", nil}, "")
+		return err
+	})
 	return findings, err
 }
 

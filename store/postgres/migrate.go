@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	crand "crypto/rand"
 	"database/sql"
 	"embed"
 	"fmt"
@@ -79,7 +78,11 @@ func (m *migrator) tell() (stop func() bool) {
 }
 
 func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
-	files, err := sqltext.Load(migrationFiles, "migrations", "{{schema}}", s.quoted, "{{store_id}}", crand.Text())
+	id, err := opts.NewID()
+	if err != nil {
+		return nil, err
+	}
+	files, err := sqltext.Load(migrationFiles, "migrations", "{{schema}}", s.quoted, "{{store_id}}", id)
 	if err != nil {
 		return nil, err
 	}

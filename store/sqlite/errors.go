@@ -13,6 +13,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/store"
+	"github.com/lockwood-kms/lockwood/store/internal/fence"
 )
 
 // outages are the codes that say the database cannot serve now: another process
@@ -39,6 +40,8 @@ func causeOf(err error) store.Cause {
 		return store.Moved
 	case isFull(err):
 		return store.DiskFull
+	case isRelocated(err):
+		return store.Relocated
 	case errors.Is(err, sqlite3.READONLY):
 		return store.TakesNoWrites
 	case isOlder(err):
@@ -53,7 +56,7 @@ func described(doing string, err error) error {
 		return nil
 	case errors.Is(err, core.ErrOutcomeUnknown):
 		return fmt.Errorf("%s: %w", doing, err)
-	case isOutage(err):
+	case isOutage(err), isRelocated(err):
 		return fmt.Errorf("%s: %w: %w", doing, core.ErrStoreUnavailable, err)
 	case isOlder(err):
 		return fmt.Errorf("%s: %w: wrong file, or not migrated yet: %w", doing, core.ErrStoreUnavailable, err)
@@ -110,6 +113,12 @@ func lacksColumn(err error) bool {
 // isLegacyRefusal reports whether the triggers of close_legacy.sql refused.
 func isLegacyRefusal(err error) bool {
 	return errors.Is(err, sqlite3.CONSTRAINT_TRIGGER) && strings.Contains(err.Error(), "closed to legacy records")
+}
+
+// isRelocated reports whether the triggers refused that keep a store which was copied
+// elsewhere from being written.
+func isRelocated(err error) bool {
+	return errors.Is(err, sqlite3.CONSTRAINT_TRIGGER) && fence.IsRefusal(err.Error())
 }
 
 // isDuplicate reports whether a row, or its unique part, exists already.

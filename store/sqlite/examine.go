@@ -26,6 +26,7 @@ func (s *Store) Examine(ctx context.Context) ([]store.Finding, error) {
 		for _, p := range []probe{
 			{store.NoUniqueIndex, "examine_no_unique_index", []any{credential.Table}},
 			{store.NewerSchema, "examine_newer_schema", []any{s.version}},
+			{store.InRelocation, "examine_in_relocation", nil},
 		} {
 			found, err := collect(ctx, tx, s.queries.Get(p.query), func(row scanner) (f store.Finding, err error) {
 				f.Condition = p.condition

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"embed"
 	"errors"
@@ -41,7 +40,11 @@ type migrator struct {
 }
 
 func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
-	files, err := sqltext.Load(migrationFiles, "migrations", "{{time_format}}", sqlTimeFormat, "{{store_id}}", rand.Text())
+	id, err := opts.NewID()
+	if err != nil {
+		return nil, err
+	}
+	files, err := sqltext.Load(migrationFiles, "migrations", "{{time_format}}", sqlTimeFormat, "{{store_id}}", id)
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,7 @@ func Run(t *testing.T, h Harness) {
 		{"Seals", testSeals},
 		{"Destroy", testDestroy},
 		{"Afresh", testAfresh},
+		{"Relocation", testRelocation},
 		{"Sight", testSight},
 		{"Examine", testExamine},
 		{"Guards", testGuards},

@@ -1,0 +1,13 @@
+-- What the triggers do: they refuse every statement but those of the copy itself, which
+-- says who it is for as long as a transaction of its own lasts, and in a target only.
+CREATE OR REPLACE FUNCTION {{schema}}.lockwood_relocation_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM {{schema}}.lockwood_relocation
+    WHERE role OPERATOR(pg_catalog.=) 'target' AND phase OPERATOR(pg_catalog.=) 'copying'
+        AND copy_id OPERATOR(pg_catalog.=) pg_catalog.current_setting('lockwood.copy_id', true);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION '{{refusal}}' USING ERRCODE = 'LW002';
+    END IF;
+    RETURN NULL;
+END
+$$

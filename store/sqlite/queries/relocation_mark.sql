@@ -1,0 +1,1 @@
+SELECT copy_id, role, phase, peer, changed_at FROM lockwood_relocation
