@@ -74,25 +74,30 @@ func Kept(purpose, dir string) (kept string, turn *os.File, err error) {
 // Plugins builds the plugins of the module in dir as an operator gets them, and puts
 // them into the directory to, which has to exist. What was built before and has not
 // changed is not built again. It is safe for concurrent use by many processes.
-func Plugins(dir, to string) error {
-	kept, turn, err := Kept("plugins", dir)
+func Plugins(dir, to string) error { return build("plugins", "./plugins/...", dir, to) }
+
+// Product is Plugins for the program lockwood.
+func Product(dir, to string) error { return build("product", "./cmd/lockwood", dir, to) }
+
+func build(what, packages, dir, to string) error {
+	kept, turn, err := Kept(what, dir)
 	if err != nil {
-		return fmt.Errorf("building the plugins: %w", err)
+		return fmt.Errorf("building the %s: %w", what, err)
 	}
 	defer turn.Close()
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", kept+string(filepath.Separator), "./plugins/...")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", kept+string(filepath.Separator), packages)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GODEBUG=", "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the plugins: %w\n%s", err, text)
+		return fmt.Errorf("building the %s: %w\n%s", what, err, text)
 	}
-	programs, err := filepath.Glob(filepath.Join(kept, "lockwood-*"))
+	programs, err := filepath.Glob(filepath.Join(kept, "lockwood*"))
 	if err != nil {
-		return fmt.Errorf("building the plugins: %w", err)
+		return fmt.Errorf("building the %s: %w", what, err)
 	}
 	for _, program := range programs {
 		// The next build puts another file in this one's place, and does not write to it.
 		if err := linkOrCopy(program, filepath.Join(to, filepath.Base(program))); err != nil {
-			return fmt.Errorf("building the plugins: %w", err)
+			return fmt.Errorf("building the %s: %w", what, err)
 		}
 	}
 	return nil
