@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/plugins/internal/resident"
 	"github.com/lockwood-kms/lockwood/plugins/keyproviderpb"
 )
 
@@ -38,6 +39,7 @@ func (s *server) Configure(ctx context.Context, req *keyproviderpb.ConfigureRequ
 		return nil, toStatus(&answer{text: err.Error(), sentinel: errConfiguration})
 	}
 	s.provider = p
+	resident.TrimSoon()
 	return &keyproviderpb.ConfigureResponse{}, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/lockwood-kms/lockwood/plugins/internal/resident"
 )
 
 // settled is how long a process has to live for its end to count as the first.
@@ -32,6 +34,7 @@ func (p *provider) supervise(proc *process, failed error) {
 		}
 		p.publish(proc, time.Time{}, nil)
 		p.log.Info("plugin process started", "pid", proc.runner.ID(), "version", proc.about.version, "protocol", proc.version)
+		resident.TrimSoon() // reading the program and the handshake with it are over
 		began := time.Now()
 		reason := p.watch(proc)
 		p.publish(nil, time.Time{}, nil)

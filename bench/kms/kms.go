@@ -14,6 +14,8 @@ import (
 	"github.com/lockwood-kms/lockwood/internal/awstest"
 	"github.com/lockwood-kms/lockwood/plugins"
 	"github.com/lockwood-kms/lockwood/providers/awskms"
+	"github.com/lockwood-kms/lockwood/providers/gcpkms"
+	"github.com/lockwood-kms/lockwood/providers/vault"
 )
 
 // KMS is a running server. It is safe for concurrent use.
@@ -55,7 +57,7 @@ func (k *KMS) Calls() int {
 	return n["GenerateDataKey"] + n["Encrypt"] + n["Decrypt"]
 }
 
-// Pin pins the plugin that stands in root/plugins, and returns a host for it and
+// Pin pins the plugins that stand in root/plugins, and returns a host for it and
 // the environment in which the built binary finds both, key provider included.
 // Close ends the host.
 func (k *KMS) Pin(root string) (*plugins.Host, []string, error) {
@@ -64,8 +66,10 @@ func (k *KMS) Pin(root string) (*plugins.Host, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := host.Pin(awskms.Scheme, nil); err != nil {
-		return nil, nil, errors.Join(err, host.Close())
+	for _, scheme := range []string{awskms.Scheme, gcpkms.Scheme, vault.Scheme} {
+		if _, err := host.Pin(scheme, nil); err != nil {
+			return nil, nil, errors.Join(err, host.Close())
+		}
 	}
 	return host, append([]string{
 		"FOREST_EXECUTOR_KEY_PROVIDER=" + k.URI, "FOREST_EXECUTOR_PLUGIN_DIR=" + dir, "FOREST_EXECUTOR_PLUGIN_LOCK=" + lock,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,8 +22,12 @@ import (
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
-// mostStart is the bound of a start with a plugin, in milliseconds.
-const mostStart = 1000
+// The bounds of a start with a plugin, and of the memory that each of the two processes
+// holds afterwards.
+const (
+	mostStart  = 1000 // milliseconds
+	mostMemory = 40   // MiB
+)
 
 // settling is how long a plugin has nothing to do before its memory is read.
 const settling = 2 * time.Second
@@ -41,8 +46,18 @@ func Run(ctx context.Context, plan measure.Plan, starts int, binary, dir string)
 	if err != nil {
 		return nil, err
 	}
-	start, err := startTable(ctx, starts, env, binary, dir)
-	return []*measure.Table{unwraps, start}, err
+	services, err := kms.Services(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	t := newStartTable(starts)
+	for _, s := range services {
+		defer s.Close()
+		if err := addStarts(ctx, t, starts, s, env, binary, dir); err != nil {
+			return nil, err
+		}
+	}
+	return []*measure.Table{unwraps, t}, nil
 }
 
 // unwrapTable compares an unwrap through the plugin with the same provider in
@@ -96,26 +111,36 @@ func unwrapTable(ctx context.Context, plan measure.Plan, k *kms.KMS, host *plugi
 	return t, nil
 }
 
-// startTable measures the service from start to the first answered deposit, with a
-// data key to be made in the KMS, and the plugin's memory.
-func startTable(ctx context.Context, starts int, env []string, binary, dir string) (*measure.Table, error) {
+func newStartTable(starts int) *measure.Table {
+	return &measure.Table{
+		Title:  "Start and memory with a plugin, SQLite, key services on loopback",
+		Header: []string{"key service", "figure", "median", "quartiles", "bound", ""},
+		Notes: []string{fmt.Sprintf("%d starts, each on a fresh file. Memory is what a process has resident %v after the first deposit. "+
+			"The plugin's program is in memory besides, and is not resident where it does not run.", starts, settling)},
+	}
+}
+
+// addStarts measures the service from start to the first answered deposit, with a
+// data key to be made in a key service, and the memory of both processes.
+func addStarts(ctx context.Context, t *measure.Table, starts int, s *kms.Service, env []string, binary, dir string) error {
+	env = append(slices.Clone(env), s.Env...)
+	env = append(env, "FOREST_EXECUTOR_KEY_PROVIDER="+s.URI) // the last one counts
 	var ms, host, plugin measure.Sample
 	for range starts {
 		a, b, c, err := startOnce(ctx, env, binary, dir)
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("%s: %w", s.Name, err)
 		}
 		ms, host, plugin = append(ms, a), append(host, b), append(plugin, c)
 	}
-	t := &measure.Table{
-		Title:  "Start and memory with a plugin, SQLite, AWS KMS (on loopback)",
-		Header: []string{"figure", "median", "quartiles", "bound", ""},
-		Notes:  []string{fmt.Sprintf("%d starts, each on a fresh file. Memory %v later.", starts, settling)},
-	}
-	t.Add("start to first answered deposit, ms", fmt.Sprintf("%.0f", ms.Median()), ms.Spread(0), fmt.Sprintf("< %d", mostStart), measure.Verdict(ms.Median() < mostStart))
-	t.Add("idle resident memory of the service, MiB", fmt.Sprintf("%.1f", host.Median()), host.Spread(1), "", "")
-	t.Add("idle resident memory of the plugin, MiB", fmt.Sprintf("%.1f", plugin.Median()), plugin.Spread(1), "", "")
-	return t, nil
+	t.Add(s.Name, "start to first answered deposit, ms", fmt.Sprintf("%.0f", ms.Median()), ms.Spread(0), fmt.Sprintf("< %d", mostStart), measure.Verdict(ms.Median() < mostStart))
+	addMemory(t, "service", host)
+	addMemory(t, "plugin", plugin)
+	return nil
+}
+
+func addMemory(t *measure.Table, of string, m measure.Sample) {
+	t.Add("", "idle resident memory of the "+of+", MiB", fmt.Sprintf("%.1f", m.Median()), m.Spread(1), fmt.Sprintf("< %d", mostMemory), measure.Verdict(m.Median() < mostMemory))
 }
 
 // startOnce measures one start on a fresh file.

@@ -102,14 +102,10 @@ func (x *examination) one(ctx context.Context, check providertest.Check) error {
 		}
 		return p, nil
 	}
-	if s.Provider, err = open(ctx, x.uri); err != nil {
-		return err
-	}
-	if x.foreign != "" {
-		if s.Foreign, err = open(ctx, x.foreign); err != nil {
-			return err
-		}
-	}
 	s.Restart = func(ctx context.Context) (core.KeyProvider, error) { return open(ctx, x.uri) }
+	s.Provider = providertest.Lazy(s.Restart) // a check that is not run starts no process
+	if x.foreign != "" {
+		s.Foreign = providertest.Lazy(func(ctx context.Context) (core.KeyProvider, error) { return open(ctx, x.foreign) })
+	}
 	return check.Run(ctx, s)
 }

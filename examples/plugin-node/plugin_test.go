@@ -18,6 +18,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/providertest"
+	"github.com/lockwood-kms/lockwood/internal/buildtest"
 	"github.com/lockwood-kms/lockwood/plugins"
 )
 
@@ -88,16 +89,37 @@ func moved(path string, put func() error) providertest.Fault {
 	}
 }
 
+// kept is a provider whose process serves the next check too, unless one closed it. Most
+// of a check's time is that of Node.js starting; TestReadme runs each in a new process.
+type kept struct {
+	core.KeyProvider
+	closed bool
+}
+
+// Close ends the process.
+func (k *kept) Close() error {
+	k.closed = true
+	return k.KeyProvider.Close()
+}
+
 // TestConformance runs every check of a provider, with every fault.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	h, _ := newHost(t)
+	path, other := newKey(t), filepath.Join(t.TempDir(), "kek")
+	must(t, addVersion(other, 0x22))
+	again := func(ctx context.Context) (core.KeyProvider, error) { return open(ctx, h, scheme+"://"+path) }
+	provider := &kept{closed: true}
+	foreign := mustOpen(t, h, other)
 	providertest.Run(t, func(t *testing.T) *providertest.Subject {
-		path, other := newKey(t), filepath.Join(t.TempDir(), "kek")
-		must(t, addVersion(other, 0x22))
+		if provider.closed {
+			p, err := again(t.Context())
+			must(t, err)
+			provider = &kept{KeyProvider: p}
+		}
 		return &providertest.Subject{
-			Provider: mustOpen(t, h, path),
-			Foreign:  mustOpen(t, h, other),
+			Provider: provider,
+			Foreign:  foreign,
 			Deny: func(context.Context) (func(), error) {
 				return func() { _ = os.Chmod(path, 0o600) }, os.Chmod(path, 0o640)
 			},
@@ -106,7 +128,7 @@ func TestConformance(t *testing.T) {
 			Missing:     moved(path, func() error { return nil }),
 			Rotate:      func(context.Context) error { return addVersion(path, 0x33) },
 			Lacks:       map[providertest.Hook]string{providertest.HookLenient: "there is no service: the plugin uses the key itself"},
-			Restart:     func(ctx context.Context) (core.KeyProvider, error) { return open(ctx, h, scheme+"://"+path) },
+			Restart:     again,
 		}
 	})
 }
@@ -184,7 +206,7 @@ func TestReadme(t *testing.T) {
 	t.Parallel() // most of the time is that of processes starting
 	plugin := buildPlugin(t)
 	bin, dir := t.TempDir(), t.TempDir()
-	run(t, "../..", "go", "build", "-o", filepath.Join(bin, "lockwood"), "./cmd/lockwood")
+	must(t, buildtest.Lockwood("../..", bin))
 	must(t, os.Mkdir(filepath.Join(dir, "dist"), 0o700))
 	must(t, os.Link(plugin, filepath.Join(dir, "dist", file)))
 	readme, err := os.ReadFile("README.md")

@@ -1,19 +1,9 @@
 package awskms
 
-import "github.com/lockwood-kms/lockwood/core"
-
-// answer is what an error code of AWS means to the ring.
-type answer struct {
-	// means is the sentinel; nil stands for the state of the key deciding it.
-	means error
-	// login says that the credentials were refused, not their owner: they may have
-	// been renewed since, so they are fetched again once before this is believed.
-	login bool
-	// permission says that a right is missing, which can be named.
-	permission bool
-	// remedy tells the operator what it is and what to do.
-	remedy string
-}
+import (
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
+)
 
 // Remedies that several codes share.
 const (
@@ -29,89 +19,57 @@ const (
 // Sources: the Errors sections of Decrypt, Encrypt, GenerateDataKey and DescribeKey
 // in the AWS KMS API Reference, and its Common Errors. What is not in it decides
 // nothing and is an outage.
-var kmsAnswers = map[string]answer{
+var kmsAnswers = remote.Answers(
 	// The key, and the right to use it.
-	"AccessDeniedException":         {means: core.ErrKeyDenied, permission: true},
-	"AccessDenied":                  {means: core.ErrKeyDenied, permission: true},
-	"NotAuthorized":                 {means: core.ErrKeyDenied, permission: true},
-	"DisabledException":             {means: core.ErrKeyDenied, remedy: remedyDisabled},
-	"NotFoundException":             {means: core.ErrKeyDenied, remedy: "there is no such key, alias, account or Region: check the key URI and the option region; a key whose waiting period has ended is destroyed"},
-	"KMSInvalidStateException":      {}, // by the key's state
-	"InvalidKeyUsageException":      {means: core.ErrKeyDenied, remedy: remedyUsage},
-	"UnsupportedOperationException": {means: core.ErrKeyDenied, remedy: remedyUsage},
-	"InvalidGrantTokenException":    {means: core.ErrKeyDenied, remedy: "a grant token was refused; none is sent, so look at what stands between this process and the service"},
-	"InvalidGrantIdException":       {means: core.ErrKeyDenied, remedy: "the grant is not valid; make a new one"},
-	"InvalidArnException":           {means: core.ErrKeyDenied, remedy: "the ARN is not valid here: check the partition, the Region and the account of the key URI"},
-	"OptInRequired":                 {means: core.ErrKeyDenied, remedy: "the account is not signed up for AWS KMS in this Region"},
+	remote.Means(remote.Lacking(), "AccessDeniedException", "AccessDenied", "NotAuthorized"),
+	remote.Means(remote.Denied(remedyDisabled), "DisabledException"),
+	remote.Means(remote.Denied("there is no such key, alias, account or Region: check the key URI and the option region; a key whose waiting period has ended is destroyed"), "NotFoundException"),
+	remote.Means(stateDecides, "KMSInvalidStateException"),
+	remote.Means(remote.Denied(remedyUsage), "InvalidKeyUsageException", "UnsupportedOperationException"),
+	remote.Means(remote.Denied("a grant token was refused; none is sent, so look at what stands between this process and the service"), "InvalidGrantTokenException"),
+	remote.Means(remote.Denied("the grant is not valid; make a new one"), "InvalidGrantIdException"),
+	remote.Means(remote.Denied("the ARN is not valid here: check the partition, the Region and the account of the key URI"), "InvalidArnException"),
+	remote.Means(remote.Denied("the account is not signed up for AWS KMS in this Region"), "OptInRequired"),
 
 	// The wrap.
-	"InvalidCiphertextException": {means: core.ErrInvalidCiphertext},
-	"IncorrectKeyException":      {means: core.ErrInvalidCiphertext},
+	remote.Means(remote.Answer{Means: core.ErrInvalidCiphertext}, "InvalidCiphertextException", "IncorrectKeyException"),
 
 	// No answer.
-	"KeyUnavailableException":             {means: core.ErrUnavailable, remedy: "the key is not available at the moment; for a key in a custom key store, look at the store's connection"},
-	"CustomKeyStoreInvalidStateException": {means: core.ErrUnavailable, remedy: remedyUnavailable},
-	"CustomKeyStoreNotFoundException":     {means: core.ErrUnavailable, remedy: remedyUnavailable},
-	"CloudHsmClusterNotActiveException":   {means: core.ErrUnavailable, remedy: remedyUnavailable},
-	"XksProxyUriUnreachableException":     {means: core.ErrUnavailable, remedy: remedyUnavailable},
-	"XksProxyInvalidResponseException":    {means: core.ErrUnavailable, remedy: remedyUnavailable},
-	"DependencyTimeoutException":          {means: core.ErrUnavailable, remedy: hintOutage},
-	"KMSInternalException":                {means: core.ErrUnavailable, remedy: hintOutage},
-	"InternalFailure":                     {means: core.ErrUnavailable, remedy: hintOutage},
-	"InternalServerError":                 {means: core.ErrUnavailable, remedy: hintOutage},
-	"ServiceUnavailable":                  {means: core.ErrUnavailable, remedy: hintOutage},
-	"ServiceUnavailableException":         {means: core.ErrUnavailable, remedy: hintOutage},
-	"RequestTimeout":                      {means: core.ErrUnavailable, remedy: hintOutage},
-	"RequestTimeoutException":             {means: core.ErrUnavailable, remedy: hintOutage},
-	"RequestAbortedException":             {means: core.ErrUnavailable, remedy: hintOutage},
-	"Throttling":                          {means: core.ErrUnavailable, remedy: hintThrottle},
-	"ThrottlingException":                 {means: core.ErrUnavailable, remedy: hintThrottle},
-	"ThrottledException":                  {means: core.ErrUnavailable, remedy: hintThrottle},
-	"RequestThrottled":                    {means: core.ErrUnavailable, remedy: hintThrottle},
-	"RequestThrottledException":           {means: core.ErrUnavailable, remedy: hintThrottle},
-	"RequestLimitExceeded":                {means: core.ErrUnavailable, remedy: hintThrottle},
-	"TooManyRequestsException":            {means: core.ErrUnavailable, remedy: hintThrottle},
-	"LimitExceededException":              {means: core.ErrUnavailable, remedy: hintThrottle},
-	"RequestExpired":                      {means: core.ErrUnavailable, remedy: hintClock},
-	"RequestTimeTooSkewed":                {means: core.ErrUnavailable, remedy: hintClock},
-	"RequestInTheFuture":                  {means: core.ErrUnavailable, remedy: hintClock},
-	"ValidationException":                 {means: core.ErrUnavailable, remedy: hintRequest},
-	"ValidationError":                     {means: core.ErrUnavailable, remedy: hintRequest},
-	"SerializationException":              {means: core.ErrUnavailable, remedy: hintRequest},
-	"MalformedHttpRequestException":       {means: core.ErrUnavailable, remedy: hintRequest},
-	"RequestEntityTooLargeException":      {means: core.ErrUnavailable, remedy: hintRequest},
-	"UnknownOperationException":           {means: core.ErrUnavailable, remedy: hintRequest},
-	"IncompleteSignature":                 {means: core.ErrUnavailable, remedy: hintRequest},
-	"DryRunOperationException":            {means: core.ErrUnavailable, remedy: hintRequest}, // not asked for where this is looked up
+	remote.Means(remote.Unavailable("the key is not available at the moment; for a key in a custom key store, look at the store's connection"), "KeyUnavailableException"),
+	remote.Means(remote.Unavailable(remedyUnavailable), "CustomKeyStoreInvalidStateException", "CustomKeyStoreNotFoundException",
+		"CloudHsmClusterNotActiveException", "XksProxyUriUnreachableException", "XksProxyInvalidResponseException"),
+	remote.Means(remote.Unavailable(hintOutage), "DependencyTimeoutException", "KMSInternalException", "InternalFailure", "InternalServerError",
+		"ServiceUnavailable", "ServiceUnavailableException", "RequestTimeout", "RequestTimeoutException", "RequestAbortedException"),
+	remote.Means(remote.Unavailable(hintThrottle), "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled",
+		"RequestThrottledException", "RequestLimitExceeded", "TooManyRequestsException", "LimitExceededException"),
+	remote.Means(remote.Unavailable(hintClock), "RequestExpired", "RequestTimeTooSkewed", "RequestInTheFuture"),
+	remote.Means(remote.Unavailable(hintRequest), "ValidationException", "ValidationError", "SerializationException", "MalformedHttpRequestException",
+		"RequestEntityTooLargeException", "UnknownOperationException", "IncompleteSignature",
+		"DryRunOperationException"), // not asked for where this is looked up
 
 	// The credentials.
-	"ExpiredToken":                        {means: core.ErrKeyDenied, login: true, remedy: hintExpired},
-	"ExpiredTokenException":               {means: core.ErrKeyDenied, login: true, remedy: hintExpired},
-	"UnrecognizedClientException":         {means: core.ErrKeyDenied, login: true, remedy: hintUnknown},
-	"InvalidClientTokenId":                {means: core.ErrKeyDenied, login: true, remedy: hintUnknown},
-	"InvalidAccessKeyId":                  {means: core.ErrKeyDenied, login: true, remedy: hintUnknown},
-	"MissingAuthenticationToken":          {means: core.ErrKeyDenied, login: true, remedy: hintUnknown},
-	"MissingAuthenticationTokenException": {means: core.ErrKeyDenied, login: true, remedy: hintUnknown},
-	"InvalidSignatureException":           {means: core.ErrKeyDenied, login: true, remedy: "the secret access key is not the one of the access key ID"},
-	"SignatureDoesNotMatch":               {means: core.ErrKeyDenied, login: true, remedy: "the secret access key is not the one of the access key ID"},
-}
+	remote.Means(remote.Refused(hintExpired), "ExpiredToken", "ExpiredTokenException"),
+	remote.Means(remote.Refused(hintUnknown), "UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId",
+		"MissingAuthenticationToken", "MissingAuthenticationTokenException"),
+	remote.Means(remote.Refused("the secret access key is not the one of the access key ID"), "InvalidSignatureException", "SignatureDoesNotMatch"),
+)
+
+// stateDecides is the answer whose meaning is the state of the key.
+var stateDecides = remote.Answer{}
 
 // loginAnswers is the table for the services that give out credentials: STS, IAM
 // Identity Center and its OIDC service. Codes that are not in it mean what they
 // mean at KMS.
-var loginAnswers = map[string]answer{
-	"AccessDenied":                {means: core.ErrKeyDenied, permission: true},
-	"AccessDeniedException":       {means: core.ErrKeyDenied, permission: true},
-	"InvalidIdentityToken":        {means: core.ErrKeyDenied, login: true, remedy: "the web identity token was refused; check the role's trust policy and the token's audience"},
-	"IDPRejectedClaim":            {means: core.ErrKeyDenied, login: true, remedy: "the identity provider refused the web identity token"},
-	"IDPCommunicationError":       {means: core.ErrUnavailable, remedy: hintOutage},
-	"RegionDisabledException":     {means: core.ErrKeyDenied, remedy: "STS is not activated for the account in this Region; activate it, or set AWS_STS_REGIONAL_ENDPOINTS"},
-	"PackedPolicyTooLarge":        {means: core.ErrKeyDenied, remedy: "the session's policies and tags are too large for STS"},
-	"MalformedPolicyDocument":     {means: core.ErrKeyDenied, remedy: "the session's policy is malformed"},
-	"UnauthorizedException":       {means: core.ErrKeyDenied, login: true, remedy: hintSSO},
-	"InvalidGrantException":       {means: core.ErrKeyDenied, login: true, remedy: hintSSO},
-	"UnauthorizedClientException": {means: core.ErrKeyDenied, login: true, remedy: hintSSO},
-	"ForbiddenException":          {means: core.ErrKeyDenied, remedy: "the identity may not use the account and role of its profile; ask for an assignment in IAM Identity Center"},
-}
+var loginAnswers = remote.Answers(
+	remote.Means(remote.Lacking(), "AccessDenied", "AccessDeniedException"),
+	remote.Means(remote.Refused("the web identity token was refused; check the role's trust policy and the token's audience"), "InvalidIdentityToken"),
+	remote.Means(remote.Refused("the identity provider refused the web identity token"), "IDPRejectedClaim"),
+	remote.Means(remote.Unavailable(hintOutage), "IDPCommunicationError"),
+	remote.Means(remote.Denied("STS is not activated for the account in this Region; activate it, or set AWS_STS_REGIONAL_ENDPOINTS"), "RegionDisabledException"),
+	remote.Means(remote.Denied("the session's policies and tags are too large for STS"), "PackedPolicyTooLarge"),
+	remote.Means(remote.Denied("the session's policy is malformed"), "MalformedPolicyDocument"),
+	remote.Means(remote.Refused(hintSSO), "UnauthorizedException", "InvalidGrantException", "UnauthorizedClientException"),
+	remote.Means(remote.Denied("the identity may not use the account and role of its profile; ask for an assignment in IAM Identity Center"), "ForbiddenException"),
+)
 
 const hintSSO = "the session of IAM Identity Center has ended; begin a new one with: aws sso login"

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -18,6 +17,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
+
+	"github.com/lockwood-kms/lockwood/core"
 )
 
 // Options are what a test changes. Nil and the zero value mean the SDK's defaults.
@@ -28,49 +29,25 @@ type Options struct {
 	MaxBackoff time.Duration
 }
 
-// login holds the KMS client, and makes a new one when its credentials are refused.
-// The whole configuration is read again then, since credentials may come from a
-// file or a command whose content has changed.
-type login struct {
+// connector makes KMS clients. The whole configuration is read again for each, since
+// credentials may come from a file or a command whose content has changed.
+type connector struct {
 	settings settings
 	opts     Options
-
-	mu     sync.Mutex
-	client *kms.Client
 }
 
-func newLogin(ctx context.Context, s settings, opts Options) (*login, error) {
-	l := &login{settings: s, opts: opts}
-	var err error
-	l.client, err = l.connect(ctx)
-	return l, err
-}
-
-// current returns the client in use.
-func (l *login) current() *kms.Client {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.client
-}
-
-// again replaces the client refused, unless another caller has done so already.
-func (l *login) again(ctx context.Context, refused *kms.Client) (*kms.Client, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.client != refused {
-		return l.client, nil
-	}
+// again makes a client in the place of one whose credentials were refused.
+func (l *connector) again(ctx context.Context) (*kms.Client, error) {
 	client, err := l.connect(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("logging in again: %w: %w", err, core.ErrUnavailable)
 	}
-	l.client = client
 	return client, nil
 }
 
 // connect reads the configuration and makes a client. It reaches for no network:
 // credentials are fetched by the first call that needs them.
-func (l *login) connect(ctx context.Context) (*kms.Client, error) {
+func (l *connector) connect(ctx context.Context) (*kms.Client, error) {
 	cfg, err := config.LoadDefaultConfig(ctx, l.loadOptions()...)
 	if err != nil {
 		return nil, configError(err)
@@ -95,7 +72,7 @@ func (l *login) connect(ctx context.Context) (*kms.Client, error) {
 	)
 }
 
-func (l *login) loadOptions() []func(*config.LoadOptions) error {
+func (l *connector) loadOptions() []func(*config.LoadOptions) error {
 	options := []func(*config.LoadOptions) error{
 		config.WithAppID(Scheme + "-lockwood"),
 		config.WithLogger(logging.Nop{}), // what matters is in the errors
@@ -113,7 +90,7 @@ func (l *login) loadOptions() []func(*config.LoadOptions) error {
 
 // retryer is the SDK's adaptive mode: a few attempts, and fewer calls a second once
 // the service throttles. Waits end with the caller's context.
-func (l *login) retryer() aws.Retryer {
+func (l *connector) retryer() aws.Retryer {
 	return retry.NewAdaptiveMode(func(o *retry.AdaptiveModeOptions) {
 		if l.opts.MaxBackoff == 0 {
 			return
@@ -125,7 +102,7 @@ func (l *login) retryer() aws.Retryer {
 	})
 }
 
-func (l *login) role(o *stscreds.AssumeRoleOptions) {
+func (l *connector) role(o *stscreds.AssumeRoleOptions) {
 	o.RoleSessionName = l.settings.sessionName
 	if o.RoleSessionName == "" {
 		o.RoleSessionName = "lockwood"

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // describe asks for a key's metadata and checks that it is the configured key's.
@@ -77,13 +78,13 @@ const (
 
 // keyStates says what each state of a key means for its use; a state that is not
 // in it permits it. Source: "Key states of AWS KMS keys", AWS KMS Developer Guide.
-var keyStates = map[types.KeyState]answer{
-	types.KeyStateDisabled:               {means: core.ErrKeyDenied, remedy: remedyDisabled},
-	types.KeyStatePendingDeletion:        {means: core.ErrKeyDenied, remedy: "the key is scheduled for deletion: keep it with: aws kms cancel-key-deletion --key-id {key}, and enable it again"},
-	types.KeyStatePendingReplicaDeletion: {means: core.ErrKeyDenied, remedy: "the key is to be deleted once its replicas are: keep it with: aws kms cancel-key-deletion --key-id {key}, and enable it again"},
-	types.KeyStatePendingImport:          {means: core.ErrKeyDenied, remedy: "the key has no material, since it expired, was deleted, or was never imported: import the same material again"},
-	types.KeyStateUnavailable:            {means: core.ErrUnavailable, remedy: remedyUnavailable},
-	types.KeyStateCreating:               {means: core.ErrUnavailable, remedy: "the key is being made; it is asked again"},
+var keyStates = map[types.KeyState]remote.Answer{
+	types.KeyStateDisabled:               remote.Denied(remedyDisabled),
+	types.KeyStatePendingDeletion:        remote.Denied("the key is scheduled for deletion: keep it with: aws kms cancel-key-deletion --key-id {key}, and enable it again"),
+	types.KeyStatePendingReplicaDeletion: remote.Denied("the key is to be deleted once its replicas are: keep it with: aws kms cancel-key-deletion --key-id {key}, and enable it again"),
+	types.KeyStatePendingImport:          remote.Denied("the key has no material, since it expired, was deleted, or was never imported: import the same material again"),
+	types.KeyStateUnavailable:            remote.Unavailable(remedyUnavailable),
+	types.KeyStateCreating:               remote.Unavailable("the key is being made; it is asked again"),
 }
 
 // stateError returns what a state means, or nil if it permits the use of the key.
@@ -96,7 +97,7 @@ func (p *provider) stateError(md *types.KeyMetadata) error {
 	if md.DeletionDate != nil {
 		when = " on " + md.DeletionDate.UTC().Format(time.DateOnly)
 	}
-	return fmt.Errorf("the key's state is %s%s: %s: %w", md.KeyState, when, p.fill(a.remedy), a.means)
+	return fmt.Errorf("the key's state is %s%s: %s: %w", md.KeyState, when, p.fill(a.Remedy), a.Means)
 }
 
 // usable returns why a key of this metadata cannot be a KEK, or nil. Metadata that

@@ -18,17 +18,17 @@ var (
 )
 
 // describeAnswer writes the text of a failure that a service answered with.
-func (p *provider) describeAnswer(f *failure, message string) {
+func (p *provider) describeAnswer(f *remote.Failure, message string) {
 	switch {
-	case errors.Is(f.means, core.ErrInvalidCiphertext):
+	case errors.Is(f.Means, core.ErrInvalidCiphertext):
 		// Which of the reasons it was is never told.
-		f.text = remote.ErrNotOpened.Error()
-	case f.permission:
-		f.text = fmt.Sprintf("%s: %s: %v", f.place(), p.missingPermission(f, message), f.means)
-	case f.means == nil:
-		f.text = f.place() + ": " + f.code
+		f.Text = remote.ErrNotOpened.Error()
+	case f.Permission:
+		f.Text = fmt.Sprintf("%s: %s: %v", place(f), p.missingPermission(f, message), f.Means)
+	case f.Means == nil:
+		f.Text = place(f) + ": " + f.Code
 	default:
-		f.text = fmt.Sprintf("%s: %s: %s: %v", f.place(), f.code, p.fill(f.remedy), f.means)
+		f.Text = fmt.Sprintf("%s: %s: %s: %v", place(f), f.Code, p.fill(f.Remedy), f.Means)
 	}
 }
 
@@ -44,20 +44,20 @@ func (p *provider) fill(remedy string) string {
 
 // missingPermission names the right that is missing, whose, and the statement that
 // grants it.
-func (p *provider) missingPermission(f *failure, message string) string {
+func (p *provider) missingPermission(f *remote.Failure, message string) string {
 	who := "the identity"
 	if principal := principalPattern.FindString(message); principal != "" {
 		who = principal
 	}
-	if f.service != serviceKMS {
-		return fmt.Sprintf("%s may not take on the role: grant it %s, and let the role's trust policy name it and its external_id", who, statement("sts:"+f.operation, p.settings.roleARN))
+	if f.Service != serviceKMS {
+		return fmt.Sprintf("%s may not take on the role: grant it %s, and let the role's trust policy name it and its external_id", who, statement("sts:"+f.Operation, p.settings.roleARN))
 	}
-	permission := "kms:" + f.operation
+	permission := "kms:" + f.Operation
 	if m := explicitPattern.FindStringSubmatch(message); m != nil {
 		return fmt.Sprintf("%s is refused %s by an explicit deny in its %s: remove that; the statement that grants it is %s", who, permission, m[1], statement(permission, p.resource()))
 	}
 	text := fmt.Sprintf("%s lacks %s: add to its IAM policy, or with the identity as Principal to the key's policy, %s", who, permission, statement(permission, p.resource()))
-	if f.operation == "Decrypt" && p.settings.store == "" && p.seen.Load() == nil {
+	if f.Operation == "Decrypt" && p.settings.store == "" && p.seen.Load() == nil {
 		text += "; if the policy demands an encryption context of one store, name that store in the key URI, as store=ID"
 	}
 	return text

@@ -25,7 +25,7 @@ type Provider struct{ *remote.Provider }
 type provider struct {
 	settings settings
 	region   string
-	login    *login
+	login    remote.Login[*kms.Client]
 
 	settling sync.Mutex
 	key      atomic.Pointer[resolved] // never nil
@@ -60,11 +60,14 @@ func New(ctx context.Context, uri core.KeyURI, opts *Options) (*Provider, error)
 	if opts == nil {
 		opts = &Options{}
 	}
-	l, err := newLogin(ctx, s, *opts)
+	c := &connector{settings: s, opts: *opts}
+	client, err := c.connect(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("configuring AWS KMS: %w", err)
 	}
-	p := &provider{settings: s, login: l, region: l.current().Options().Region}
+	p := &provider{settings: s, region: client.Options().Region}
+	p.login.Again = c.again
+	p.login.Set(client)
 	p.key.Store(&resolved{arn: s.key})
 	return &Provider{remote.New(p)}, nil
 }

@@ -35,7 +35,6 @@ type mounted struct {
 
 func realServer(t *testing.T) mounted {
 	t.Helper()
-	isolate(t)
 	s, err := startServer()
 	if errors.Is(err, vaulttest.ErrNotBuilt) {
 		t.Skip(err)
@@ -125,6 +124,7 @@ func (m mounted) foreign(t *testing.T, server string, options ...string) core.Ke
 
 // The real server with a token from a file, sealed where it does not answer.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	providertest.Run(t, func(t *testing.T) *providertest.Subject {
 		m := realServer(t)
 		front := newLenientFront(t, m.URL)
@@ -152,6 +152,7 @@ func TestConformance(t *testing.T) {
 // The real server behind TLS, in a namespace, with AppRole, and nobody there where
 // it does not answer.
 func TestConformanceAppRole(t *testing.T) {
+	t.Parallel()
 	providertest.Run(t, func(t *testing.T) *providertest.Subject {
 		m := realServer(t).namespace(t)
 		lenient := newLenientFront(t, m.URL)
@@ -177,6 +178,7 @@ func TestConformanceAppRole(t *testing.T) {
 // The documented answers alone, so that most is tested where OpenBao is not built;
 // and a server that hides what it can.
 func TestConformanceDocumented(t *testing.T) {
+	t.Parallel()
 	for name, prepare := range map[string]func(*fake){
 		"everything":          func(*fake) {},
 		"paths not described": func(f *fake) { f.noHelp = true },
@@ -185,6 +187,7 @@ func TestConformanceDocumented(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			providertest.Run(t, func(t *testing.T) *providertest.Subject {
 				f, other := newFake(t), newFake(t)
 				prepare(f)

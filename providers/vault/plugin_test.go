@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -10,13 +11,25 @@ import (
 	"github.com/lockwood-kms/lockwood/providers/vault"
 )
 
+// TestMain gives the variables of Vault's client values that would break whoever heeds
+// them.
 func TestMain(m *testing.M) {
+	for name, value := range map[string]string{
+		"VAULT_TOKEN": "s.environment", "VAULT_NAMESPACE": "environment", "VAULT_ADDR": "https://environment.invalid", "VAULT_WRAP_TTL": "60s",
+		"VAULT_AGENT_ADDR": "https://environment.invalid", "VAULT_HEADERS": `{"X-Environment":"1"}`, "VAULT_SKIP_VERIFY": "true",
+		"HTTP_PROXY": "", "HTTPS_PROXY": "",
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
 	plugintest.Main(m, map[string]core.Factory{vault.Scheme: vault.Open})
 }
 
 // The same suite through a real plugin process against the real server, with a
 // token of AppRole.
 func TestConformanceAsPlugin(t *testing.T) {
+	t.Parallel()
 	m := realServer(t)
 	host := plugintest.NewHost(t, []string{vault.Scheme}, nil)
 	spawn := func(t *testing.T, uri core.KeyURI) core.KeyProvider {
