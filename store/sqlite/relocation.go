@@ -109,15 +109,6 @@ func scanGrant(row scanner) (g relocation.Grant, err error) {
 	return g, err
 }
 
-// atMilliseconds is a time in milliseconds since 1970; NULL is nil.
-func atMilliseconds(ms sql.Null[int64]) *time.Time {
-	if !ms.Valid {
-		return nil
-	}
-	t := time.UnixMilli(ms.V).UTC()
-	return &t
-}
-
 func inMilliseconds(t *time.Time) any {
 	if t == nil {
 		return nil
