@@ -90,8 +90,8 @@ var elsewhere = map[string]string{
 	"row_swapped_from_other_user (no AAD)":        "a legacy record is bound to nothing: docs/format.md, section 11",
 	"client_secret_swapped_into_refresh_token":    "a legacy record is bound to nothing: docs/format.md, section 11",
 	"row_endpoint_\"ftp://x/\"":                   "grant.TestEndpointsThatAreNotAdmitted",
-	"mcp_401_once_then_ok":                        "the MCP server's answers, and no grant of its own",
-	"mcp_401_always":                              "the MCP server's answers, and no grant of its own",
+	"mcp_401_once_then_ok":                        "cmd/lockwood.TestReplayOfListings",
+	"mcp_401_always":                              "cmd/lockwood.TestReplayOfListings",
 	"mcp_401_with_body_Unauthorized_once_then_ok": "TestARejectedTokenIsNeverServedAgain",
 }
 

@@ -52,7 +52,7 @@ func page(n int, next string) string {
 // What a server may do wrong ends the listing, and is told in words of our own.
 func TestHostileServers(t *testing.T) {
 	status := func(code int) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "FAKE-text unauthorized 401", code) })
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "FAKE-text unauthorized 401", code) })
 	}
 	for name, c := range map[string]struct {
 		handler http.Handler

@@ -56,12 +56,13 @@ type Service struct {
 	directory Directory
 	egress    egress.Options
 	version   string
+	limits    limits
 }
 
 // NewService returns a service. out says how servers are reached, and version is what they
 // are told of this program.
 func NewService(tokens Tokens, directory Directory, out egress.Options, version string) *Service {
-	return &Service{tokens, directory, out, version}
+	return &Service{tokens: tokens, directory: directory, egress: out, version: version}
 }
 
 // List returns the tools of the MCP server, in its order, as the user of key sees them.
@@ -74,8 +75,13 @@ func NewService(tokens Tokens, directory Directory, out egress.Options, version 
 // once. A 403 is not: another token would have the same rights.
 //
 // It returns servers.ErrNotFound or servers.ErrUnavailable, an error of access.Service.Token
-// (access.ErrReauth also for a second 401), ErrUnreachable, or ErrNoRoom.
+// (access.ErrReauth also for a second 401, and access.ErrBusy if as many listings are under
+// way as may, 16 of a user and 256 in all), ErrUnreachable, or ErrNoRoom.
 func (s *Service) List(ctx context.Context, key access.Key, reserve func(bytes int64) bool) ([]Tool, error) {
+	if !s.limits.enter(key.UserID) {
+		return nil, &access.RetryError{Err: access.ErrBusy, After: time.Second}
+	}
+	defer s.limits.leave(key.UserID)
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	server, err := s.directory.Find(ctx, key.MCPServerID)

@@ -1,0 +1,153 @@
+package tools_test
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"net"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/lockwood-kms/lockwood/access/servers"
+)
+
+// requireEnv is the variable that turns a skip for want of Node.js into a failure, and
+// permits to install the server from an npm registry.
+const requireEnv = "LOCKWOOD_TEST_REQUIRE_SERVERS"
+
+// The MCP server that its makers test clients with, over both transports and behind a
+// bearer check, which first rejects the token.
+func TestTheServerOfEverything(t *testing.T) {
+	program := everything(t)
+	for mode, path := range map[string]string{"streamableHttp": "/mcp", "sse": "/sse"} {
+		t.Run(mode, func(t *testing.T) {
+			upstream := startEverything(t, program, mode)
+			seen := &seen{}
+			proxy := &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream) }}
+			s := oauth(strings.TrimSuffix(starts(t, seen.watching(proxy, "FAKE-at-2")), "/mcp") + path)
+			if mode == "sse" {
+				s.Transport = servers.SSE
+			}
+			tok := &tokens{}
+			got, err := list(t, s, tok)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, tool := range got {
+				if names = append(names, tool.Name); tool.Description == "" {
+					t.Errorf("%s has no description", tool.Name)
+				}
+			}
+			if len(got) < 10 || !slices.Contains(names, "echo") || !slices.Contains(names, "get-sum") {
+				t.Errorf("the tools are %q", names)
+			}
+			if b := seen.bearers(); !slices.Equal(b, []string{"Bearer FAKE-at-1", "Bearer FAKE-at-2"}) || len(tok.demands) != 2 {
+				t.Errorf("bearers %q", b)
+			}
+		})
+	}
+}
+
+// startEverything runs the server until the test ends. It names no port of its own choice,
+// so that one is looked for that is free.
+func startEverything(t *testing.T, program, mode string) *url.URL {
+	t.Helper()
+	for range 5 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		port := l.Addr().(*net.TCPAddr).Port
+		must(t, l.Close())
+		cmd := exec.CommandContext(t.Context(), "node", program, mode)
+		cmd.Env = append(os.Environ(), "PORT="+strconv.Itoa(port))
+		said, err := cmd.StderrPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		lines := bufio.NewScanner(said)
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), "on port "+strconv.Itoa(port)) {
+				go func() {
+					for lines.Scan() { // a full pipe would stop it
+					}
+				}()
+				t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+				return &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+			}
+		}
+		_ = cmd.Wait() // another process has the port
+	}
+	t.Fatal("it does not start")
+	return nil
+}
+
+// everything returns the path of the server, which is kept in the user's cache directory,
+// under a hash of what decides its content.
+func everything(t *testing.T) string {
+	t.Helper()
+	const sources = "../../test/mcp-everything"
+	inputs := []string{"package.json", "package-lock.json", ".npmrc"}
+	for _, tool := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			skip(t, tool+" is not installed (scripts/install-servers installs it)")
+		}
+	}
+	h, texts := sha256.New(), make(map[string][]byte)
+	for _, name := range inputs {
+		text, err := os.ReadFile(filepath.Join(sources, name))
+		must(t, err)
+		h.Write(text)
+		texts[name] = text
+	}
+	cache, err := os.UserCacheDir()
+	must(t, err)
+	cache = filepath.Join(cache, "lockwood-test")
+	kept := filepath.Join(cache, "mcp-everything-"+hex.EncodeToString(h.Sum(nil)[:8]))
+	program := filepath.Join(kept, "node_modules", "@modelcontextprotocol", "server-everything", "dist", "index.js")
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
+	if os.Getenv(requireEnv) != "1" {
+		t.Skip("the server is not installed (go test with " + requireEnv + "=1 installs it once, from an npm registry)")
+	}
+	// Two test processes may install at once: each under a name of its own first.
+	must(t, os.MkdirAll(cache, 0o700))
+	made, err := os.MkdirTemp(cache, "mcp-everything-*.new") //nolint:usetesting // it is renamed, which does not cross file systems
+	must(t, err)
+	defer func() { _ = os.RemoveAll(made) }()
+	for name, text := range texts {
+		must(t, os.WriteFile(filepath.Join(made, name), text, 0o600))
+	}
+	cmd := exec.CommandContext(t.Context(), "npm", "ci", "--silent")
+	cmd.Dir = made
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("npm ci: %v\n%s", err, out)
+	}
+	if err := os.Rename(made, kept); err != nil && !errors.Is(err, fs.ErrExist) {
+		t.Fatal(err)
+	}
+	return program
+}
+
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv(requireEnv) == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
