@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/internal/lockwoodtest"
+	"github.com/lockwood-kms/lockwood/internal/openapitest"
 )
 
 // versions of Node.js that the client is for.
@@ -35,11 +36,11 @@ func TestOnEachVersion(t *testing.T) {
 	dir := lockwoodtest.Node(t, "../..")
 	installed := strings.TrimPrefix(run(t, dir, nil, "node", "--version"), "v")
 	i := lockwoodtest.Start(t, "../..")
-	contract, err := filepath.Abs("../../docs/openapi.yaml")
+	contract, err := openapitest.Load("../../docs/openapi.yaml")
 	must(t, err)
 	env := []string{
 		"LOCKWOOD_URL=" + i.URL, "LOCKWOOD_AUTH_SECRET=" + lockwoodtest.AuthSecret,
-		"LOCKWOOD_TOKEN_ENDPOINT=" + i.TokenEndpoint, "LOCKWOOD_OPENAPI=" + contract,
+		"LOCKWOOD_TOKEN_ENDPOINT=" + i.TokenEndpoint, "LOCKWOOD_CODES=" + strings.Join(contract.Codes("deposit", "list", "disconnect", "accessToken"), " "),
 	}
 	for _, version := range versions {
 		t.Run("node "+version, func(t *testing.T) {
@@ -92,6 +93,25 @@ func TestNoDependencies(t *testing.T) {
 	for _, kind := range []string{`"dependencies"`, `"peerDependencies"`, `"optionalDependencies"`} {
 		if strings.Contains(string(text), kind) {
 			t.Errorf("package.json has %s", kind)
+		}
+	}
+}
+
+// TestInstall installs the package as npm packs it, without any registry, and uses it.
+func TestInstall(t *testing.T) {
+	dir := lockwoodtest.Node(t, "../..")
+	packed := strings.TrimSpace(run(t, dir, nil, "npm", "pack", "--silent"))
+	program := t.TempDir()
+	run(t, program, nil, "npm", "install", "--silent", "--offline", "--no-audit", "--no-fund", filepath.Join(dir, packed))
+	use := `import * as lockwood from '@lockwood-kms/client'; console.log(Object.keys(lockwood).join(' '))`
+	const exported = "ExecutorTokenService LockwoodAuthProvider LockwoodClient LockwoodError NeedsReauthError signUserToken\n"
+	if out := run(t, program, nil, "node", "--input-type=module", "--eval", use); out != exported {
+		t.Errorf("it exports %s", out)
+	}
+	installed := filepath.Join(program, "node_modules", "@lockwood-kms", "client")
+	for name, there := range map[string]bool{"src/index.js": true, "types/index.d.ts": true, "test": false} {
+		if _, err := os.Stat(filepath.Join(installed, name)); (err == nil) != there {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
