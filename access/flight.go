@@ -44,6 +44,7 @@ type flight struct {
 	answer     grant.Answer
 	sealer     sealer
 	sealed     sealedOutcome
+	gone       bool // the credential of the outcome is
 	resealed   int
 	pause      time.Duration // the last one of later
 
@@ -113,6 +114,7 @@ func (f *flight) fly(ctx context.Context) {
 		}
 	}
 	f.settle()
+	f.revokeLate(ctx)
 }
 
 // host is that of an endpoint, whose text is not to be trusted.
@@ -181,6 +183,7 @@ func (f *flight) read(ctx context.Context) error {
 	opens := err == nil
 	switch {
 	case errors.Is(err, credential.ErrNotFound), row != nil && row.ID != f.claim.CredentialID:
+		f.gone = true
 		f.state.Gone()
 		return nil
 	case errors.Is(err, core.ErrInvalidCiphertext), errors.Is(err, core.ErrKeyMismatch):
@@ -263,11 +266,8 @@ func (f *flight) writer(ctx context.Context, token core.Secret) (int64, error) {
 // send presents the token that was read.
 func (f *flight) send(ctx context.Context) {
 	began := time.Now()
-	c := f.credential
-	f.answer = f.service.granter.Do(ctx, &grant.Request{
-		TokenEndpoint: c.TokenEndpoint, RefreshToken: c.RefreshToken, ClientID: c.ClientID, ClientSecret: c.ClientSecret,
-		AuthMethod: c.TokenEndpointAuthMethod, Scopes: c.Scopes,
-	}, func() error { return f.lease.present(ctx) })
+	request := requestOf(f.credential)
+	f.answer = f.service.granter.Do(ctx, &request, func() error { return f.lease.present(ctx) })
 	if errors.Is(f.answer.Err, errLeaseLost) {
 		f.service.metrics.lost.Inc()
 		f.state.LeaseLost()
@@ -290,6 +290,7 @@ func (f *flight) write(ctx context.Context) error {
 		written, err = f.service.store.WriteOutcome(statement, f.lease.Lease, outcome)
 		cancel()
 		if err == nil {
+			f.gone = written == protocol.Other
 			f.state.Wrote(written)
 			return nil
 		}
