@@ -69,7 +69,10 @@ func TestWhatARevocationAnswers(t *testing.T) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // else nobody sees the client leave
+		<-r.Context().Done()
+	}))
 	defer silent.Close()
 	c := grant.NewClient(grant.Options{Endpoints: local, Timeout: 50 * time.Millisecond})
 	if err := c.Revoke(t.Context(), &grant.Request{RefreshToken: "FAKE-rt"}, grant.HintRefreshToken, silent.URL); !errors.Is(err, grant.ErrRevocationFailed) {
