@@ -40,6 +40,9 @@ type GrantError struct {
 	Verdict protocol.Verdict
 	// After is how long it is until the next grant.
 	After time.Duration
+	// Endpoint is the token endpoint of the credential, as it was deposited. It may hold a
+	// secret, and is in no text of the error.
+	Endpoint string
 }
 
 // Error implements error.

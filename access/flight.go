@@ -35,7 +35,8 @@ type flight struct {
 	key      Key
 	claim    protocol.Claim
 	endpoint string
-	failures int // in a row, before this one
+	resource string // that the grant names
+	failures int    // in a row, before this one
 
 	state      protocol.Flight[string, string]
 	lease      *held
@@ -98,6 +99,7 @@ func (f *flight) fly(ctx context.Context) {
 		return
 	}
 	defer leave()
+	f.resource = s.resource(ctx, f.key.MCPServerID) // which may ask elsewhere, before there is a lease
 	if err := f.ready(ctx); err != nil {
 		f.fail(err)
 		return
@@ -267,6 +269,7 @@ func (f *flight) writer(ctx context.Context, token core.Secret) (int64, error) {
 func (f *flight) send(ctx context.Context) {
 	began := time.Now()
 	request := requestOf(f.credential)
+	request.Resource = f.resource
 	f.answer = f.service.granter.Do(ctx, &request, func() error { return f.lease.present(ctx) })
 	if errors.Is(f.answer.Err, errLeaseLost) {
 		f.service.metrics.lost.Inc()
@@ -389,7 +392,7 @@ func (f *flight) settle() {
 	case protocol.Died:
 		f.err = ErrReauth
 	case protocol.Fell:
-		f.err = &GrantError{f.answer.Verdict, f.nextAttempt()}
+		f.err = &GrantError{f.answer.Verdict, f.nextAttempt(), f.endpoint}
 	default:
 		f.again = true
 	}

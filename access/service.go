@@ -49,6 +49,9 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Revocation ends grants at the servers that issued them. Nil is nowhere.
 	Revocation *Revocation
+	// Resource returns the resource indicator (RFC 8707) that grants for an MCP server name,
+	// "" for none. A nil Resource is none for all.
+	Resource func(ctx context.Context, mcpServerID string) string
 }
 
 // The times of a service.
@@ -69,7 +72,8 @@ type Service struct {
 	metrics     *metrics
 	limits      *limits
 	revocation  *Revocation // nil: nothing is revoked
-	instance    string      // as a holder of leases: another for every process
+	resource    func(ctx context.Context, mcpServerID string) string
+	instance    string // as a holder of leases: another for every process
 	lease       time.Duration
 
 	ctx    context.Context // of the flights
@@ -92,7 +96,10 @@ func NewService(ring Ring, credentials Credentials, store Store, granter Granter
 	}
 	var registerer prometheus.Registerer
 	if opts != nil {
-		s.log, registerer, s.revocation = opts.Logger, opts.Registerer, opts.Revocation
+		s.log, registerer, s.resource, s.revocation = opts.Logger, opts.Registerer, opts.Resource, opts.Revocation
+	}
+	if s.resource == nil {
+		s.resource = func(context.Context, string) string { return "" }
 	}
 	if s.log == nil {
 		s.log = slog.Default()
@@ -175,7 +182,7 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		case decision.Action == protocol.NoCredential, decision.Action == protocol.Reauth:
 			return nil, ErrReauth
 		case decision.Action == protocol.BackOff:
-			return nil, &GrantError{snapshot.Verdict, decision.After}
+			return nil, &GrantError{snapshot.Verdict, decision.After, snapshot.TokenEndpoint}
 		case decision.Action == protocol.TooMany:
 			return nil, &RetryError{ErrTooMany, decision.After}
 		}

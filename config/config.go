@@ -55,8 +55,15 @@ type Config struct {
 	// to keep its refresh token alive, 0 for ever.
 	RefreshIdleAfter time.Duration
 	// TokenEndpointCA holds the authorities, beside those of the system, that the
-	// certificates of token endpoints are checked against, in PEM; nil: none.
+	// certificates of token endpoints, MCP servers and Forest are checked against, in
+	// PEM; nil: none.
 	TokenEndpointCA []byte
+	// MCPServersFile is the path of the operator's directory of MCP servers; empty: none.
+	MCPServersFile string
+	// ForestServerURL is Forest's server, which is asked for MCP servers with
+	// ForestEnvSecret; without the secret it is not.
+	ForestServerURL string
+	ForestEnvSecret core.Secret
 
 	KeyProvider string // key URI of the KEK that wraps
 	// PreviousKeyProviders are the key URIs of KEKs that may still unwrap.
@@ -147,7 +154,7 @@ func (c *Config) Hash() string {
 	h := sha256.New()
 	for _, v := range []any{
 		c.KeyProvider, c.PreviousKeyProviders, c.RecoveryKeyProviders, c.AutoRewrap, c.DataKeyMaxAge, c.AllowWeakKey, c.OutageBudget, c.WriteLegacy, c.LegacyClosed,
-		c.AllowLocalTokenEndpoints, c.AllowUniqueLocalTokenEndpoints, c.AccessTokens, c.GrantTimeout, c.RefreshIdleAfter, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
+		c.AllowLocalTokenEndpoints, c.AllowUniqueLocalTokenEndpoints, c.AccessTokens, c.GrantTimeout, c.RefreshIdleAfter, c.ForestEnvSecret != "", c.ForestServerURL, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))
 	}

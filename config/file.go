@@ -48,6 +48,7 @@ func (l *loader) secretFiles(v *variables) {
 	for _, f := range []SecretFile{
 		{"FOREST_AUTH_SECRET_FILE", v.AuthSecretFile}, {"DATABASE_URL_FILE", v.DatabaseURLFile}, {"DATABASE_PASSWORD_FILE", v.DatabasePasswordFile},
 		{"FOREST_EXECUTOR_ENCRYPTION_KEY_FILE", v.EncryptionKeyFile}, {"FOREST_EXECUTOR_PREVIOUS_ENCRYPTION_KEYS_FILE", v.PreviousKeysFile},
+		{"FOREST_ENV_SECRET_FILE", v.ForestEnvSecretFile}, {"FOREST_EXECUTOR_MCP_SERVERS_FILE", v.MCPServersFile},
 	} {
 		if f.Path != "" {
 			l.cfg.SecretFiles = append(l.cfg.SecretFiles, f)

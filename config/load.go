@@ -187,6 +187,19 @@ func (l *loader) service(v *variables) {
 		l.wrong("FOREST_EXECUTOR_REFRESH_IDLE_AFTER: want 1h or more, such as 30d, or 0 for never")
 	}
 	c.TokenEndpointCA = l.authorities("FOREST_EXECUTOR_TOKEN_ENDPOINT_CA", v.TokenEndpointCA)
+	l.servers(v)
+}
+
+// servers reads where the directory of MCP servers comes from.
+func (l *loader) servers(v *variables) {
+	c := l.cfg
+	c.MCPServersFile, c.ForestServerURL = v.MCPServersFile, v.ForestServerURL
+	secret, _ := l.valueOrFile("FOREST_ENV_SECRET", v.ForestEnvSecret, v.ForestEnvSecretFile)
+	if strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		l.wrong("FOREST_ENV_SECRET: holds a space or a character outside ASCII, which no header takes; copy it again from Forest")
+		return
+	}
+	c.ForestEnvSecret = core.Secret(secret)
 }
 
 // authorities reads certificates of authorities from a file.

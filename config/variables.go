@@ -59,6 +59,11 @@ type variables struct {
 	GrantTimeout     duration `env:"FOREST_EXECUTOR_GRANT_TIMEOUT" envDefault:"15s" want:"a duration such as 15s"`
 	RefreshIdleAfter duration `env:"FOREST_EXECUTOR_REFRESH_IDLE_AFTER" envDefault:"0" want:"a duration such as 30d, or 0 for never"`
 
+	MCPServersFile      string `env:"FOREST_EXECUTOR_MCP_SERVERS_FILE"`
+	ForestEnvSecret     string `env:"FOREST_ENV_SECRET"`
+	ForestEnvSecretFile string `env:"FOREST_ENV_SECRET_FILE"`
+	ForestServerURL     string `env:"FOREST_SERVER_URL" envDefault:"https://api.forestadmin.com"`
+
 	CredentialQuota                int  `env:"FOREST_EXECUTOR_CREDENTIAL_QUOTA" envDefault:"1000" want:"how many credentials a user may have, such as 1000, or 0 for no limit"`
 	AllowLocalTokenEndpoints       bool `env:"FOREST_EXECUTOR_ALLOW_LOCAL_TOKEN_ENDPOINTS" envDefault:"false" want:"true or false"`
 	AllowUniqueLocalTokenEndpoints bool `env:"FOREST_EXECUTOR_ALLOW_UNIQUE_LOCAL_TOKEN_ENDPOINTS" envDefault:"false" want:"true or false"`

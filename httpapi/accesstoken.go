@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -45,7 +44,7 @@ func (s *Server) accessToken(x *exchange) response {
 		return *refused
 	}
 	// No credential has such an ID.
-	if strings.IndexByte(x.server, 0) >= 0 || longer(x.server, maxID) {
+	if !canBeID(x.server) {
 		return needsReauth(x.server)
 	}
 	ctx, cancel := context.WithTimeout(x.Context(), tokenTimeout)

@@ -21,8 +21,14 @@ type Options struct {
 	// addresses (fc00::/7), but for the metadata services among them.
 	AllowUniqueLocalTokenEndpoints bool
 
-	// AccessTokens gives out access tokens. Nil leaves out their route.
+	// AccessTokens gives out access tokens. Nil leaves out their routes.
 	AccessTokens AccessTokens
+
+	// Tools lists the tools of MCP servers. Nil leaves out their route.
+	Tools Tools
+
+	// Servers finds the MCP server of a resource in a token exchange. Nil finds none.
+	Servers Servers
 
 	// Logger receives one line for each request, and failures. Nil is
 	// slog.Default. Wrap its handler with LogHandler to have the request ID in

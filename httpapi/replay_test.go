@@ -27,7 +27,7 @@ type target struct {
 func newTarget(t *testing.T, secret string) *target {
 	t.Helper()
 	fake := newFake()
-	server, err := httpapi.New(fake, core.Secret(secret), &httpapi.Options{Logger: quiet})
+	server, err := httpapi.New(fake, core.Secret(secret), &httpapi.Options{Logger: quiet, Tools: &fakeTools{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	x := &exchange{Request: r.WithContext(ctx)}
 	x.route, x.server = matchRoute(targetPath(r.RequestURI))
-	if x.route == routeAccessToken && s.opts.AccessTokens == nil {
+	if !s.offers(x.route) {
 		x.route, x.server = routeOther, ""
 	}
 	defer func() {
@@ -56,6 +56,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h["X-Request-Id"] = []string{info.id}
 	h["Cache-Control"] = []string{"no-store"}
 	h["X-Content-Type-Options"] = []string{"nosniff"}
+	if x.route == routeExchange {
+		h["Pragma"] = []string{"no-cache"} // RFC 6749, section 5.1
+	}
 	if s.State() == StateDraining {
 		h["Connection"] = []string{"close"} // come back to another instance
 	}
@@ -112,6 +115,9 @@ func (s *Server) serve(x *exchange) response {
 	if x.route == routeHealth && x.Method == http.MethodGet {
 		return s.health()
 	}
+	if x.route == routeExchange && x.Method == http.MethodPost {
+		return s.exchangeToken(x) // the one route whose token is in its body
+	}
 	if x.caller, x.denial = s.auth.authenticate(x.Header); x.denial != denialNone {
 		return unauthorized
 	}
@@ -131,6 +137,19 @@ var allowed = map[string]string{
 	routeCredentials: "GET, POST",
 	routeCredential:  "DELETE",
 	routeAccessToken: "POST",
+	routeTools:       "HEAD, GET",
+	routeExchange:    "POST",
+}
+
+// offers reports whether the routes that may be left out have the route among them.
+func (s *Server) offers(route string) bool {
+	switch route {
+	case routeAccessToken, routeExchange:
+		return s.opts.AccessTokens != nil
+	case routeTools:
+		return s.opts.Tools != nil
+	}
+	return true
 }
 
 // dispatch answers a request whose caller is known.
@@ -144,6 +163,8 @@ func (s *Server) dispatch(x *exchange) response {
 		return s.disconnect(x)
 	case x.route == routeAccessToken && x.Method == http.MethodPost:
 		return s.accessToken(x)
+	case x.route == routeTools && (x.Method == http.MethodGet || x.Method == http.MethodHead):
+		return s.listTools(x)
 	}
 	return withoutRoute(x.Method, allowed[x.route])
 }

@@ -13,6 +13,8 @@ const (
 	routeCredentials = "/mcp-oauth-credentials"
 	routeCredential  = "/mcp-oauth-credentials/:mcpServerId"
 	routeAccessToken = "/mcp-oauth-credentials/:mcpServerId/access-token"
+	routeTools       = "/list-mcp-tools"
+	routeExchange    = "/oauth/token"
 	routeOther       = "other"
 )
 
@@ -42,6 +44,11 @@ const accessTokenEnd = "/access-token"
 func matchRoute(path string) (route, mcpServerID string) {
 	if path == routeHealth {
 		return routeHealth, ""
+	}
+	for _, route := range []string{routeTools, routeExchange} {
+		if strings.EqualFold(strings.TrimSuffix(path, "/"), route) {
+			return route, ""
+		}
 	}
 	if len(path) < len(routeCredentials) || !strings.EqualFold(path[:len(routeCredentials)], routeCredentials) {
 		return routeOther, ""

@@ -8,14 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/lockwood-kms/lockwood/access/egress"
 	"github.com/lockwood-kms/lockwood/access/protocol"
 	"github.com/lockwood-kms/lockwood/credential/tokenendpoint"
 )
@@ -44,52 +42,26 @@ type Options struct {
 // Client presents refresh tokens. It is safe for concurrent use, and keeps no connection
 // when a request is done.
 type Client struct {
-	opts            Options
-	direct, proxied http.RoundTripper
+	opts      Options
+	transport http.RoundTripper
 }
 
-// errNotAdmitted means that an endpoint is refused, by its spelling or its address.
+// errNotAdmitted means that an endpoint is refused by its spelling.
 var errNotAdmitted = errors.New("the token endpoint is not admitted")
 
 // NewClient returns a client.
 func NewClient(opts Options) *Client {
 	opts.Timeout = min(cmp.Or(opts.Timeout, DefaultTimeout), MaxTimeout)
-	if opts.Proxy == nil {
-		opts.Proxy = http.ProxyFromEnvironment
-	}
-	c := &Client{opts: opts}
-	c.direct = c.transport(nil, &net.Dialer{Control: c.admit})
-	c.proxied = c.transport(opts.Proxy, &net.Dialer{})
-	return c
+	return &Client{opts, egress.New(egress.Options{Endpoints: opts.Endpoints, RootCAs: opts.RootCAs, Proxy: opts.Proxy}, func(t *http.Transport) {
+		// The token is in the body: HTTP/2 would have sent the client's secret, in the
+		// header, before the caller's right is judged.
+		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+		t.DisableKeepAlives = true // a request on a connection that turns out to be closed could not be repeated
+	})}
 }
 
 // Timeout returns how long a request may take.
 func (c *Client) Timeout() time.Duration { return c.opts.Timeout }
-
-func (c *Client) transport(proxy func(*http.Request) (*url.URL, error), dialer *net.Dialer) *http.Transport {
-	return &http.Transport{
-		Proxy:       proxy,
-		DialContext: dialer.DialContext,
-		// The token is in the body: HTTP/2 would have sent the client's secret, in the
-		// header, before the caller's right is judged.
-		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.opts.RootCAs},
-		DisableKeepAlives:      true, // a request on a connection that turns out to be closed could not be repeated
-		MaxResponseHeaderBytes: 64 << 10,
-	}
-}
-
-// admit judges the address that is about to be connected to.
-func (c *Client) admit(_, address string, _ syscall.RawConn) error {
-	to, err := netip.ParseAddrPort(address)
-	if err == nil {
-		err = tokenendpoint.CheckAddr(to.Addr(), c.opts.Endpoints)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", errNotAdmitted, err)
-	}
-	return nil
-}
 
 // Do presents the refresh token once. may is asked when the connection stands and before
 // the first byte leaves: if it returns an error, nothing is sent and Answer.Err is that
@@ -109,9 +81,9 @@ func (c *Client) Do(ctx context.Context, r *Request, may func() error) Answer {
 	}
 	request.Header = r.header()
 	request.ContentLength = int64(len(form))
-	response, err := c.roundTrip(request)
+	response, err := c.transport.RoundTrip(request)
 	if err != nil {
-		return body.failed(withoutURL(err))
+		return body.failed(egress.Plain(err))
 	}
 	defer response.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(response.Body, maxBody+1))
@@ -121,25 +93,6 @@ func (c *Client) Do(ctx context.Context, r *Request, may func() error) Answer {
 		answer.SentAt = time.Now() // the server answered before it had read anything
 	}
 	return answer
-}
-
-func (c *Client) roundTrip(request *http.Request) (*http.Response, error) {
-	proxy, err := c.opts.Proxy(request)
-	if err != nil {
-		return nil, errors.New("the proxy's URL in the environment is not valid")
-	}
-	if proxy != nil {
-		return c.proxied.RoundTrip(request)
-	}
-	return c.direct.RoundTrip(request)
-}
-
-// withoutURL returns err without the URL, which may hold a secret.
-func withoutURL(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		return e.Err
-	}
-	return err
 }
 
 // lateness is how late a deadline may fire: later, and the process was stopped

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lockwood-kms/lockwood/access/egress"
 	"github.com/lockwood-kms/lockwood/access/protocol"
 )
 
@@ -70,7 +71,7 @@ func (g *gate) failed(err error) Answer {
 	switch {
 	case refused != nil:
 		a.Verdict, a.Err = protocol.Unavailable, refused
-	case errors.Is(err, errNotAdmitted):
+	case errors.Is(err, egress.ErrNotAdmitted):
 		a.Verdict = protocol.Refused
 	case at.IsZero():
 		a.Verdict = protocol.Unavailable

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/lockwood-kms/lockwood/access/egress"
 	"github.com/lockwood-kms/lockwood/credential/tokenendpoint"
 )
 
@@ -42,12 +43,12 @@ func (c *Client) Revoke(ctx context.Context, r *Request, hint, endpoint string) 
 		return fmt.Errorf("%w: it is not admitted", ErrRevocationRefused) // err quotes the endpoint
 	}
 	request.Header = r.header()
-	response, err := c.roundTrip(request)
+	response, err := c.transport.RoundTrip(request)
 	switch {
-	case errors.Is(err, errNotAdmitted):
-		return fmt.Errorf("%w: %w", ErrRevocationRefused, withoutURL(err))
+	case errors.Is(err, egress.ErrNotAdmitted):
+		return fmt.Errorf("%w: %w", ErrRevocationRefused, egress.Plain(err))
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrRevocationFailed, withoutURL(err))
+		return fmt.Errorf("%w: %w", ErrRevocationFailed, egress.Plain(err))
 	}
 	defer response.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, maxBody)) // what it says changes nothing

@@ -4,44 +4,122 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
+	"net/url"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/lockwood-kms/lockwood/access"
+	"github.com/lockwood-kms/lockwood/access/egress"
 	"github.com/lockwood-kms/lockwood/access/grant"
+	"github.com/lockwood-kms/lockwood/access/servers"
+	"github.com/lockwood-kms/lockwood/access/tools"
+	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/credential/tokenendpoint"
 	"github.com/lockwood-kms/lockwood/httpapi"
 )
 
-// newAccessTokens makes the service of access tokens, and what the routes see of it: nil
-// if it is off.
-func (s *service) newAccessTokens(registry prometheus.Registerer) (httpapi.AccessTokens, error) {
+// offerTokens makes the service of access tokens and what lists tools with it, and has the
+// routes offer both, unless it is off.
+func (s *service) offerTokens(registry prometheus.Registerer, offer *httpapi.Options) error {
 	if !s.cfg.AccessTokens {
-		return nil, nil
+		return nil
 	}
-	roots, err := rootsWith(s.cfg.TokenEndpointCA)
+	out, err := egressOptions(s.cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	client := grant.NewClient(grant.Options{
-		Endpoints: tokenendpoint.Options{
-			AllowLocal: s.cfg.AllowLocalTokenEndpoints, AllowUniqueLocal: s.cfg.AllowUniqueLocalTokenEndpoints,
-		},
-		Timeout: s.cfg.GrantTimeout,
-		RootCAs: roots,
+	directory, err := newDirectory(s.cfg, out, s.log)
+	if err != nil {
+		return usageError(err)
+	}
+	client := grant.NewClient(grant.Options{Endpoints: out.Endpoints, RootCAs: out.RootCAs, Timeout: s.cfg.GrantTimeout})
+	s.tokens, err = access.NewService(s.ring, s.credentials, s.store, client, &access.Options{
+		Logger: s.log, Registerer: registry, Resource: resourceFrom(directory),
+		Revocation: &access.Revocation{Revoker: client, Endpoint: revocationFrom(directory, out.Endpoints)},
 	})
-	s.tokens, err = access.NewService(s.ring, s.credentials, s.store, client, &access.Options{Logger: s.log, Registerer: registry})
 	if err != nil {
-		return nil, err
+		return err
 	}
+	s.gate.tokens = s.tokens
 	s.upkeep, err = access.NewUpkeep(s.store, s.tokens, access.UpkeepOptions{
 		IdleAfter: s.cfg.RefreshIdleAfter, Live: s.fleet.Live, Logger: s.log, Registerer: registry,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return tokenGate{s.tokens, &s.gate.open}, nil
+	gate := tokenGate{s.tokens, &s.gate.open}
+	offer.AccessTokens, offer.Servers = gate, directory
+	offer.Tools = tools.NewService(gate, directory, out, versionString())
+	return nil
+}
+
+// egressOptions says what the service may connect to on behalf of its users.
+func egressOptions(cfg *config.Config) (egress.Options, error) {
+	roots, err := rootsWith(cfg.TokenEndpointCA)
+	return egress.Options{
+		Endpoints: tokenendpoint.Options{AllowLocal: cfg.AllowLocalTokenEndpoints, AllowUniqueLocal: cfg.AllowUniqueLocalTokenEndpoints},
+		RootCAs:   roots,
+	}, err
+}
+
+// newDirectory makes the directory of MCP servers. Its error says which variable to correct.
+func newDirectory(cfg *config.Config, out egress.Options, log *slog.Logger) (*servers.Directory, error) {
+	directory, err := servers.New(servers.Options{
+		File: cfg.MCPServersFile, ForestURL: cfg.ForestServerURL, ForestSecret: cfg.ForestEnvSecret, Egress: out, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("FOREST_EXECUTOR_MCP_SERVERS_FILE or FOREST_SERVER_URL: %w", err)
+	}
+	return directory, nil
+}
+
+// resourceTimeout is how long a grant waits for Forest to list its server. What Forest
+// said before counts then.
+const resourceTimeout = 2 * time.Second
+
+// resourceFrom returns what looks up the resource indicators of grants. A credential whose
+// server is not in the directory has none.
+func resourceFrom(directory *servers.Directory) func(context.Context, string) string {
+	return func(ctx context.Context, mcpServerID string) string {
+		ctx, cancel := context.WithTimeout(ctx, resourceTimeout)
+		defer cancel()
+		server, err := directory.Find(ctx, mcpServerID)
+		if err != nil {
+			return ""
+		}
+		return server.Resource
+	}
+}
+
+// revocationFrom returns what looks up where tokens of an MCP server are revoked. What
+// Forest says counts only for the origin that has the refresh token anyway.
+func revocationFrom(directory *servers.Directory, endpoints tokenendpoint.Options) func(ctx context.Context, mcpServerID, tokenEndpoint string) string {
+	return func(ctx context.Context, mcpServerID, tokenEndpoint string) string {
+		server, err := directory.Find(ctx, mcpServerID)
+		if err != nil || server.Source != servers.File && !sameOrigin(server.RevocationEndpoint, tokenEndpoint, endpoints) {
+			return ""
+		}
+		return server.RevocationEndpoint
+	}
+}
+
+// sameOrigin compares two URLs that were deposited or listed. They are read as they are
+// connected to.
+func sameOrigin(a, b string, endpoints tokenendpoint.Options) bool {
+	var both [2]*url.URL
+	for i, text := range []string{a, b} {
+		canonical, err := tokenendpoint.Canonical(text, endpoints)
+		if err != nil {
+			return false
+		}
+		if both[i], err = url.Parse(canonical); err != nil {
+			return false
+		}
+	}
+	return servers.SameOrigin(both[0], both[1])
 }
 
 // rootsWith returns the authorities of the system and those in pem; nil if that holds none.

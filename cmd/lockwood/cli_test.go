@@ -143,12 +143,7 @@ func TestDevStartsWithNothing(t *testing.T) {
 	cmd := lockwood(context.Background(), t, []string{"HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0"}, "serve", "--dev")
 	s := launch(t, cmd)
 	pgtest.Eventually(t, "the curl lines are printed", func() bool { return strings.Contains(s.log.String(), "/mcp-oauth-credentials/my-server -H") })
-	for _, line := range curlLines(s.log.String()) {
-		out, err := exec.CommandContext(t.Context(), "sh", "-c", line+" --fail-with-body").CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v\n%s", line, err, out)
-		}
-	}
+	runCurlLines(t, s.log.String())
 	env := filepath.Join(cmd.Dir, ".env")
 	info, err := os.Stat(env)
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -168,6 +163,23 @@ func TestDevStartsWithNothing(t *testing.T) {
 	}
 	if !strings.HasPrefix(s.base, "http://127.0.0.1:") {
 		t.Errorf("--dev listens on %s", s.base)
+	}
+}
+
+// runCurlLines runs the lines that serve --dev printed, as they are, and holds that they
+// show the whole use.
+func runCurlLines(t *testing.T, text string) {
+	t.Helper()
+	lines := curlLines(text)
+	answers := []string{`{"stored":true}`, `{"accessToken":"`, `{"tools":[{"name":"clock","description":"Tells the time"},{"name":"greet","description":"Says hello"}]}`, `"mcpServerId":"my-server"`, ""}
+	if len(lines) != len(answers) {
+		t.Fatalf("%d lines, want %d:\n%s", len(lines), len(answers), text)
+	}
+	for i, line := range lines {
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", line+" --fail-with-body").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), answers[i]) {
+			t.Errorf("%s: %v\n%s", line, err, out)
+		}
 	}
 }
 

@@ -97,13 +97,18 @@ func devToken(secret core.Secret, now time.Time) (string, error) {
 }
 
 // printCurl prints the commands that try the service at base, such as
-// http://127.0.0.1:3400.
-func printCurl(w io.Writer, base, token string) {
-	plain.Fprintf(w, `
+// http://127.0.0.1:3400. Without parties, nil, there is nobody to use a credential with.
+func printCurl(w io.Writer, base, token string, parties *devParties) {
+	if parties != nil {
+		parties.print(w, base, token)
+	} else {
+		plain.Fprintf(w, `
 Deposit a credential (as user 1, the token is valid for a day):
 
   curl -sS -X POST %[1]s/mcp-oauth-credentials -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' -d '{"mcpServerId":"my-server","refreshToken":"my-refresh-token","tokenEndpoint":"https://idp.example.com/oauth2/token"}'
-
+`, base, token)
+	}
+	plain.Fprintf(w, `
 List your credentials, and remove one:
 
   curl -sS %[1]s/mcp-oauth-credentials -H 'Authorization: Bearer %[2]s'

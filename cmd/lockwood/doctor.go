@@ -81,6 +81,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	findings = append(findings, checkSystem(isolation.Examine(), len(pluginSchemes(v.cfg)) > 0)...)
 	findings = append(findings, c.checkPlugins(ctx, v.cfg)...)
 	findings = append(findings, checkRunning(ctx, v.cfg.AdminAddr)...)
+	findings = append(findings, v.checkServers(ctx))
 	if err := v.store.Ping(ctx); err != nil {
 		return append(findings,
 			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "start the database, or correct DATABASE_URL")},

@@ -6,6 +6,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"log" //nolint:depguard // to silence it
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,6 +21,9 @@ func main() {
 	if err := errors.Join(isolation.Harden(), isolation.AdoptOrphans()); err != nil {
 		plain.Fprintf(plain.Text(os.Stderr), "lockwood: the memory of this process is not protected: %v\n", err)
 	}
+	// Nothing of ours prints there. net/http does, and quotes what a peer sends unasked, which
+	// may be a token that the peer was sent.
+	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	// A second Ctrl-C does not wait for what the first one ended.
 	context.AfterFunc(ctx, func() { signal.Reset(os.Interrupt) })

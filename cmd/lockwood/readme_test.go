@@ -99,12 +99,8 @@ func TestReadmeRuns(t *testing.T) {
 			t.Log(out.String())
 		}
 	})
-	pgtest.Eventually(t, "the curl lines are printed", func() bool { return len(curlLines(out.String())) == 3 })
-	for _, line := range curlLines(out.String()) {
-		if text, err := exec.CommandContext(t.Context(), "sh", "-c", line+" --fail-with-body").CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", line, err, text)
-		}
-	}
+	pgtest.Eventually(t, "the curl lines are printed", func() bool { return len(curlLines(out.String())) == 5 })
+	runCurlLines(t, out.String())
 }
 
 // checkout copies the sources into a directory of their own, so that running

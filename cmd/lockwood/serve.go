@@ -57,7 +57,9 @@ is finished.
 
 With --dev, secrets that are missing are made and kept in the .env file (mode
 0600; nothing there is ever overwritten), the service listens on loopback, and
-the curl lines to try it are printed.`,
+the curl lines to try it are printed. Unless MCP servers, access tokens or local
+token endpoints are configured, a scripted token endpoint and MCP server are
+started on loopback as well, so that the lines show the whole use.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.serve(cmd.Context(), dev) },
 	}
 	cmd.Flags().BoolVar(&dev, "dev", false, "make missing secrets, listen on loopback, print how to try it")
@@ -67,6 +69,7 @@ the curl lines to try it are printed.`,
 func (c *cli) serve(ctx context.Context, dev bool) error {
 	failWritesAtLimits()
 	environ := os.Environ()
+	var parties *devParties
 	if dev {
 		added, err := ensureDevSecrets(c.envFile, environ)
 		if err != nil {
@@ -77,6 +80,13 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 		}
 		if !isSet(environ, "HTTP_HOST") {
 			environ = append(environ, "HTTP_HOST=127.0.0.1")
+		}
+		if parties, err = startDevParties(c.envFile, environ); err != nil {
+			return usageError(err)
+		}
+		if parties != nil {
+			defer parties.close()
+			environ = append(environ, parties.environ()...)
 		}
 	}
 	v, err := c.open(ctx, environ, toServe)
@@ -103,7 +113,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 			if err != nil {
 				return err
 			}
-			printCurl(c.stdout, "http://"+address, token)
+			printCurl(c.stdout, "http://"+address, token, parties)
 			return nil
 		}
 	}
@@ -130,15 +140,10 @@ func newService(v *vault) (*service, error) {
 	registry.MustRegister(newFleetCollector(s.fleet))
 	id := rand.Text()
 	s.heart = fleet.NewHeart(v.store, func() fleet.Instance { return v.instance(id) }, v.log)
-	accessTokens, err := s.newAccessTokens(registry)
-	if err != nil {
-		return nil, err
-	}
-	s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &httpapi.Options{
+	offer := httpapi.Options{
 		Version:                        versionString(),
 		AllowLocalTokenEndpoints:       v.cfg.AllowLocalTokenEndpoints,
 		AllowUniqueLocalTokenEndpoints: v.cfg.AllowUniqueLocalTokenEndpoints,
-		AccessTokens:                   accessTokens,
 		Logger:                         v.log,
 		Registerer:                     registry,
 		RatePerUser:                    v.cfg.RateLimit,
@@ -146,8 +151,12 @@ func newService(v *vault) (*service, error) {
 		MaxMemory:                      v.cfg.HTTPMaxMemory,
 		TrustedProxies:                 v.cfg.TrustedProxies,
 		DrainDelay:                     v.cfg.DrainGrace,
-	})
-	if err != nil {
+	}
+	if err := s.offerTokens(registry, &offer); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.api, err = httpapi.New(s.gate, v.cfg.AuthSecret, &offer); err != nil {
 		return nil, err
 	}
 	s.admin = s.api.AdminServer(httpapi.AdminOptions{Ready: s.readiness, Gatherer: registry})
@@ -329,7 +338,8 @@ func (s *service) drain() {
 // gate answers for the credentials until the schema is there.
 type gate struct {
 	*credential.Service
-	open atomic.Bool
+	open   atomic.Bool
+	tokens *access.Service // removes what it may revoke; nil: off
 }
 
 var errClosedGate = fmt.Errorf("the service is starting: %w", core.ErrStoreUnavailable)
@@ -354,6 +364,9 @@ func (g *gate) List(ctx context.Context, userID int64) iter.Seq2[[]credential.Li
 func (g *gate) Disconnect(ctx context.Context, userID int64, mcpServerID string) error {
 	if !g.open.Load() {
 		return errClosedGate
+	}
+	if g.tokens != nil {
+		return g.tokens.Disconnect(ctx, userID, mcpServerID)
 	}
 	return g.Service.Disconnect(ctx, userID, mcpServerID)
 }

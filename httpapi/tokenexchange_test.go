@@ -1,0 +1,267 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/oauthex"
+
+	"github.com/lockwood-kms/lockwood/access"
+	"github.com/lockwood-kms/lockwood/access/protocol"
+	"github.com/lockwood-kms/lockwood/access/servers"
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/httpapi"
+)
+
+const (
+	exchangeRoute = "/oauth/token"
+	typeJWT       = "urn:ietf:params:oauth:token-type:jwt"
+	typeAccess    = "urn:ietf:params:oauth:token-type:access_token"
+)
+
+// fakeDirectory has the IDs of servers by resource.
+type fakeDirectory map[string][]string
+
+func (d fakeDirectory) FindResource(_ context.Context, uri string) ([]*servers.Server, error) {
+	ids, ok := d[uri]
+	switch {
+	case uri == "https://forest-is-down.example.com/":
+		return nil, servers.ErrUnavailable
+	case !ok:
+		return nil, servers.ErrNotFound
+	}
+	var found []*servers.Server
+	for _, id := range ids {
+		found = append(found, &servers.Server{ID: id})
+	}
+	return found, nil
+}
+
+var directory = fakeDirectory{
+	"https://mcp.example.com/": {"srv-1"}, "https://mcp.example.com/2": {"srv-2"}, "https://shared.example.com/": {"srv-1", "srv-2"},
+}
+
+func newExchange(t *testing.T, fake *fakeTokens) *httpapi.Server {
+	t.Helper()
+	server, _ := newServer(t, &httpapi.Options{AccessTokens: fake, Servers: directory})
+	return server
+}
+
+// form is a valid exchange, with changes: a value of "" leaves the parameter out.
+func form(t *testing.T, changes ...string) string {
+	t.Helper()
+	v := url.Values{
+		"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "subject_token": {tokenOf(t, 7)}, "subject_token_type": {typeJWT}, "audience": {"srv-1"},
+	}
+	for i := 0; i < len(changes); i += 2 {
+		if v.Del(changes[i]); changes[i+1] != "" {
+			v.Set(changes[i], changes[i+1])
+		}
+	}
+	return v.Encode()
+}
+
+var formType = []string{"Content-Type", "application/x-www-form-urlencoded"}
+
+// The proof that others speak it: a client that is not ours, unchanged.
+func TestTheSDKExchangesTokens(t *testing.T) {
+	hour, scope := time.Hour, "read"
+	fake := &fakeTokens{token: &access.Token{AccessToken: "FAKE-at", ExpiresIn: &hour, Scope: &scope}}
+	endpoint := "http://" + serve(t, newExchange(t, fake)) + exchangeRoute
+	request := &oauthex.TokenExchangeRequest{
+		RequestedTokenType: typeAccess, Audience: "srv-1", Resource: "https://mcp.example.com/", Scope: []string{"read"},
+		SubjectToken: tokenOf(t, 7), SubjectTokenType: typeJWT,
+	}
+	client := &oauthex.ClientCredentials{ClientID: "anybody", ClientSecretAuth: &oauthex.ClientSecretAuth{ClientSecret: "FAKE-cs"}}
+	token, err := oauthex.ExchangeToken(t.Context(), endpoint, request, client, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token.AccessToken != "FAKE-at" || token.TokenType != "Bearer" || token.Extra("issued_token_type") != typeAccess || token.Extra("scope") != "read" || time.Until(token.Expiry) < 50*time.Minute {
+		t.Errorf("another token: %v, %v", token.TokenType, token.Expiry)
+	}
+	if fake.key != (access.Key{UserID: 7, MCPServerID: "srv-1"}) {
+		t.Errorf("asked for %+v", fake.key)
+	}
+	request.Resource = "https://mcp.example.com/2"
+	if _, err := oauthex.ExchangeToken(t.Context(), endpoint, request, client, nil); err == nil || !strings.Contains(err.Error(), "invalid_target") {
+		t.Errorf("audience and resource of two servers: %v", err)
+	}
+}
+
+func TestTheAnswerOfAnExchange(t *testing.T) {
+	fake := &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}
+	w := do(newExchange(t, fake), http.MethodPost, "/OAuth/Token/", form(t), formType...)
+	const want = `{"access_token":"FAKE-at","issued_token_type":"` + typeAccess + `","token_type":"Bearer"}`
+	if w.Code != http.StatusOK || w.Body.String() != want || w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("Pragma") != "no-cache" {
+		t.Errorf("%d %s %v", w.Code, w.Body, w.Header())
+	}
+	// Whatever else seems to authenticate is not looked at.
+	for _, headers := range [][]string{{"Authorization", "Basic eDp5"}, {"Authorization", "Bearer " + tokenOf(t, 8)}, {"Authorization", "Bearer FAKE"}, {"Cookie", "forest_session_token=" + tokenOf(t, 8)}} {
+		fake.key = access.Key{}
+		if w := do(newExchange(t, fake), http.MethodPost, exchangeRoute, form(t), append(headers, formType...)...); w.Code != http.StatusOK || fake.key.UserID != 7 {
+			t.Errorf("%.20q: %d for user %d", headers, w.Code, fake.key.UserID)
+		}
+	}
+}
+
+func TestTheParametersOfAnExchange(t *testing.T) {
+	scope := "read write"
+	for name, c := range map[string]struct{ body, want string }{ // want is the server, or the error
+		"empty ones and unknown ones":  {form(t, "client_id", "x", "client_secret", "y", "foo", "bar") + "&foo=baz&code=&actor_token=&resource=&scope=", "srv-1"},
+		"the type, by name":            {form(t, "requested_token_type", typeAccess), "srv-1"},
+		"another type":                 {form(t, "requested_token_type", typeJWT), "invalid_request"},
+		"no grant type":                {form(t, "grant_type", ""), "invalid_request"},
+		"another grant type":           {form(t, "grant_type", "refresh_token"), "unsupported_grant_type"},
+		"no subject":                   {form(t, "subject_token", ""), "invalid_request"},
+		"a subject that is not valid":  {form(t, "subject_token", "FAKE.a.b"), "invalid_request"},
+		"no type of subject":           {form(t, "subject_token_type", ""), "invalid_request"},
+		"another type of subject":      {form(t, "subject_token_type", typeAccess), "invalid_request"},
+		"an actor":                     {form(t, "actor_token", "x"), "invalid_request"},
+		"the type of an actor":         {form(t, "actor_token_type", "x"), "invalid_request"},
+		"a parameter twice":            {form(t) + "&grant_type=x", "invalid_request"},
+		"two subjects":                 {form(t) + "&subject_token=" + tokenOf(t, 8), "invalid_request"},
+		"no target":                    {form(t, "audience", ""), "invalid_target"},
+		"a resource":                   {form(t, "audience", "", "resource", "https://mcp.example.com/2"), "srv-2"},
+		"both":                         {form(t, "resource", "https://mcp.example.com/"), "srv-1"},
+		"both, of two servers":         {form(t, "resource", "https://mcp.example.com/2"), "invalid_target"},
+		"an unknown resource":          {form(t, "audience", "", "resource", "https://other.example.com/"), "invalid_target"},
+		"an unknown resource too":      {form(t, "resource", "https://other.example.com/"), "invalid_target"},
+		"a resource of two servers":    {form(t, "audience", "", "resource", "https://shared.example.com/"), "invalid_target"},
+		"and one of them":              {form(t, "resource", "https://shared.example.com/"), "srv-1"},
+		"two resources":                {form(t, "audience", "", "resource", "https://shared.example.com/") + "&resource=https://mcp.example.com/2", "srv-2"},
+		"two resources of two servers": {form(t, "audience", "", "resource", "https://mcp.example.com/") + "&resource=https://mcp.example.com/2", "invalid_target"},
+		"an audience twice":            {form(t) + "&audience=srv-1", "srv-1"},
+		"two audiences":                {form(t) + "&audience=srv-2", "invalid_target"},
+		"two audiences, a resource":    {form(t, "resource", "https://mcp.example.com/") + "&audience=srv-2", "invalid_target"},
+		"an audience of no directory":  {form(t, "audience", "any thing"), "any thing"},
+		"an ID that none has":          {form(t, "audience", strings.Repeat("x", 256)), "invalid_target"},
+		"the same scope":               {form(t, "scope", "write read"), "srv-1"},
+		"less":                         {form(t, "scope", "read"), "invalid_scope"},
+		"more":                         {form(t, "scope", "read write admin"), "invalid_scope"},
+		"Forest does not answer":       {form(t, "audience", "", "resource", "https://forest-is-down.example.com/"), "temporarily_unavailable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := &fakeTokens{token: &access.Token{AccessToken: "FAKE-at", Scope: &scope}}
+			w := do(newExchange(t, fake), http.MethodPost, exchangeRoute, c.body, formType...)
+			switch {
+			case w.Code == http.StatusOK:
+				if fake.key != (access.Key{UserID: 7, MCPServerID: c.want}) {
+					t.Errorf("asked for %+v, want %s", fake.key, c.want)
+				}
+			case !strings.HasPrefix(w.Body.String(), `{"error":"`+c.want+`"`) || strings.Contains(w.Body.String(), "FAKE"):
+				t.Errorf("%d %s, want %s", w.Code, w.Body, c.want)
+			case fake.calls > 0 && c.want != "invalid_scope":
+				t.Error("a token was asked for")
+			}
+		})
+	}
+}
+
+func TestNotExchanged(t *testing.T) {
+	later := func(err error, after time.Duration) error { return &access.RetryError{Err: err, After: after} }
+	for name, c := range map[string]struct {
+		err    error
+		status int
+		body   string
+		retry  string
+	}{
+		"reauth":      {access.ErrReauth, 400, `{"error":"invalid_target","awaitingInputReason":"needs-oauth-reauth","mcpServerId":"srv-1"}`, ""},
+		"refused":     {&access.GrantError{Verdict: protocol.Refused}, 400, `{"error":"invalid_target","code":"token_endpoint_refused"}`, ""},
+		"failed":      {&access.GrantError{Verdict: protocol.Failed}, 502, `{"error":"server_error","code":"token_endpoint_failed"}`, ""},
+		"unavailable": {&access.GrantError{Verdict: protocol.Unavailable, After: time.Minute}, 503, `{"error":"temporarily_unavailable","code":"token_endpoint_unavailable"}`, "60"},
+		"too many":    {later(access.ErrTooMany, 30*time.Second), 429, `{"error":"temporarily_unavailable"}`, "30"},
+		"no key":      {fmt.Errorf("sealing: %w", core.ErrKeyMissing), 503, `{"error":"temporarily_unavailable","code":"executor_encryption_key_missing"}`, ""},
+		"a defect":    {fmt.Errorf("FAKE"), 500, `{"error":"server_error"}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := do(newExchange(t, &fakeTokens{err: c.err}), http.MethodPost, exchangeRoute, form(t), formType...)
+			if w.Code != c.status || w.Body.String() != c.body || w.Header().Get("Retry-After") != c.retry {
+				t.Errorf("%d %s, Retry-After %q; want %d %s, %q", w.Code, w.Body, w.Header().Get("Retry-After"), c.status, c.body, c.retry)
+			}
+		})
+	}
+}
+
+// What has shown no token costs little: nothing is decompressed, and little is read.
+func TestAnExchangeOfNobody(t *testing.T) {
+	fake := &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}
+	long := form(t) + "&x=" + strings.Repeat("x", 32<<10)
+	for name, c := range map[string]struct {
+		headers []string
+		body    string
+		status  int
+	}{
+		"too long":   {formType, long, http.StatusRequestEntityTooLarge},
+		"compressed": {append([]string{"Content-Encoding", "gzip"}, formType...), form(t), http.StatusUnsupportedMediaType},
+		"JSON":       {[]string{"Content-Type", "application/json"}, `{}`, http.StatusBadRequest},
+		"no type":    {nil, form(t), http.StatusBadRequest},
+		"no body":    {formType, "", http.StatusBadRequest},
+	} {
+		if w := do(newExchange(t, fake), http.MethodPost, exchangeRoute, c.body, c.headers...); w.Code != c.status {
+			t.Errorf("%s: %d %s, want %d", name, w.Code, w.Body, c.status)
+		}
+	}
+	chunked := exchangeRaw(t, serve(t, newExchange(t, fake)), "POST "+exchangeRoute+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n"+
+		fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(long), long))
+	if !strings.HasPrefix(chunked, "HTTP/1.1 413 ") {
+		t.Errorf("too long, in chunks: %.80s", chunked)
+	}
+	if fake.calls > 0 {
+		t.Error("a token was asked for")
+	}
+	for method, want := range map[string]int{http.MethodGet: 401, http.MethodOptions: 401} {
+		if w := do(newExchange(t, fake), method, exchangeRoute, ""); w.Code != want {
+			t.Errorf("%s: %d", method, w.Code)
+		}
+	}
+	if w := do(newExchange(t, fake), http.MethodGet, exchangeRoute, "", bearer(tokenOf(t, 7))...); w.Code != 405 || w.Header().Get("Allow") != "POST" {
+		t.Errorf("GET with a token: %d %v", w.Code, w.Header())
+	}
+	off, _ := newServer(t, nil)
+	if w := do(off, http.MethodPost, exchangeRoute, form(t), formType...); w.Code != 401 {
+		t.Errorf("where they are off: %d", w.Code)
+	}
+}
+
+// The rate is that of the subject.
+func TestTheRateOfExchanges(t *testing.T) {
+	server, _ := newServer(t, &httpapi.Options{AccessTokens: &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}, RatePerUser: 1, RateBurst: 1})
+	for i, want := range []int{200, 429} {
+		if w := do(server, http.MethodPost, exchangeRoute, form(t), formType...); w.Code != want {
+			t.Errorf("request %d: %d", i, w.Code)
+		}
+	}
+	if w := do(server, http.MethodPost, exchangeRoute, form(t, "subject_token", tokenOf(t, 8)), formType...); w.Code != 200 {
+		t.Errorf("another user: %d", w.Code)
+	}
+}
+
+// No line repeats what a client sent or got, and refused subjects are counted by reason.
+func TestExchangesAreNotLogged(t *testing.T) {
+	log := &lockedBuffer{}
+	logger := slog.New(httpapi.LogHandler(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	fake := &fakeTokens{token: &access.Token{AccessToken: marker}}
+	server, _ := newServer(t, &httpapi.Options{AccessTokens: fake, Servers: directory, Logger: logger})
+	for _, err := range []error{nil, access.ErrReauth, &access.GrantError{Verdict: protocol.Refused, Endpoint: marker}} {
+		fake.err = err
+		for _, body := range []string{form(t), form(t, "subject_token", marker), form(t, "resource", marker), form(t, "scope", marker), form(t, marker, marker)} {
+			if w := do(server, http.MethodPost, exchangeRoute, body, formType...); err != nil && strings.Contains(w.Body.String(), fragment) {
+				t.Errorf("the answer repeats it: %s", w.Body)
+			}
+		}
+	}
+	if bytes.Contains([]byte(log.String()), []byte(fragment)) {
+		t.Errorf("the log holds a token:\n%s", log)
+	}
+	if !strings.Contains(log.String(), `"reason":"malformed"`) {
+		t.Errorf("no reason:\n%s", log)
+	}
+}
