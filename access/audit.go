@@ -18,6 +18,8 @@ type metrics struct {
 	grants *prometheus.HistogramVec // by outcome
 	issued *prometheus.CounterVec   // by source
 	lost   prometheus.Counter
+
+	revocations *prometheus.CounterVec // by outcome
 }
 
 func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
@@ -32,11 +34,14 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "lockwood_leases_lost_total", Help: "Leases that were lost before a refresh token was presented.",
 		}),
+		revocations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lockwood_revocations_total", Help: "Grants that were to be revoked at their server, by what came of it.",
+		}, []string{"outcome"}),
 	}
 	if registerer == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.grants, m.issued, m.lost} {
+	for _, c := range []prometheus.Collector{m.grants, m.issued, m.lost, m.revocations} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
 		}

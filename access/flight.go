@@ -45,6 +45,7 @@ type flight struct {
 	answer     grant.Answer
 	sealer     sealer
 	sealed     sealedOutcome
+	gone       bool // the credential of the outcome is
 	resealed   int
 	pause      time.Duration // the last one of later
 
@@ -115,6 +116,7 @@ func (f *flight) fly(ctx context.Context) {
 		}
 	}
 	f.settle()
+	f.revokeLate(ctx)
 }
 
 // host is that of an endpoint, whose text is not to be trusted.
@@ -183,6 +185,7 @@ func (f *flight) read(ctx context.Context) error {
 	opens := err == nil
 	switch {
 	case errors.Is(err, credential.ErrNotFound), row != nil && row.ID != f.claim.CredentialID:
+		f.gone = true
 		f.state.Gone()
 		return nil
 	case errors.Is(err, core.ErrInvalidCiphertext), errors.Is(err, core.ErrKeyMismatch):
@@ -265,11 +268,9 @@ func (f *flight) writer(ctx context.Context, token core.Secret) (int64, error) {
 // send presents the token that was read.
 func (f *flight) send(ctx context.Context) {
 	began := time.Now()
-	c := f.credential
-	f.answer = f.service.granter.Do(ctx, &grant.Request{
-		TokenEndpoint: c.TokenEndpoint, RefreshToken: c.RefreshToken, ClientID: c.ClientID, ClientSecret: c.ClientSecret,
-		AuthMethod: c.TokenEndpointAuthMethod, Scopes: c.Scopes, Resource: f.resource,
-	}, func() error { return f.lease.present(ctx) })
+	request := requestOf(f.credential)
+	request.Resource = f.resource
+	f.answer = f.service.granter.Do(ctx, &request, func() error { return f.lease.present(ctx) })
 	if errors.Is(f.answer.Err, errLeaseLost) {
 		f.service.metrics.lost.Inc()
 		f.state.LeaseLost()
@@ -292,6 +293,7 @@ func (f *flight) write(ctx context.Context) error {
 		written, err = f.service.store.WriteOutcome(statement, f.lease.Lease, outcome)
 		cancel()
 		if err == nil {
+			f.gone = written == protocol.Other
 			f.state.Wrote(written)
 			return nil
 		}

@@ -61,30 +61,22 @@ func put[K comparable](shares map[K]*share, key K, s *share) {
 // too many wait, for the host or in all, or the wait is too long. The caller calls leave.
 func (l *limits) enter(ctx context.Context, userID int64, host string) (leave func(), err error) {
 	l.mu.Lock()
-	if l.waiting >= grantsQueue {
-		l.mu.Unlock()
-		return nil, &RetryError{ErrBusy, time.Second}
-	}
-	if at := l.hosts[host]; at != nil && at.used >= grantsHost+queueHost {
-		l.mu.Unlock()
-		return nil, &RetryError{ErrBusy, time.Second}
-	}
-	l.waiting++
 	user, at := take(l.users, userID, grantsEach), take(l.hosts, host, grantsHost)
+	shares := []*semaphore.Weighted{user.Weighted, at.Weighted, l.all}
+	held := tryAll(shares)
+	waits := len(held) < len(shares)
+	full := waits && (l.waiting >= grantsQueue || at.used > grantsHost+queueHost)
+	if waits && !full {
+		l.waiting++
+	}
 	l.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, queueWait)
-	defer cancel()
-	var held []*semaphore.Weighted
-	for _, s := range []*semaphore.Weighted{user.Weighted, at.Weighted, l.all} {
-		if err = s.Acquire(ctx, 1); err != nil {
-			break
-		}
-		held = append(held, s)
+	switch {
+	case full:
+		err = ErrBusy
+	case waits:
+		held, err = l.wait(ctx, shares)
 	}
-	l.mu.Lock()
-	l.waiting--
-	l.mu.Unlock()
 	leave = func() {
 		for _, s := range held {
 			s.Release(1)
@@ -99,4 +91,34 @@ func (l *limits) enter(ctx context.Context, userID int64, host string) (leave fu
 		return nil, &RetryError{ErrBusy, time.Second}
 	}
 	return leave, nil
+}
+
+// tryAll acquires all shares, or none.
+func tryAll(shares []*semaphore.Weighted) (held []*semaphore.Weighted) {
+	for _, s := range shares {
+		if !s.TryAcquire(1) {
+			for _, h := range held {
+				h.Release(1)
+			}
+			return nil
+		}
+		held = append(held, s)
+	}
+	return held
+}
+
+// wait acquires one share after another, for a while.
+func (l *limits) wait(ctx context.Context, shares []*semaphore.Weighted) (held []*semaphore.Weighted, err error) {
+	ctx, cancel := context.WithTimeout(ctx, queueWait)
+	defer cancel()
+	for _, s := range shares {
+		if err = s.Acquire(ctx, 1); err != nil {
+			break
+		}
+		held = append(held, s)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting--
+	return held, err
 }

@@ -27,6 +27,8 @@ type Credentials interface {
 	OpenRow(ctx context.Context, row *credential.Row) (*credential.Credential, error)
 	// SealRotated seals the records of its next refresh token.
 	SealRotated(ctx context.Context, with credential.Sealer, row *credential.Row, c *credential.Credential, refreshToken core.Secret) (*credential.Row, error)
+	// Disconnect removes it.
+	Disconnect(ctx context.Context, userID int64, mcpServerID string) error
 }
 
 // Granter presents refresh tokens; *grant.Client is one.
@@ -45,6 +47,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics. Nil keeps them to the service.
 	Registerer prometheus.Registerer
+	// Revocation ends grants at the servers that issued them. Nil is nowhere.
+	Revocation *Revocation
 	// Resource returns the resource indicator (RFC 8707) that grants for an MCP server name,
 	// "" for none. A nil Resource is none for all.
 	Resource func(ctx context.Context, mcpServerID string) string
@@ -67,6 +71,7 @@ type Service struct {
 	log         *slog.Logger
 	metrics     *metrics
 	limits      *limits
+	revocation  *Revocation // nil: nothing is revoked
 	resource    func(ctx context.Context, mcpServerID string) string
 	instance    string // as a holder of leases: another for every process
 	lease       time.Duration
@@ -78,6 +83,8 @@ type Service struct {
 	flights map[int64]*flight // by credential ID
 	closed  bool
 	flying  sync.WaitGroup
+
+	revoking sync.WaitGroup
 }
 
 // NewService returns a service. It fails if the metrics cannot be registered. The caller
@@ -89,7 +96,7 @@ func NewService(ring Ring, credentials Credentials, store Store, granter Granter
 	}
 	var registerer prometheus.Registerer
 	if opts != nil {
-		s.log, registerer, s.resource = opts.Logger, opts.Registerer, opts.Resource
+		s.log, registerer, s.resource, s.revocation = opts.Logger, opts.Registerer, opts.Resource, opts.Revocation
 	}
 	if s.resource == nil {
 		s.resource = func(context.Context, string) string { return "" }
@@ -111,20 +118,27 @@ func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	done := make(chan struct{})
+	flown, all := make(chan struct{}), make(chan struct{})
 	go func() {
 		s.flying.Wait()
-		close(done)
+		close(flown)
+		s.revoking.Wait()
+		close(all)
+	}()
+	defer func() {
+		s.cancel()
+		<-all
 	}()
 	select {
-	case <-done:
-		s.cancel()
-		return nil
+	case <-flown:
 	case <-ctx.Done():
-		s.cancel()
-		<-done
 		return fmt.Errorf("waiting for grants: %w", context.Cause(ctx))
 	}
+	select {
+	case <-all:
+	case <-ctx.Done(): // what is not revoked yet is counted
+	}
+	return nil
 }
 
 // Demand is what a caller asks for.

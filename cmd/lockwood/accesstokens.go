@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -37,10 +38,12 @@ func (s *service) offerTokens(registry prometheus.Registerer, offer *httpapi.Opt
 	client := grant.NewClient(grant.Options{Endpoints: out.Endpoints, RootCAs: out.RootCAs, Timeout: s.cfg.GrantTimeout})
 	s.tokens, err = access.NewService(s.ring, s.credentials, s.store, client, &access.Options{
 		Logger: s.log, Registerer: registry, Resource: resourceFrom(directory),
+		Revocation: &access.Revocation{Revoker: client, Endpoint: revocationFrom(directory, out.Endpoints)},
 	})
 	if err != nil {
 		return err
 	}
+	s.gate.tokens = s.tokens
 	s.upkeep, err = access.NewUpkeep(s.store, s.tokens, access.UpkeepOptions{
 		IdleAfter: s.cfg.RefreshIdleAfter, Live: s.fleet.Live, Logger: s.log, Registerer: registry,
 	})
@@ -89,6 +92,34 @@ func resourceFrom(directory *servers.Directory) func(context.Context, string) st
 		}
 		return server.Resource
 	}
+}
+
+// revocationFrom returns what looks up where tokens of an MCP server are revoked. What
+// Forest says counts only for the origin that has the refresh token anyway.
+func revocationFrom(directory *servers.Directory, endpoints tokenendpoint.Options) func(ctx context.Context, mcpServerID, tokenEndpoint string) string {
+	return func(ctx context.Context, mcpServerID, tokenEndpoint string) string {
+		server, err := directory.Find(ctx, mcpServerID)
+		if err != nil || server.Source != servers.File && !sameOrigin(server.RevocationEndpoint, tokenEndpoint, endpoints) {
+			return ""
+		}
+		return server.RevocationEndpoint
+	}
+}
+
+// sameOrigin compares two URLs that were deposited or listed. They are read as they are
+// connected to.
+func sameOrigin(a, b string, endpoints tokenendpoint.Options) bool {
+	var both [2]*url.URL
+	for i, text := range []string{a, b} {
+		canonical, err := tokenendpoint.Canonical(text, endpoints)
+		if err != nil {
+			return false
+		}
+		if both[i], err = url.Parse(canonical); err != nil {
+			return false
+		}
+	}
+	return servers.SameOrigin(both[0], both[1])
 }
 
 // rootsWith returns the authorities of the system and those in pem; nil if that holds none.

@@ -338,7 +338,8 @@ func (s *service) drain() {
 // gate answers for the credentials until the schema is there.
 type gate struct {
 	*credential.Service
-	open atomic.Bool
+	open   atomic.Bool
+	tokens *access.Service // removes what it may revoke; nil: off
 }
 
 var errClosedGate = fmt.Errorf("the service is starting: %w", core.ErrStoreUnavailable)
@@ -363,6 +364,9 @@ func (g *gate) List(ctx context.Context, userID int64) iter.Seq2[[]credential.Li
 func (g *gate) Disconnect(ctx context.Context, userID int64, mcpServerID string) error {
 	if !g.open.Load() {
 		return errClosedGate
+	}
+	if g.tokens != nil {
+		return g.tokens.Disconnect(ctx, userID, mcpServerID)
 	}
 	return g.Service.Disconnect(ctx, userID, mcpServerID)
 }

@@ -95,6 +95,35 @@ function checkCredentialAAD() {
   }
 }
 
+function checkAccessTokens() {
+  const v = load("../../../access/testdata/access_tokens.json");
+  const key = bytes(v.data_key);
+  const label = Buffer.from("lockwood/1 access token\0");
+  const opensToken = (c) => {
+    const record = bytes(c.record);
+    if (record.toString("latin1", 0, 4) !== "LKW1") throw new Error("a legacy record is none");
+    const plaintext = format.open(key, record, format.accessTokenAAD(c));
+    if (!plaintext.subarray(0, label.length).equals(label)) throw new Error("no label");
+    return plaintext.subarray(label.length).toString("utf8");
+  };
+  for (const c of v.access_tokens) {
+    const aad = format.accessTokenAAD(c);
+    equal(hex(aad), c.aad, c.name);
+    equal(opensToken(c), c.access_token, c.name);
+    equal(hex(format.seal(key, bytes(c.nonce), Buffer.concat([label, Buffer.from(c.access_token)]), aad)), c.record, c.name);
+  }
+  const opensMark = (c) => {
+    if (format.open(key, bytes(c.record), format.markAAD(c)).length > 0) throw new Error("a mark is empty");
+  };
+  for (const c of v.marks) {
+    equal(hex(format.markAAD(c)), c.aad, c.name);
+    opensMark(c);
+    equal(hex(format.seal(key, bytes(c.nonce), Buffer.alloc(0), format.markAAD(c))), c.record, c.name);
+  }
+  for (const c of v.invalid_access_tokens) fails(() => opensToken(c), c.name);
+  for (const c of v.invalid_marks) fails(() => opensMark(c), c.name);
+}
+
 function checkWrap() {
   const v = load("../../testdata/wrap.json");
   for (const c of v.wrap_aad) equal(hex(format.wrapAAD(c.store_id, c.version)), c.aad, c.store_id);
@@ -114,5 +143,6 @@ checkFormat1();
 checkLegacy();
 checkReading();
 checkCredentialAAD();
+checkAccessTokens();
 checkWrap();
 console.log(`${checks} checks passed`);

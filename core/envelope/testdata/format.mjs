@@ -2,7 +2,7 @@
 // nothing of Go's. The vectors beside it were written by these functions, once;
 // check.mjs reads them back with the same functions.
 
-import { createCipheriv, createDecipheriv, hkdfSync } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHash, hkdfSync } from "node:crypto";
 
 const empty = Buffer.alloc(0);
 
@@ -59,6 +59,16 @@ function gcmOpen(key, nonce, ciphertext, tag, aad) {
   decipher.setAAD(aad);
   decipher.setAuthTag(tag);
   return Buffer.concat([decipher.update(ciphertext), decipher.final()]);
+}
+
+/** Section 5.1: what an access token is bound to, and what a mark is. */
+export function accessTokenAAD(c) {
+  return encodeAAD(["lockwood/1 access token", String(c.user_id), c.mcp_server_id, String(c.credential_id), c.token_endpoint]);
+}
+
+export function markAAD(c) {
+  const digest = createHash("sha256").update(c.refresh_token, "utf8").digest("hex");
+  return encodeAAD(["lockwood/1 refresh token mark", c.column, String(c.user_id), c.mcp_server_id, String(c.credential_id), digest]);
 }
 
 /** Section 6: a record of format 1. A writer draws the nonce at random. */
