@@ -11,20 +11,20 @@ import (
 	"testing"
 )
 
-// dieAt makes the test binary write a backup there and end in the middle, as by kill -9.
-const dieAt = "LOCKWOOD_TEST_DIE_AT"
+// die makes the test binary write a backup, b.db, and end in the middle, as by kill -9.
+const die = "LOCKWOOD_TEST_DIE"
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(dieAt); path != "" {
-		_ = Write(context.Background(), path, func(_ context.Context, partial string) error {
+	if os.Getenv(die) != "" {
+		_ = Write(context.Background(), "b.db", func(_ context.Context, partial string) error {
 			if err := os.WriteFile(partial, []byte("half"), 0o600); err != nil {
 				return err
 			}
 			self, err := os.FindProcess(os.Getpid())
-			if err == nil {
-				err = self.Kill()
+			if err != nil {
+				return err
 			}
-			select {} // until it is killed
+			return self.Kill()
 		})
 	}
 	os.Exit(m.Run())
@@ -127,7 +127,7 @@ func TestWriteFails(t *testing.T) {
 		t.Errorf("there are %v", list)
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), dieAt+"="+path)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), die+"=1")
 	if err := cmd.Run(); err == nil {
 		t.Error("it was not killed")
 	}

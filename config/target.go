@@ -2,8 +2,8 @@ package config
 
 import "errors"
 
-// Database returns the database that a URL names, in the form of DATABASE_URL, with the
-// rest of its settings as in base: the schema, and how a connection is protected. The
+// DatabaseAt returns the database that a URL names, in the form of DATABASE_URL, with the
+// rest of its settings as in c: the schema, and how a connection is protected. The
 // error joins everything that is wrong with it, a line each, and does not repeat the URL.
 func (c *Config) DatabaseAt(url string) (Database, error) {
 	l := &loader{cfg: &Config{Database: c.Database}}

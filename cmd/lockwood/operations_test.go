@@ -40,6 +40,7 @@ func runbooks(t *testing.T) map[string]string {
 type situation struct {
 	env    []string          // the configuration of the instances
 	values map[string]string // what stands for what in the text
+	path   string            // a directory of further programs
 	// after judges; out is what the commands printed.
 	after func(t *testing.T, out string)
 }
@@ -118,7 +119,12 @@ func TestRunbooks(t *testing.T) {
 				}
 			}}
 		},
-		"Restore a backup": backupSituation,
+		"Back up SQLite":                  sqliteBackupSituation,
+		"Back up PostgreSQL":              postgresBackupSituation,
+		"Restore a backup":                backupSituation,
+		"A part of a backup was restored": partSituation,
+		"Move to another database":        moveSituation,
+		"Upgrade and downgrade Lockwood":  upgradeSituation,
 		"Upgrade legacy records": func(t *testing.T) situation {
 			d, _ := upstreamDatabase(t)
 			return situation{env: d.env, after: func(t *testing.T, out string) {
@@ -163,6 +169,9 @@ func TestRunbooks(t *testing.T) {
 					t.Fatalf("the runbook no longer says %s", from)
 				}
 				script = strings.ReplaceAll(script, from, to)
+			}
+			if s.path != "" {
+				script = `PATH="$PATH:` + s.path + "\"\n" + script
 			}
 			out, err := shell(t, append(s.env, "OLD_KEY="+testKey, "NEW_KEY="+otherKey), script).CombinedOutput()
 			if err != nil {

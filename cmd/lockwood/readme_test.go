@@ -120,7 +120,7 @@ func checkout(t *testing.T) string {
 	if err := os.Mkdir(to, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"go.mod", "go.sum", "access", "afresh", "cmd", "config", "core", "credential", "fleet", "httpapi", "internal", "plugins", "providers", "rotation", "store"} {
+	for _, name := range []string{"go.mod", "go.sum", "access", "afresh", "backup", "cmd", "config", "core", "credential", "fleet", "httpapi", "internal", "plugins", "providers", "relocation", "rotation", "store"} {
 		if out, err := exec.CommandContext(t.Context(), "cp", "-r", filepath.Join(root, name), to).CombinedOutput(); err != nil {
 			t.Fatalf("copying %s: %v\n%s", name, err, out)
 		}

@@ -44,6 +44,7 @@ func Refusal(p relocation.Phase) string {
 		return "lockwood: no grant begins while this store is copied to another database"
 	case relocation.Moved:
 		return "lockwood: this store has moved to another database"
+	case relocation.Copying, relocation.Done: // nothing is refused in the last
 	}
 	return "lockwood: nothing is written while this store is copied from one database to another"
 }
