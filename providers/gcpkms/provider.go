@@ -1,7 +1,6 @@
 package gcpkms
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -40,11 +39,7 @@ type provider struct {
 // Open is the core.Factory of this provider. It checks the whole key URI and the
 // credentials file, if there is one, and reaches for no network.
 func Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, error) {
-	p, err := New(ctx, uri, nil)
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
+	return remote.Opened(New(ctx, uri, nil))
 }
 
 // New is Open with options.
@@ -127,12 +122,8 @@ func (p *provider) Unwrap(ctx context.Context, wrapped core.WrappedKey, aad core
 	return resp.GetPlaintext(), nil
 }
 
-// Alter implements remote.Key: a ciphertext ends with what authenticates it.
-func (p *provider) Alter(wrapped []byte) []byte {
-	altered := bytes.Clone(wrapped)
-	altered[len(altered)-1] ^= 1
-	return altered
-}
+// Alter implements remote.Key.
+func (p *provider) Alter(wrapped []byte) []byte { return remote.AlterLast(wrapped) }
 
 // call runs f with a token, logs in again once if the credentials were refused, and
 // explains the error that is left.
