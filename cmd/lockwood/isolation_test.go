@@ -220,34 +220,3 @@ func systemCalls(t *testing.T, set string) (calls []string) {
 	}
 	return calls
 }
-
-// TestClaimsNameTheirTests asserts that each test that the threat model names exists.
-func TestClaimsNameTheirTests(t *testing.T) {
-	text, err := os.ReadFile("../../docs/threat-model.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := 0
-	for _, claim := range regexp.MustCompile("((?:`Test[A-Za-z]+`(?:, )?)+) \\(([a-z/]+)\\)").FindAllStringSubmatch(string(text), -1) {
-		files, err := filepath.Glob(filepath.Join("../..", claim[2], "*_test.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var source strings.Builder
-		for _, path := range files {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			source.Write(b)
-		}
-		for _, test := range regexp.MustCompile("Test[A-Za-z]+").FindAllString(claim[1], -1) {
-			if named++; !strings.Contains(source.String(), "func "+test+"(t *testing.T)") {
-				t.Errorf("there is no %s in %s", test, claim[2])
-			}
-		}
-	}
-	if named < 15 {
-		t.Errorf("only %d tests were found in the threat model", named)
-	}
-}

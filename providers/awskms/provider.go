@@ -1,7 +1,6 @@
 package awskms
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -44,11 +43,7 @@ type wrap struct {
 // Open is the core.Factory of this provider. It checks the whole key URI and the
 // SDK's configuration, and reaches for no network.
 func Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, error) {
-	p, err := New(ctx, uri, nil)
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
+	return remote.Opened(New(ctx, uri, nil))
 }
 
 // New is Open with options.
@@ -146,12 +141,8 @@ func (p *provider) decrypt(ctx context.Context, in *kms.DecryptInput) (out *kms.
 	return out, err
 }
 
-// Alter implements remote.Key: a ciphertext ends with what authenticates it.
-func (p *provider) Alter(wrapped []byte) []byte {
-	altered := bytes.Clone(wrapped)
-	altered[len(altered)-1] ^= 1
-	return altered
-}
+// Alter implements remote.Key.
+func (p *provider) Alter(wrapped []byte) []byte { return remote.AlterLast(wrapped) }
 
 // Close implements remote.Key.
 func (p *provider) Close() { p.seen.Store(nil) }

@@ -2,8 +2,8 @@ package gcpkms
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/googleapis/gax-go/v2/apierror"
@@ -25,28 +25,17 @@ const (
 	opTest     = "TestIamPermissions"
 )
 
-// failure is an error of the service in our words. It wraps a sentinel and nothing
-// of the SDK's, whose errors repeat what a server sent.
-type failure struct {
-	answer
-	method string
-	code   codes.Code
-	// ciphertext says that Decrypt may have refused the ciphertext.
-	ciphertext bool
-	text       string
+// answered reports whether err is an answer of the service with one of the codes.
+func answered(err error, with ...codes.Code) bool {
+	f, ok := remote.FailureOf(err)
+	return ok && slices.ContainsFunc(with, func(c codes.Code) bool { return f.Code == c.String() })
 }
-
-// Error implements error.
-func (f *failure) Error() string { return f.text }
-
-// Unwrap returns the sentinel.
-func (f *failure) Unwrap() error { return f.means }
 
 // cannotAsk reports whether err says that the identity lacks the right to a method,
 // or that a service does not have it.
 func cannotAsk(err error) bool {
-	f, ok := errors.AsType[*failure](err)
-	return ok && (f.permission || f.code == codes.Unimplemented)
+	f, _ := remote.FailureOf(err)
+	return f.Permission || answered(err, codes.Unimplemented)
 }
 
 // explain turns an error of the SDK into ours. A failure whose meaning is the key's
@@ -63,18 +52,19 @@ func (p *provider) explain(ctx context.Context, method string, err error) error 
 	if api, ok := apierror.FromError(err); ok {
 		details = api.Details()
 	}
-	f := &failure{method: method, code: said.Code()}
+	f := &remote.Failure{Operation: method, Code: said.Code().String()}
 	var known bool
-	if f.answer, known = byReason[details.ErrorInfo.GetReason()]; !known {
-		if f.answer, known = byCode[f.code]; !known {
-			f.answer = answer{means: core.ErrUnavailable, remedy: hintOutage}
+	if f.Answer, known = byReason[details.ErrorInfo.GetReason()]; !known {
+		if f.Answer, known = byCode[said.Code()]; !known {
+			f.Answer = remote.Unavailable(hintOutage)
 		}
-		if f.code == codes.InvalidArgument && saysChecksum(said, details) {
+		switch {
+		case said.Code() == codes.InvalidArgument && saysChecksum(said, details):
 			return errAltered
-		}
-		f.ciphertext = method == opDecrypt && f.code == codes.InvalidArgument
-		if f.means == nil && method != opEncrypt && method != opDecrypt { // no version is used
-			f.answer = answer{means: core.ErrUnavailable, remedy: hintRequest}
+		case said.Code() == codes.InvalidArgument && method == opDecrypt: // it may be the ciphertext
+			f.Answer = remote.Answer{}
+		case f.Means == nil && method != opEncrypt && method != opDecrypt: // no version is used
+			f.Answer = remote.Unavailable(hintRequest)
 		}
 	}
 	p.describe(f, said, details)
@@ -93,50 +83,50 @@ func saysChecksum(said *status.Status, details apierror.ErrDetails) bool {
 }
 
 // describe writes the text of a failure.
-func (p *provider) describe(f *failure, said *status.Status, details apierror.ErrDetails) {
+func (p *provider) describe(f *remote.Failure, said *status.Status, details apierror.ErrDetails) {
 	switch state, number := p.versionState(said, details); {
-	case f.code == codes.FailedPrecondition && state != "":
-		f.answer = byVersionState[state]
-		f.text = p.versionText(f.method, number, f.answer)
-	case f.means == nil || f.ciphertext:
-		f.text = fmt.Sprintf("KMS %s: %v", f.method, f.code) // byState has a better one
-	case f.permission:
-		f.text = fmt.Sprintf("KMS %s: %s: %v", f.method, p.missingPermission(f.method, said, details), f.means)
+	case said.Code() == codes.FailedPrecondition && state != "":
+		f.Answer = byVersionState[state]
+		f.Text = p.versionText(f.Operation, number, f.Answer)
+	case f.Means == nil:
+		f.Text = fmt.Sprintf("KMS %s: %s", f.Operation, f.Code) // byState has a better one
+	case f.Permission:
+		f.Text = fmt.Sprintf("KMS %s: %s: %v", f.Operation, p.missingPermission(f.Operation, said, details), f.Means)
 	default:
-		remedy := f.remedy
-		if f.code == codes.Unavailable {
+		remedy := f.Remedy
+		if said.Code() == codes.Unavailable {
 			remedy += networkHint(said.Message())
 		}
-		f.text = fmt.Sprintf("KMS %s: %v: %s: %v", f.method, f.code, p.fill(remedy), f.means)
+		f.Text = fmt.Sprintf("KMS %s: %s: %s: %v", f.Operation, f.Code, p.fill(remedy), f.Means)
 	}
 }
 
 // versionText says that a version, "" if it is not known which, may not be used.
-func (p *provider) versionText(method, number string, a answer) string {
+func (p *provider) versionText(method, number string, a remote.Answer) string {
 	which := "the version of the key"
 	if number != "" {
 		which = "version " + number + " of the key"
 	}
-	remedy := a.remedy
+	remedy := a.Remedy
 	for _, verb := range []string{"enable", "restore"} {
 		command := "gcloud kms keys versions " + verb + " VERSION"
 		remedy = strings.ReplaceAll(remedy, command, p.versionCommand(verb, number))
 	}
-	return fmt.Sprintf("KMS %s: %s may not be used: %s: %v", method, which, remedy, a.means)
+	return fmt.Sprintf("KMS %s: %s may not be used: %s: %v", method, which, remedy, a.Means)
 }
 
 // byState gives a failure its meaning where that is the key's: it asks for the
 // state of the version with that number, or of the primary. Other errors pass.
 func (p *provider) byState(ctx context.Context, err error, number string) error {
-	f, ok := errors.AsType[*failure](err)
+	f, ok := remote.FailureOf(err)
 	switch {
 	case !ok:
 		return err
-	case f.ciphertext:
+	case f.Means == nil && answered(err, codes.InvalidArgument):
 		return p.byKey(ctx, number)
-	case f.means == nil:
+	case f.Means == nil:
 		return p.refusedVersion(ctx, f, number)
-	case f.method == opEncrypt && f.code == codes.InvalidArgument:
+	case f.Operation == opEncrypt && answered(err, codes.InvalidArgument):
 		if denied := p.keyDenied(ctx); denied != nil {
 			return denied
 		}
@@ -165,18 +155,18 @@ func (p *provider) byKey(ctx context.Context, number string) error {
 
 // refusedVersion finds out why a version may not be used, where the service did not
 // say it.
-func (p *provider) refusedVersion(ctx context.Context, f *failure, number string) error {
+func (p *provider) refusedVersion(ctx context.Context, f *remote.Failure, number string) error {
 	v, err := p.versionInUse(ctx, number)
 	switch {
 	case cannotAsk(err):
-		return fmt.Errorf("KMS %s: %v: the state of the key or of its version does not allow it, which was not told; look at it with %s: %w", f.method, f.code, p.listCommand(), core.ErrKeyDenied)
+		return fmt.Errorf("KMS %s: %v: the state of the key or of its version does not allow it, which was not told; look at it with %s: %w", f.Operation, f.Code, p.listCommand(), core.ErrKeyDenied)
 	case err != nil:
 		return err
 	}
-	if err := p.usableVersion(f.method, v); err != nil {
+	if err := p.usableVersion(f.Operation, v); err != nil {
 		return err
 	}
-	return fmt.Errorf("KMS %s: %v, though the version is enabled; for a key in an external key manager, look there: %w", f.method, f.code, core.ErrUnavailable)
+	return fmt.Errorf("KMS %s: %v, though the version is enabled; for a key in an external key manager, look there: %w", f.Operation, f.Code, core.ErrUnavailable)
 }
 
 // keyDenied returns why the key as a whole may not be used, or nil if it may or

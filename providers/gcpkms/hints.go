@@ -73,7 +73,7 @@ func (p *provider) grant(permission string) string {
 // account's key tells.
 func (p *provider) member() string {
 	account := p.settings.impersonate
-	if creds := p.login.creds.Load(); account == "" && creds != nil {
+	if creds := p.login.creds.Current(); account == "" && creds != nil {
 		var key struct {
 			Email string `json:"client_email"`
 		}

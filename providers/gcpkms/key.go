@@ -8,6 +8,7 @@ import (
 	"cloud.google.com/go/kms/apiv1/kmspb"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // getKey reads the key and its primary version. Reading is not billed.
@@ -79,8 +80,8 @@ func (p *provider) usableVersion(method string, v *kmspb.CryptoKeyVersion) error
 	}
 	a, ok := byVersionState[v.GetState().String()]
 	if !ok {
-		a = answer{means: core.ErrUnavailable, remedy: "its state is none that Cloud KMS documents"}
+		a = remote.Unavailable("its state is none that Cloud KMS documents")
 	}
 	number, _ := p.settings.key.number(v.GetName())
-	return &failure{answer: a, method: method, text: p.versionText(method, number, a)}
+	return &remote.Failure{Answer: a, Operation: method, Text: p.versionText(method, number, a)}
 }

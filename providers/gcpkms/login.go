@@ -22,6 +22,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // Options are what a test changes. Nil and the zero value mean the defaults.
@@ -52,9 +54,8 @@ type login struct {
 	making *making // nil until the first call, and after a failure
 	closed bool
 
-	renewing sync.Mutex
-	creds    atomic.Pointer[auth.Credentials] // nil until there are any, and if insecure
-	source   atomic.Pointer[source]           // where they come from; nil until there are any
+	creds  remote.Login[*auth.Credentials] // nil until there are any, and if insecure
+	source atomic.Pointer[source]          // where they come from; nil until there are any
 }
 
 // making is one making of a client, for which callers wait. The result is written
@@ -123,7 +124,7 @@ func (l *login) connect(ctx context.Context) (*kms.KeyManagementClient, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.creds.Store(creds)
+		l.creds.Set(creds)
 		opts = append(opts, option.WithAuthCredentials(l.credentials()))
 	}
 	if l.settings.quotaProject != "" {
@@ -140,42 +141,24 @@ func (l *login) connect(ctx context.Context) (*kms.KeyManagementClient, error) {
 func (l *login) credentials() *auth.Credentials {
 	return auth.NewCredentials(&auth.CredentialsOptions{
 		TokenProvider:          l,
-		UniverseDomainProvider: auth.CredentialsPropertyFunc(func(ctx context.Context) (string, error) { return l.creds.Load().UniverseDomain(ctx) }),
-		QuotaProjectIDProvider: auth.CredentialsPropertyFunc(func(ctx context.Context) (string, error) { return l.creds.Load().QuotaProjectID(ctx) }),
+		UniverseDomainProvider: auth.CredentialsPropertyFunc(func(ctx context.Context) (string, error) { return l.creds.Current().UniverseDomain(ctx) }),
+		QuotaProjectIDProvider: auth.CredentialsPropertyFunc(func(ctx context.Context) (string, error) { return l.creds.Current().QuotaProjectID(ctx) }),
 	})
 }
 
 // Token implements auth.TokenProvider. Tokens are cached below it.
-func (l *login) Token(ctx context.Context) (*auth.Token, error) { return l.creds.Load().Token(ctx) }
+func (l *login) Token(ctx context.Context) (*auth.Token, error) { return l.creds.Current().Token(ctx) }
 
-// token fetches a token before a call needs it, so that a failure keeps its type;
-// it returns the credentials that gave it.
-func (l *login) token(ctx context.Context) (*auth.Credentials, error) {
-	creds := l.creds.Load()
-	if creds == nil {
-		return nil, nil //nolint:nilnil // insecure: no credentials, and no token is wanted
+// again reads the credentials anew: a file may have been exchanged.
+func (p *provider) again(ctx context.Context) (*auth.Credentials, error) {
+	if p.settings.insecure {
+		return nil, nil //nolint:nilnil // no credentials are sent
 	}
-	_, err := creds.Token(ctx)
-	return creds, err
-}
-
-// again reads the credentials anew, unless another caller has done so already: a
-// file may have been exchanged.
-func (l *login) again(refused *auth.Credentials) error {
-	if refused == nil {
-		return nil
-	}
-	l.renewing.Lock()
-	defer l.renewing.Unlock()
-	if l.creds.Load() != refused {
-		return nil
-	}
-	creds, err := l.detect()
+	creds, err := p.login.detect()
 	if err != nil {
-		return err
+		return nil, p.explainLogin(ctx, err)
 	}
-	l.creds.Store(creds)
-	return nil
+	return creds, nil
 }
 
 // detect reads the credentials that are configured, or looks for the default ones.

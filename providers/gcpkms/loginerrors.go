@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
 )
 
 // Errors of the SDK that have no type of their own.
@@ -35,20 +36,20 @@ func (p *provider) explainLogin(ctx context.Context, err error) error {
 	case errors.Is(err, errClosed):
 		return fmt.Errorf("%w: %w", errClosed, core.ErrUnavailable)
 	}
-	var a answer
+	var a remote.Answer
 	if refused, ok := errors.AsType[*auth.Error](err); ok && refused.Response != nil {
 		a = tokenAnswer(refused.Response.StatusCode, refused.Body)
 	} else if m := refusalPattern.FindStringSubmatch(err.Error()); m != nil {
 		code, _ := strconv.Atoi(m[2]) // three digits
 		a = p.exchangeAnswer(m[1] == "impersonate", code, []byte(m[3]))
 	} else if _, ok := errors.AsType[metadata.NotDefinedError](err); ok {
-		a = answer{means: core.ErrUnavailable, remedy: "the machine has no service account: attach one"}
+		a = remote.Unavailable("the machine has no service account: attach one")
 	} else if local(err) {
-		a = answer{means: core.ErrUnavailable, remedy: err.Error()}
+		a = remote.Unavailable(err.Error())
 	} else {
 		a = p.withoutToken(err)
 	}
-	return &failure{answer: a, code: codes.Unauthenticated, text: fmt.Sprintf("logging in to Google Cloud: %s: %v", p.fill(a.remedy), a.means)}
+	return &remote.Failure{Answer: a, Code: codes.Unauthenticated.String(), Text: fmt.Sprintf("logging in to Google Cloud: %s: %v", p.fill(a.Remedy), a.Means)}
 }
 
 // localError marks the errors of detect, which are in our words.
@@ -63,26 +64,25 @@ func local(err error) bool {
 }
 
 // withoutToken says why no service gave a token, or refused one.
-func (p *provider) withoutToken(err error) answer {
-	unavailable := func(remedy string) answer { return answer{means: core.ErrUnavailable, remedy: remedy} }
+func (p *provider) withoutToken(err error) remote.Answer {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return unavailable(fmt.Sprintf("the file %s, which the credential_source of the credentials file names, cannot be read: %v", e.Path, e.Err))
+		return remote.Unavailable(fmt.Sprintf("the file %s, which the credential_source of the credentials file names, cannot be read: %v", e.Path, e.Err))
 	}
 	network := networkHint(err.Error())
 	if s := p.login.source.Load(); s != nil && s.federated {
 		if strings.Contains(err.Error(), "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES") {
-			return unavailable("workload identity federation: the credential_source is a program, which runs only if GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1 is set for the plugin")
+			return remote.Unavailable("workload identity federation: the credential_source is a program, which runs only if GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES=1 is set for the plugin")
 		}
-		return unavailable("workload identity federation: no token could be had or exchanged" + network + "; look at the credential_source of the credentials file, and at the network between this machine and its token_url")
+		return remote.Unavailable("workload identity federation: no token could be had or exchanged" + network + "; look at the credential_source of the credentials file, and at the network between this machine and its token_url")
 	}
-	return unavailable("no token could be fetched" + network + "; look at the network between this machine and the token endpoint or the metadata server")
+	return remote.Unavailable("no token could be fetched" + network + "; look at the network between this machine and the token endpoint or the metadata server")
 }
 
 // exchangeAnswer judges a refusal of which the SDK tells the status and the body. Under
 // one name it returns those of two services: of the exchange of federation, whose errors
 // are OAuth's, and of impersonation by a credentials file, whose errors are those of
 // Google's APIs.
-func (p *provider) exchangeAnswer(impersonation bool, code int, body []byte) answer {
+func (p *provider) exchangeAnswer(impersonation bool, code int, body []byte) remote.Answer {
 	var said struct {
 		Error json.RawMessage `json:"error"`
 	}
@@ -90,7 +90,7 @@ func (p *provider) exchangeAnswer(impersonation bool, code int, body []byte) ans
 	switch {
 	case passing(code):
 	case !isJSON:
-		return answer{means: core.ErrUnavailable, remedy: "what answered with " + strconv.Itoa(code) + " was no service of Google: look for a proxy, and at the token_url and the URLs of the credentials file"}
+		return remote.Unavailable("what answered with " + strconv.Itoa(code) + " was no service of Google: look for a proxy, and at the token_url and the URLs of the credentials file")
 	case impersonation || said.Error[0] == '{':
 		return p.impersonationAnswer(code)
 	}
@@ -98,8 +98,8 @@ func (p *provider) exchangeAnswer(impersonation bool, code int, body []byte) ans
 		return tokenAnswer(code, body)
 	}
 	a := tokenAnswer(code, body)
-	if a.login {
-		a.remedy = "workload identity federation: the Security Token Service refuses the token of the identity provider" + oauthReason(body) + ": look whether the pool and the provider of the credentials file's audience exist and are enabled, whether the issuer, the audience and the attribute condition of the provider fit the token, and whether it has expired"
+	if a.Login {
+		a.Remedy = "workload identity federation: the Security Token Service refuses the token of the identity provider" + oauthReason(body) + ": look whether the pool and the provider of the credentials file's audience exist and are enabled, whether the issuer, the audience and the attribute condition of the provider fit the token, and whether it has expired"
 	}
 	return a
 }
@@ -110,14 +110,14 @@ func passing(code int) bool {
 }
 
 // tokenAnswer judges the answer of a token endpoint.
-func tokenAnswer(code int, body []byte) answer {
+func tokenAnswer(code int, body []byte) remote.Answer {
 	if passing(code) {
-		return answer{means: core.ErrUnavailable, remedy: "the token endpoint has a failure of its own; it is asked again"}
+		return remote.Unavailable("the token endpoint has a failure of its own; it is asked again")
 	}
 	if !json.Valid(body) {
-		return answer{means: core.ErrUnavailable, remedy: "what answered with " + strconv.Itoa(code) + " was no token endpoint: look for a proxy"}
+		return remote.Unavailable("what answered with " + strconv.Itoa(code) + " was no token endpoint: look for a proxy")
 	}
-	return answer{means: core.ErrKeyDenied, login: true, remedy: "the token endpoint refuses the credentials" + oauthReason(body) + ": look whether the service account or its key was disabled or deleted, whether the login has ended, and whether the clock of this machine is right"}
+	return remote.Refused("the token endpoint refuses the credentials" + oauthReason(body) + ": look whether the service account or its key was disabled or deleted, whether the login has ended, and whether the clock of this machine is right")
 }
 
 // oauthReason is the error code of a body, in parentheses, or "".
@@ -133,7 +133,7 @@ func oauthReason(body []byte) string {
 }
 
 // impersonationAnswer judges the answer of the IAM Service Account Credentials API.
-func (p *provider) impersonationAnswer(code int) answer {
+func (p *provider) impersonationAnswer(code int) remote.Answer {
 	account := p.settings.impersonate
 	if s := p.login.source.Load(); account == "" && s != nil {
 		account = s.account
@@ -143,9 +143,9 @@ func (p *provider) impersonationAnswer(code int) answer {
 	}
 	switch code {
 	case http.StatusForbidden:
-		return answer{means: core.ErrKeyDenied, login: true, remedy: "the identity lacks iam.serviceAccounts.getAccessToken on " + account + ": grant it with gcloud iam service-accounts add-iam-policy-binding " + account + " --member=IDENTITY --role=roles/iam.serviceAccountTokenCreator, and enable iamcredentials.googleapis.com"}
+		return remote.Refused("the identity lacks iam.serviceAccounts.getAccessToken on " + account + ": grant it with gcloud iam service-accounts add-iam-policy-binding " + account + " --member=IDENTITY --role=roles/iam.serviceAccountTokenCreator, and enable iamcredentials.googleapis.com")
 	case http.StatusNotFound, http.StatusBadRequest:
-		return answer{means: core.ErrKeyDenied, login: true, remedy: "there is no service account " + account + ": correct the option impersonate_service_account, or service_account_impersonation_url in the credentials file"}
+		return remote.Refused("there is no service account " + account + ": correct the option impersonate_service_account, or service_account_impersonation_url in the credentials file")
 	default:
 		return tokenAnswer(code, []byte("{}"))
 	}

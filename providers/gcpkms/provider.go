@@ -1,10 +1,8 @@
 package gcpkms
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -41,11 +39,7 @@ type provider struct {
 // Open is the core.Factory of this provider. It checks the whole key URI and the
 // credentials file, if there is one, and reaches for no network.
 func Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, error) {
-	p, err := New(ctx, uri, nil)
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
+	return remote.Opened(New(ctx, uri, nil))
 }
 
 // New is Open with options.
@@ -58,6 +52,7 @@ func New(_ context.Context, uri core.KeyURI, opts *Options) (*Provider, error) {
 		opts = &Options{}
 	}
 	p := &provider{settings: s, opts: *opts, login: &login{settings: s, opts: *opts}}
+	p.login.creds.Again = p.again
 	if p.opts.Now == nil {
 		p.opts.Now = time.Now
 	}
@@ -127,45 +122,27 @@ func (p *provider) Unwrap(ctx context.Context, wrapped core.WrappedKey, aad core
 	return resp.GetPlaintext(), nil
 }
 
-// Alter implements remote.Key: a ciphertext ends with what authenticates it.
-func (p *provider) Alter(wrapped []byte) []byte {
-	altered := bytes.Clone(wrapped)
-	altered[len(altered)-1] ^= 1
-	return altered
-}
+// Alter implements remote.Key.
+func (p *provider) Alter(wrapped []byte) []byte { return remote.AlterLast(wrapped) }
 
-// operation makes one call. A refusal of the credentials is believed only after
-// they were read again, since they may have been renewed.
-type operation func(ctx context.Context, client *kms.KeyManagementClient) error
-
-// call runs f, logs in again once if the credentials were refused, and explains
-// the error that is left.
-func (p *provider) call(ctx context.Context, method string, f operation) error {
+// call runs f with a token, logs in again once if the credentials were refused, and
+// explains the error that is left.
+func (p *provider) call(ctx context.Context, method string, f func(context.Context, *kms.KeyManagementClient) error) error {
 	client, err := p.login.client(ctx)
 	if err != nil {
 		return p.explainLogin(ctx, err)
 	}
-	creds, err := p.attempt(ctx, client, method, f)
-	if refused, ok := errors.AsType[*failure](err); !ok || !refused.login {
-		return err
-	}
-	if err := p.login.again(creds); err != nil {
-		return p.explainLogin(ctx, err)
-	}
-	_, err = p.attempt(ctx, client, method, f)
-	return err
-}
-
-// attempt makes sure of a token and runs f. It returns the credentials it used.
-func (p *provider) attempt(ctx context.Context, client *kms.KeyManagementClient, method string, f operation) (*auth.Credentials, error) {
-	creds, err := p.login.token(ctx)
-	if err != nil {
-		return creds, p.explainLogin(ctx, err)
-	}
-	if err := f(ctx, client); err != nil {
-		return creds, p.explain(ctx, method, err)
-	}
-	return creds, nil
+	return p.login.creds.Call(ctx, func(ctx context.Context, creds *auth.Credentials) error {
+		if creds != nil { // not insecure; a failure to get a token keeps its type here alone
+			if _, err := creds.Token(ctx); err != nil {
+				return p.explainLogin(ctx, err)
+			}
+		}
+		if err := f(ctx, client); err != nil {
+			return p.explain(ctx, method, err)
+		}
+		return nil
+	})
 }
 
 // Close implements remote.Key.

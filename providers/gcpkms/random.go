@@ -3,7 +3,6 @@ package gcpkms
 import (
 	"context"
 	"crypto/subtle"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -54,14 +53,5 @@ func (p *provider) addRandomness(ctx context.Context, dataKey []byte) error {
 // notOffered says whether err is the answer of a location without an HSM, of a
 // service without the method, or to a caller without the right.
 func notOffered(err error) bool {
-	f, ok := errors.AsType[*failure](err)
-	if !ok {
-		return false
-	}
-	switch f.code {
-	case codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange, codes.NotFound, codes.Unimplemented, codes.PermissionDenied:
-		return true
-	default:
-		return false
-	}
+	return answered(err, codes.InvalidArgument, codes.FailedPrecondition, codes.OutOfRange, codes.NotFound, codes.Unimplemented, codes.PermissionDenied)
 }

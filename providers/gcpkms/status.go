@@ -142,7 +142,7 @@ func (p *provider) versionWarnings(unusable []string) []string {
 func (p *provider) unusableVersions(ctx context.Context) (found []string, err error) {
 	for _, filter := range []string{"state!=ENABLED AND state!=DESTROYED", ""} {
 		found, err = p.listUnusable(ctx, filter)
-		if f, ok := errors.AsType[*failure](err); !ok || f.code != codes.InvalidArgument && f.code != codes.Unimplemented {
+		if !answered(err, codes.InvalidArgument, codes.Unimplemented) {
 			break
 		}
 	}

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -45,6 +46,21 @@ type Provider struct {
 
 // New returns a provider on a key.
 func New(key Key) *Provider { return &Provider{key: key, demanding: make(chan struct{}, 1)} }
+
+// Opened turns what a provider's New returns into what a core.Factory does.
+func Opened[P core.KeyProvider](p P, err error) (core.KeyProvider, error) {
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// AlterLast is Key.Alter for wraps that end with what authenticates them.
+func AlterLast(wrapped []byte) []byte {
+	altered := bytes.Clone(wrapped)
+	altered[len(altered)-1] ^= 1
+	return altered
+}
 
 // GenerateDataKey implements core.KeyProvider.
 func (p *Provider) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {

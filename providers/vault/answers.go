@@ -1,22 +1,17 @@
 package vault
 
-import "github.com/lockwood-kms/lockwood/core"
+import (
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/providers/remote"
+)
 
-// answer is what a refusal of the server means to the ring.
-type answer struct {
-	// means is the sentinel; nil stands for having to look closer.
-	means error
-	// remedy tells the operator what it is and what to do. {mount}, {name}, {key},
-	// {auth} and {method} stand for what the key URI says.
-	remedy string
-}
-
-// rule gives an answer its meaning.
+// rule gives an answer its meaning. Its remedy may hold {mount}, {name}, {key}, {auth} and
+// {method}, which stand for what the key URI says.
 type rule struct {
 	on     kind // operations it applies to
 	status int
-	says   string // what one of the error texts contains, in lower case; "" for any
-	answer
+	says   []string // one of these is in an error text, in lower case; nil for any text
+	remote.Answer
 }
 
 // Remedies that several rules share.
@@ -52,65 +47,56 @@ const (
 // not in it decides nothing and is an outage.
 var rules = []rule{
 	// The namespace.
-	{anything, 404, textNoSpace, answer{core.ErrKeyDenied, hintSpace}},
-	{anything, 400, "locked by an administrator", answer{core.ErrUnavailable, hintLocked}},
-	{anything, 403, "locked by an administrator", answer{core.ErrUnavailable, hintLocked}},
-	{anything, 503, "locked by an administrator", answer{core.ErrUnavailable, hintLocked}},
-	{anything, 503, "namespace", answer{core.ErrUnavailable, hintSpaced}},
+	{anything, 404, []string{textNoSpace}, remote.Denied(hintSpace)},
+	{anything, 400, []string{"locked by an administrator"}, remote.Unavailable(hintLocked)},
+	{anything, 403, []string{"locked by an administrator"}, remote.Unavailable(hintLocked)},
+	{anything, 503, []string{"locked by an administrator"}, remote.Unavailable(hintLocked)},
+	{anything, 503, []string{"namespace"}, remote.Unavailable(hintSpaced)},
 
 	// The key.
-	{transit, 400, "encryption key not found", answer{core.ErrKeyDenied, hintMissing}},
-	{wrapping, 400, "key type " + noType, answer{core.ErrKeyDenied, hintMissing}}, // it would have been created
-	{transit, 400, "soft-deleted", answer{core.ErrKeyDenied, hintSoftly}},
-	{transit, 400, "soft deleted", answer{core.ErrKeyDenied, hintSoftly}},
-	{transit, 400, "too old", answer{core.ErrKeyDenied, hintTooOld}},
-	{transit, 400, "disallowed by policy", answer{core.ErrKeyDenied, hintTooOld}},
-	{transit, 400, "no such key version", answer{core.ErrKeyDenied, hintTrimmed}},
-	{transit, 400, "derivation", answer{core.ErrKeyDenied, hintDerived}},
-	{transit, 400, "derived key", answer{core.ErrKeyDenied, hintDerived}},
-	{transit, 400, "missing 'context'", answer{core.ErrKeyDenied, hintDerived}},
-	{transit, 400, "convergent", answer{core.ErrKeyDenied, hintDerived}},
-	{transit, 400, "non-aead", answer{core.ErrKeyDenied, hintType}},
-	{transit, 400, "key type", answer{core.ErrKeyDenied, hintType}},
-	{metadata, 404, "no handler for route", answer{core.ErrKeyDenied, hintMount}},
-	{metadata, 404, "unsupported path", answer{core.ErrKeyDenied, hintMount}},
-	{metadata, 404, "", answer{core.ErrKeyDenied, hintMissing}},
-	{transit, 404, "", answer{core.ErrKeyDenied, hintMount}},
-	{transit, 405, "", answer{core.ErrKeyDenied, hintMount}},
+	{transit, 400, []string{"encryption key not found"}, remote.Denied(hintMissing)},
+	{wrapping, 400, []string{"key type " + noType}, remote.Denied(hintMissing)}, // it would have been created
+	{transit, 400, []string{"soft-deleted", "soft deleted"}, remote.Denied(hintSoftly)},
+	{transit, 400, []string{"too old", "disallowed by policy"}, remote.Denied(hintTooOld)},
+	{transit, 400, []string{"no such key version"}, remote.Denied(hintTrimmed)},
+	{transit, 400, []string{"derivation", "derived key", "missing 'context'", "convergent"}, remote.Denied(hintDerived)},
+	{transit, 400, []string{"non-aead", "key type"}, remote.Denied(hintType)},
+	{metadata, 404, []string{"no handler for route", "unsupported path"}, remote.Denied(hintMount)},
+	{metadata, 404, nil, remote.Denied(hintMissing)},
+	{transit, 404, nil, remote.Denied(hintMount)},
+	{transit, 405, nil, remote.Denied(hintMount)},
 
 	// The wrap.
-	{unwrapping, 400, "authentication failed", answer{core.ErrInvalidCiphertext, ""}},
-	{unwrapping, 400, "invalid ciphertext", answer{core.ErrInvalidCiphertext, ""}},
-	{unwrapping, 400, "unable to decrypt", answer{core.ErrInvalidCiphertext, ""}},
-	{unwrapping, 400, "base64", answer{core.ErrInvalidCiphertext, ""}},
-	{unwrapping, 400, "version is too new", answer{core.ErrInvalidCiphertext, ""}},
-	{unwrapping, 400, "", answer{}}, // whether the key is in order decides
+	{unwrapping, 400, []string{"authentication failed", "invalid ciphertext", "unable to decrypt", "base64", "version is too new"}, notOpened},
+	{unwrapping, 400, nil, remote.Answer{}}, // whether the key is in order decides
 
 	// The login.
-	{loggingIn, 404, "", answer{core.ErrKeyDenied, hintAuth}},
-	{loggingIn, 405, "", answer{core.ErrKeyDenied, hintAuth}},
-	{loggingIn, 403, "no handler for route", answer{core.ErrKeyDenied, hintAuth}},
-	{loggingIn, 400, "fetching keys", answer{core.ErrUnavailable, hintIssuer}},
-	{loggingIn, 400, "", answer{core.ErrKeyDenied, "{refused}"}},
-	{loggingIn, 401, "", answer{core.ErrKeyDenied, "{refused}"}},
-	{loggingIn, 403, "", answer{core.ErrKeyDenied, "{refused}"}},
+	{loggingIn, 404, nil, remote.Denied(hintAuth)},
+	{loggingIn, 405, nil, remote.Denied(hintAuth)},
+	{loggingIn, 403, []string{"no handler for route"}, remote.Denied(hintAuth)},
+	{loggingIn, 400, []string{"fetching keys"}, remote.Unavailable(hintIssuer)},
+	{loggingIn, 400, nil, remote.Denied("{refused}")},
+	{loggingIn, 401, nil, remote.Denied("{refused}")},
+	{loggingIn, 403, nil, remote.Denied("{refused}")},
 
 	// The right: explained by what is missing.
-	{anything, 403, "", answer{core.ErrKeyDenied, ""}},
-	{asking | session, 400, "invalid token", answer{core.ErrKeyDenied, ""}},
-	{asking | session, 400, "bad token", answer{core.ErrKeyDenied, ""}},
+	{anything, 403, nil, remote.Denied("")},
+	{asking | session, 400, []string{"invalid token", "bad token"}, remote.Denied("")},
 
 	// No answer.
-	{anything, 412, "", answer{core.ErrUnavailable, hintBehind}},
-	{anything, 429, "", answer{core.ErrUnavailable, hintQuota}},
-	{anything, 472, "", answer{core.ErrUnavailable, hintStandby}},
-	{anything, 473, "", answer{core.ErrUnavailable, hintStandby}},
-	{anything, 500, "", answer{core.ErrUnavailable, hintInternal}},
-	{anything, 501, "", answer{core.ErrUnavailable, hintInit}},
-	{anything, 502, "", answer{core.ErrUnavailable, hintProxy}},
-	{anything, 503, "", answer{core.ErrUnavailable, hintSealed}},
-	{anything, 504, "", answer{core.ErrUnavailable, hintProxy}},
+	{anything, 412, nil, remote.Unavailable(hintBehind)},
+	{anything, 429, nil, remote.Unavailable(hintQuota)},
+	{anything, 472, nil, remote.Unavailable(hintStandby)},
+	{anything, 473, nil, remote.Unavailable(hintStandby)},
+	{anything, 500, nil, remote.Unavailable(hintInternal)},
+	{anything, 501, nil, remote.Unavailable(hintInit)},
+	{anything, 502, nil, remote.Unavailable(hintProxy)},
+	{anything, 503, nil, remote.Unavailable(hintSealed)},
+	{anything, 504, nil, remote.Unavailable(hintProxy)},
 }
+
+// notOpened is the answer that a wrap does not open.
+var notOpened = remote.Answer{Means: core.ErrInvalidCiphertext}
 
 // textNoSpace is what OpenBao says of a namespace that does not exist; newer versions say
 // it without JSON around it.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -21,24 +22,17 @@ import (
 // failure is a refusal in our words. It wraps a sentinel and nothing of the
 // server's or the library's: their texts may quote a request.
 type failure struct {
-	answer
+	remote.Failure
 	op     operation
 	status int // 0 if there was no answer
-	text   string
 }
-
-// Error implements error.
-func (f *failure) Error() string { return f.text }
-
-// Unwrap returns the sentinel.
-func (f *failure) Unwrap() error { return f.means }
 
 // forbidden reports whether err refuses a request because of its token: a right is
 // missing, or the token has expired. Where the token is what a request is about, that
 // is a 400.
 func forbidden(err error) bool {
 	f, ok := errors.AsType[*failure](err)
-	if !ok || f.op.kind == loggingIn || !errors.Is(f.means, core.ErrKeyDenied) {
+	if !ok || f.op.kind == loggingIn || !errors.Is(f.Means, core.ErrKeyDenied) {
 		return false
 	}
 	return f.status == http.StatusForbidden || f.status == http.StatusBadRequest && f.op.kind&(asking|session) != 0
@@ -62,25 +56,25 @@ func (s *settings) explain(ctx context.Context, op operation, resp *api.Response
 	switch {
 	case answered:
 		f.status = refused.StatusCode
-		f.answer = lookUp(op, refused)
-		f.remedy = s.fill(op, f.remedy)
-		f.text = fmt.Sprintf("Vault answered %d to %s at %s", f.status, op.name, op.path)
+		f.Answer = lookUp(op, refused)
+		f.Remedy = s.fill(op, f.Remedy)
+		f.Text = fmt.Sprintf("Vault answered %d to %s at %s", f.status, op.name, op.path)
 	case resp != nil:
 		f.status = resp.StatusCode
-		f.answer = answer{core.ErrUnavailable, "a redirect that was not followed, or the second in a row: let the address lead to the active node, and set its api_addr"}
-		f.text = fmt.Sprintf("Vault answered %d to %s at %s", f.status, op.name, op.path)
+		f.Answer = remote.Unavailable("a redirect that was not followed, or the second in a row: let the address lead to the active node, and set its api_addr")
+		f.Text = fmt.Sprintf("Vault answered %d to %s at %s", f.status, op.name, op.path)
 	default:
-		f.answer = answer{core.ErrUnavailable, unreachable(err)}
-		f.text = fmt.Sprintf("Vault at %s cannot be reached for %s", s.address, op.name)
+		f.Answer = remote.Unavailable(unreachable(err))
+		f.Text = fmt.Sprintf("Vault at %s cannot be reached for %s", s.address, op.name)
 	}
 	if forbidden(f) {
-		f.remedy = s.missing(op)
+		f.Remedy = s.missing(op)
 	}
-	if f.remedy != "" {
-		f.text += ": " + f.remedy
+	if f.Remedy != "" {
+		f.Text += ": " + f.Remedy
 	}
-	if f.means != nil {
-		f.text += ": " + f.means.Error()
+	if f.Means != nil {
+		f.Text += ": " + f.Means.Error()
 	}
 	if resp == nil {
 		return f
@@ -94,13 +88,13 @@ func (s *settings) explain(ctx context.Context, op operation, resp *api.Response
 // likelier reason, and the ring's outage budget bounds how long it is believed.
 func (s *settings) doubt(err error) error {
 	f, ok := errors.AsType[*failure](err)
-	if !ok || s.auth != authKubernetes || f.op.kind != loggingIn || f.status != http.StatusForbidden || !errors.Is(f.means, core.ErrKeyDenied) {
+	if !ok || s.auth != authKubernetes || f.op.kind != loggingIn || f.status != http.StatusForbidden || !errors.Is(f.Means, core.ErrKeyDenied) {
 		return err
 	}
 	doubted := *f
-	doubted.answer = answer{core.ErrUnavailable, ""}
-	doubted.text = fmt.Sprintf("Vault answered %d to %s at %s, which it answered before: it may not reach the cluster now; if it does, %s: %v",
-		f.status, f.op.name, f.op.path, f.remedy, core.ErrUnavailable)
+	doubted.Answer = remote.Unavailable("")
+	doubted.Text = fmt.Sprintf("Vault answered %d to %s at %s, which it answered before: it may not reach the cluster now; if it does, %s: %v",
+		f.status, f.op.name, f.op.path, f.Remedy, core.ErrUnavailable)
 	return &doubted
 }
 
@@ -110,29 +104,33 @@ var wrappedToken = regexp.MustCompile(`^(?:hv[bsr]\.|[sbr]\.[A-Za-z0-9]{20})`)
 // nameWrapped adds to a refused login that its secret ID is none.
 func (s *settings) nameWrapped(secretID string, err error) error {
 	f, ok := errors.AsType[*failure](err)
-	if !ok || !errors.Is(f.means, core.ErrKeyDenied) || !wrappedToken.MatchString(secretID) {
+	if !ok || !errors.Is(f.Means, core.ErrKeyDenied) || !wrappedToken.MatchString(secretID) {
 		return err
 	}
 	named := *f
-	named.text = fmt.Sprintf("Vault answered %d to %s at %s: the file of secret_id_file holds a token and no secret ID; if it wraps the response with one, write what this prints into the file: VAULT_TOKEN=$(cat %s) vault unwrap -field=secret_id: %v",
-		f.status, f.op.name, f.op.path, s.secretIDFile, f.means)
+	named.Text = fmt.Sprintf("Vault answered %d to %s at %s: the file of secret_id_file holds a token and no secret ID; if it wraps the response with one, write what this prints into the file: VAULT_TOKEN=$(cat %s) vault unwrap -field=secret_id: %v",
+		f.status, f.op.name, f.op.path, s.secretIDFile, f.Means)
 	return &named
 }
 
 // lookUp finds the meaning of an answer. An answer below 500 whose body is not in
 // Vault's form came from something else, which cannot speak for the key.
-func lookUp(op operation, refused *api.ResponseError) answer {
+func lookUp(op operation, refused *api.ResponseError) remote.Answer {
 	texts := strings.ToLower(strings.Join(refused.Errors, "\n"))
 	foreign := refused.RawError && strings.TrimSpace(texts) != textNoSpace
 	if foreign && refused.StatusCode < http.StatusInternalServerError && refused.StatusCode != http.StatusTooManyRequests {
-		return answer{core.ErrUnavailable, hintUnknown}
+		return remote.Unavailable(hintUnknown)
 	}
 	for _, r := range rules {
-		if r.on&op.kind != 0 && r.status == refused.StatusCode && strings.Contains(texts, r.says) {
-			return r.answer
+		if r.on&op.kind != 0 && r.status == refused.StatusCode && r.fits(texts) {
+			return r.Answer
 		}
 	}
-	return answer{core.ErrUnavailable, hintUnknown}
+	return remote.Unavailable(hintUnknown)
+}
+
+func (r *rule) fits(texts string) bool {
+	return r.says == nil || slices.ContainsFunc(r.says, func(text string) bool { return strings.Contains(texts, text) })
 }
 
 // fill puts the key URI's words into a remedy.

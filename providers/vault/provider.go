@@ -45,11 +45,7 @@ type transitKey struct {
 // files of certificates, and reaches for no network. Files with credentials are read
 // at the login, and may not be there yet.
 func Open(ctx context.Context, uri core.KeyURI) (core.KeyProvider, error) {
-	p, err := New(ctx, uri, nil)
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
+	return remote.Opened(New(ctx, uri, nil))
 }
 
 // New is Open with options.
@@ -174,13 +170,13 @@ func (k *transitKey) decrypt(ctx context.Context, ciphertext, aad []byte) ([]byt
 // opens what it wraps, the wrap is at fault.
 func (k *transitKey) judge(ctx context.Context, err error) error {
 	refused, ok := errors.AsType[*failure](err)
-	if !ok || refused.means != nil {
+	if !ok || refused.Means != nil {
 		return err
 	}
 	if k.probe(ctx) == nil {
 		return remote.ErrNotOpened
 	}
-	return fmt.Errorf("%s, for a reason that is not known here; look into its audit log: %w", refused.text, core.ErrUnavailable)
+	return fmt.Errorf("%s, for a reason that is not known here; look into its audit log: %w", refused.Text, core.ErrUnavailable)
 }
 
 // Alter implements remote.Key.

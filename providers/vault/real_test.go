@@ -18,6 +18,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/internal/tmptest"
+	"github.com/lockwood-kms/lockwood/providers/vault"
 )
 
 // inNamespace is a server in a namespace of its own.
@@ -69,16 +71,16 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestAppRoleShortLived(t *testing.T) {
 	t.Parallel()
 	m := realServer(t)
-	p := open(t, keyURI(t, m.URL, m.key("forest"), m.appRole(t, "1s")...), nil)
+	p := open(t, keyURI(t, m.URL, m.key("forest"), m.appRole(t, "3s")...), nil)
 	w := wrapOne(t, p)
 	began := time.Now()
-	eventually(t, "three lifetimes passed", func() bool {
+	eventually(t, "more than a lifetime passed", func() bool {
 		for name, call := range calls(p, w) {
 			if err := call(t); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
-		return time.Since(began) > 3*time.Second
+		return time.Since(began) > 4*time.Second
 	})
 }
 
@@ -127,7 +129,7 @@ func TestCloseRevokes(t *testing.T) {
 func TestTokenExpires(t *testing.T) {
 	t.Parallel()
 	m := realServer(t)
-	path := m.token(t, map[string]any{"ttl": "1s", "explicit_max_ttl": "1s", "renewable": false})
+	path := m.token(t, map[string]any{"ttl": "3s", "explicit_max_ttl": "3s", "renewable": false})
 	p := open(t, keyURI(t, m.URL, m.key("forest"), "token_file", path), nil)
 	w := wrapOne(t, p)
 	var err error
@@ -156,18 +158,40 @@ func TestTokenExpires(t *testing.T) {
 	}
 }
 
-// A renewable token from a file outlives its first time to live.
+// A renewable token from a file is renewed by the call that finds it due.
 func TestTokenRenewed(t *testing.T) {
-	t.Parallel()
-	m := realServer(t)
-	p := open(t, keyURI(t, m.URL, m.key("forest"), "token_file", m.token(t, map[string]any{"period": "2s"})), nil)
+	m, c := realServer(t), newClock()
+	path := m.token(t, map[string]any{"period": "1h"})
+	p := open(t, keyURI(t, m.URL, m.key("forest"), "token_file", path), &vault.Options{Now: c.Now})
+	mustStatus(t, p)
+	if m.renewed(t, path) {
+		t.Fatal("the token is renewed before it is due")
+	}
+	c.pass(40 * time.Minute)
+	mustStatus(t, p)
+	if !m.renewed(t, path) {
+		t.Error("the token is not renewed")
+	}
+	if !tmptest.Long() {
+		return
+	}
+	// And so it outlives its period, by the clock of the server.
+	p = open(t, keyURI(t, m.URL, m.key("forest"), "token_file", m.token(t, map[string]any{"period": "4s"})), nil)
 	began := time.Now()
 	eventually(t, "three periods passed", func() bool {
-		if _, err := p.Status(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		return time.Since(began) > 6*time.Second
+		mustStatus(t, p)
+		return time.Since(began) > 12*time.Second
 	})
+}
+
+// renewed reports whether the server has renewed the token in a file.
+func (m *mounted) renewed(t *testing.T, path string) bool {
+	t.Helper()
+	token, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.must(t, "auth/token/lookup", map[string]any{"token": strings.TrimSpace(string(token))})["last_renewal"] != nil
 }
 
 // Each right that is missing is named with the policy that grants it.
