@@ -87,6 +87,7 @@ func (p *process) mutual(certificates ...tls.Certificate) credentials.TransportC
 
 // TestAnnouncement asserts the line of each version that a host may offer.
 func TestAnnouncement(t *testing.T) {
+	t.Parallel()
 	for versions, want := range map[string]string{"1": "1", "1,2": "1", "7": "1", "": "1"} {
 		if got := start(t, versions).fields; got[0] != "1" || got[1] != want || got[2] != "unix" || got[4] != "grpc" {
 			t.Errorf("versions %q: %q", versions, got[:5])
@@ -97,6 +98,7 @@ func TestAnnouncement(t *testing.T) {
 // TestOnlyTheHostIsServed asserts that nobody gets an answer who has the path of the
 // socket and not the key of the host's certificate.
 func TestOnlyTheHostIsServed(t *testing.T) {
+	t.Parallel()
 	p := start(t, "1")
 	for name, c := range map[string]struct {
 		creds credentials.TransportCredentials
@@ -118,6 +120,7 @@ func TestOnlyTheHostIsServed(t *testing.T) {
 
 // TestWithoutCertificate asserts that the plugin does not serve without TLS.
 func TestWithoutCertificate(t *testing.T) {
+	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), buildPlugin(t))
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LOCKWOOD_PLUGIN=f9f3b0c7f1ad4d3c8a0e5d3b6c2a7e94", "PLUGIN_UNIX_SOCKET_DIR=" + t.TempDir()}
 	stdin, err := cmd.StdinPipe()
@@ -132,6 +135,7 @@ func TestWithoutCertificate(t *testing.T) {
 // TestOrderOfCalls asserts the code and the reason of each call that comes when it
 // should not.
 func TestOrderOfCalls(t *testing.T) {
+	t.Parallel()
 	p := start(t, "1")
 	c := p.dial(t, p.mutual(p.client))
 	configure := func() error {
@@ -170,6 +174,7 @@ func wantReason(t *testing.T, what string, err error, code codes.Code, reason ke
 // TestEnd asserts that the plugin stays when somebody types Ctrl-C or calls for the
 // debugger, and ends when its host does.
 func TestEnd(t *testing.T) {
+	t.Parallel()
 	p := start(t, "1")
 	c := p.dial(t, p.mutual(p.client))
 	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGUSR1} {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/providertest"
+	"github.com/lockwood-kms/lockwood/internal/buildtest"
 	"github.com/lockwood-kms/lockwood/plugins"
 )
 
@@ -92,12 +93,14 @@ func moved(path string, put func() error) providertest.Fault {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	h, _ := newHost(t)
+	other := filepath.Join(t.TempDir(), "kek")
+	must(t, addVersion(other, 0x22))
+	foreign := mustOpen(t, h, other) // for all checks: to start Node.js takes a while
 	providertest.Run(t, func(t *testing.T) *providertest.Subject {
-		path, other := newKey(t), filepath.Join(t.TempDir(), "kek")
-		must(t, addVersion(other, 0x22))
+		path := newKey(t)
 		return &providertest.Subject{
 			Provider: mustOpen(t, h, path),
-			Foreign:  mustOpen(t, h, other),
+			Foreign:  foreign,
 			Deny: func(context.Context) (func(), error) {
 				return func() { _ = os.Chmod(path, 0o600) }, os.Chmod(path, 0o640)
 			},
@@ -114,6 +117,7 @@ func TestConformance(t *testing.T) {
 // TestConfigurationErrors asserts that a key URI that cannot be honoured is refused
 // at the start, with what to write instead and without what was written.
 func TestConfigurationErrors(t *testing.T) {
+	t.Parallel()
 	h, _ := newHost(t)
 	for text, says := range map[string]string{
 		"filekey:///kek?mode=s3cret":                  "unknown option mode; this provider takes none",
@@ -135,6 +139,7 @@ func TestConfigurationErrors(t *testing.T) {
 // TestRefusedFiles asserts what becomes of each key file that is none, and that the
 // error tells the operator what to do.
 func TestRefusedFiles(t *testing.T) {
+	t.Parallel()
 	h, log := newHost(t)
 	for name, c := range map[string]struct {
 		make func(path string) error
@@ -183,8 +188,11 @@ func TestStartedByHand(t *testing.T) {
 func TestReadme(t *testing.T) {
 	t.Parallel() // most of the time is that of processes starting
 	plugin := buildPlugin(t)
-	bin, dir := t.TempDir(), t.TempDir()
-	run(t, "../..", "go", "build", "-o", filepath.Join(bin, "lockwood"), "./cmd/lockwood")
+	bin, turn, err := buildtest.Kept("lockwood", "../..") // where go build finds it again
+	must(t, err)
+	defer turn.Close()
+	run(t, "../..", "go", "build", "-buildvcs=false", "-o", filepath.Join(bin, "lockwood"), "./cmd/lockwood")
+	dir := t.TempDir()
 	must(t, os.Mkdir(filepath.Join(dir, "dist"), 0o700))
 	must(t, os.Link(plugin, filepath.Join(dir, "dist", file)))
 	readme, err := os.ReadFile("README.md")

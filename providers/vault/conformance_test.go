@@ -35,7 +35,6 @@ type mounted struct {
 
 func realServer(t *testing.T) mounted {
 	t.Helper()
-	isolate(t)
 	s, err := startServer()
 	if errors.Is(err, vaulttest.ErrNotBuilt) {
 		t.Skip(err)
@@ -152,6 +151,7 @@ func TestConformance(t *testing.T) {
 // The real server behind TLS, in a namespace, with AppRole, and nobody there where
 // it does not answer.
 func TestConformanceAppRole(t *testing.T) {
+	t.Parallel()
 	providertest.Run(t, func(t *testing.T) *providertest.Subject {
 		m := realServer(t).namespace(t)
 		lenient := newLenientFront(t, m.URL)
@@ -177,6 +177,7 @@ func TestConformanceAppRole(t *testing.T) {
 // The documented answers alone, so that most is tested where OpenBao is not built;
 // and a server that hides what it can.
 func TestConformanceDocumented(t *testing.T) {
+	t.Parallel()
 	for name, prepare := range map[string]func(*fake){
 		"everything":          func(*fake) {},
 		"paths not described": func(f *fake) { f.noHelp = true },

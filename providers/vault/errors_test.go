@@ -362,7 +362,6 @@ func TestNamespaceIgnored(t *testing.T) {
 // A file with a credential that others can read is told of.
 func TestOpenFilesWarned(t *testing.T) {
 	f := newFake(t)
-	isolate(t)
 	path := file(t, "token", "s.first")
 	p := open(t, keyURI(t, f.URL, "transit/keys/forest", "token_file", path), nil)
 	for mode, want := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o602: true} {
@@ -389,7 +388,6 @@ func TestOpenFilesWarned(t *testing.T) {
 
 // What the network does.
 func TestUnreachable(t *testing.T) {
-	isolate(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -414,7 +412,6 @@ func TestUnreachable(t *testing.T) {
 // Files that are not there, or hold something else, are no answer of the key.
 func TestCredentialFiles(t *testing.T) {
 	f := newFake(t)
-	isolate(t)
 	path := file(t, "token", "")
 	p := open(t, keyURI(t, f.URL, "transit/keys/forest", "token_file", path), nil)
 	for name, spoil := range map[string]func(){

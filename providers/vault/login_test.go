@@ -20,7 +20,6 @@ var (
 // openLogin makes a provider that logs in at a fake.
 func openLogin(t *testing.T, f *fake, opts *vault.Options, options ...string) *vault.Provider {
 	t.Helper()
-	isolate(t)
 	switch options[1] {
 	case "approle":
 		options = append(options[:2:2], "role_id_file", file(t, "role-id", "made-up"), "secret_id_file", file(t, "secret-id", "made-up"))
@@ -232,7 +231,6 @@ func TestDenialsOfOthers(t *testing.T) {
 // The files are read again at every login.
 func TestRotatedSecretID(t *testing.T) {
 	f := newFake(t)
-	isolate(t)
 	secret := file(t, "secret-id", "old")
 	p := open(t, keyURI(t, f.URL, "transit/keys/forest", "auth", "approle", "role_id_file", file(t, "role-id", "r"), "secret_id_file", secret), nil)
 	mustStatus(t, p)
@@ -300,7 +298,7 @@ func TestRenewalByTimer(t *testing.T) {
 		t.Run(fmt.Sprint(ttl), func(t *testing.T) {
 			f, c := newFake(t), newClock()
 			f.ttl, f.expire = ttl, c.Now
-			isolate(t)
+			isolate()
 			p := open(t, keyURI(t, f.URL, "transit/keys/forest", "token_file", file(t, "token", "s.first")), &vault.Options{Now: c.Now, AfterFunc: c.AfterFunc})
 			mustStatus(t, p)
 			step := time.Duration(ttl) * time.Second / 10
@@ -391,7 +389,6 @@ func TestWrappedSecretID(t *testing.T) {
 		named  bool
 	}{{"hvs.made-up", true}, {"s.0123456789abcdefghijklmn", true}, {"00000000-made-up", false}} {
 		f := newFake(t)
-		isolate(t)
 		p := open(t, keyURI(t, f.URL, "transit/keys/forest", "auth", "approle", "role_id_file", file(t, "role-id", "r"), "secret_id_file", file(t, "secret-id", c.secret)), nil)
 		f.reply("auth/approle/login", reply{status: 400, body: `{"errors":["invalid role or secret ID"]}`})
 		_, err := p.Status(t.Context())

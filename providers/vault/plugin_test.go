@@ -2,21 +2,33 @@ package vault_test
 
 import (
 	"context"
+	"flag"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/providertest"
+	"github.com/lockwood-kms/lockwood/plugins"
 	"github.com/lockwood-kms/lockwood/plugins/plugintest"
 	"github.com/lockwood-kms/lockwood/providers/vault"
 )
 
 func TestMain(m *testing.M) {
+	if !strings.HasPrefix(os.Args[0], plugins.FilePrefix) { // a plugin has the environment that its host gave it
+		isolate()
+		flag.Parse()
+		if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+			_ = f.Value.Set("8") // what runs in parallel here waits for timers, not for processors
+		}
+	}
 	plugintest.Main(m, map[string]core.Factory{vault.Scheme: vault.Open})
 }
 
 // The same suite through a real plugin process against the real server, with a
 // token of AppRole.
 func TestConformanceAsPlugin(t *testing.T) {
+	t.Parallel()
 	m := realServer(t)
 	host := plugintest.NewHost(t, []string{vault.Scheme}, nil)
 	spawn := func(t *testing.T, uri core.KeyURI) core.KeyProvider {

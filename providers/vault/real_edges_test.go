@@ -130,6 +130,7 @@ func jwks(t *testing.T, key *ecdsa.PrivateKey) map[string]any {
 
 // A periodic token is renewed though nobody calls.
 func TestPeriodicTokenWithoutCalls(t *testing.T) {
+	t.Parallel()
 	m := realServer(t)
 	path := m.token(t, map[string]any{"period": "12s"})
 	mustStatus(t, open(t, keyURI(t, m.URL, m.key("forest"), "token_file", path), nil))

@@ -67,6 +67,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 // A token of AppRole that has expired is replaced, and nobody notices.
 func TestAppRoleShortLived(t *testing.T) {
+	t.Parallel()
 	m := realServer(t)
 	p := open(t, keyURI(t, m.URL, m.key("forest"), m.appRole(t, "1s")...), nil)
 	w := wrapOne(t, p)
@@ -124,6 +125,7 @@ func TestCloseRevokes(t *testing.T) {
 // A token from a file that has expired is refused, with what to do; once another is
 // in the file, it is used without a restart.
 func TestTokenExpires(t *testing.T) {
+	t.Parallel()
 	m := realServer(t)
 	path := m.token(t, map[string]any{"ttl": "1s", "explicit_max_ttl": "1s", "renewable": false})
 	p := open(t, keyURI(t, m.URL, m.key("forest"), "token_file", path), nil)
@@ -156,6 +158,7 @@ func TestTokenExpires(t *testing.T) {
 
 // A renewable token from a file outlives its first time to live.
 func TestTokenRenewed(t *testing.T) {
+	t.Parallel()
 	m := realServer(t)
 	p := open(t, keyURI(t, m.URL, m.key("forest"), "token_file", m.token(t, map[string]any{"period": "2s"})), nil)
 	began := time.Now()

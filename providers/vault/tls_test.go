@@ -35,7 +35,6 @@ func TestCertificates(t *testing.T) {
 		"no TLS":            {"https://" + strings.TrimPrefix(f.URL, "http://"), []string{"ca_cert", a.file(t)}, "tls=off"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			isolate(t)
 			p := open(t, keyURI(t, c.server, "transit/keys/forest", append(c.options, "token_file", file(t, "token", "s.first"))...), nil)
 			_, err := p.Status(t.Context())
 			if c.says == "" {
@@ -66,7 +65,6 @@ func TestClientCertificate(t *testing.T) {
 			f.change(func() { seen = append(seen, r.TLS.PeerCertificates[0].Subject.CommonName) })
 			f.ServeHTTP(w, r)
 		}))
-	isolate(t)
 	cert, key := pair(t, clients.issue(t, "first", valid))
 	with := []string{"ca_cert", a.file(t), "token_file", file(t, "token", "s.first")}
 	p := open(t, keyURI(t, server.URL, "transit/keys/forest", append(with, "client_cert", cert, "client_key", key)...), nil)

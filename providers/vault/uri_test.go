@@ -101,7 +101,6 @@ func TestKeyNames(t *testing.T) {
 		"transit/keys/keys/keys/forest-_1": "/transit/keys/keys/keys/forest-_1",
 	} {
 		f := newFake(t)
-		isolate(t)
 		p := open(t, keyURI(t, f.URL, path, "token_file", file(t, "token", "s.first"), "namespace", "a/b"), nil)
 		f.reply("org/team/transit/keys/forest.1", reply{status: 200, body: `{"data":{"latest_version":3}}`})
 		f.reply("transit/keys/keys/keys/forest-_1", reply{status: 200, body: `{"data":{"latest_version":3}}`})
@@ -139,7 +138,6 @@ func TestEnvironmentMeansNothing(t *testing.T) {
 
 // A variable that the library cannot parse is told of, and not quoted.
 func TestEnvironmentMalformed(t *testing.T) {
-	isolate(t)
 	t.Setenv("VAULT_CLIENT_TIMEOUT", "made-up")
 	_, err := vault.Open(t.Context(), keyURI(t, "http://127.0.0.1:1", "transit/keys/forest", "token_file", "x"))
 	if err == nil || !strings.Contains(err.Error(), "VAULT_") || strings.Contains(err.Error(), "made-up") {
