@@ -15,6 +15,7 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/metrics"
 	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 	"github.com/lockwood-kms/lockwood/store"
@@ -30,7 +31,7 @@ type vault struct {
 	store       store.Store
 	ring        *keyring.Ring
 	credentials *credential.Service
-	calls       *providerMetrics
+	calls       *metrics.ProviderCalls
 	// warnings are conditions to tell at every start.
 	warnings []string
 	// unmade says that there is no database file yet, and that an empty database in
@@ -53,7 +54,7 @@ const (
 // open wires a vault and starts nothing. All that is wrong with the configuration
 // and the keys comes as one error.
 func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, error) {
-	v := &vault{calls: newProviderMetrics()}
+	v := &vault{calls: metrics.NewProviderCalls()}
 	readOnly := to == toLook || to == toExamine
 	var err, providersErr error
 	v.cfg, err = config.Load(environ, c.variables())
@@ -97,7 +98,7 @@ func (v *vault) ringOptions(to purpose) *keyring.Options {
 		WriteLegacy:  v.cfg.WriteLegacy,
 		ReadOnly:     to == toLook || to == toExamine,
 		OutageBudget: v.cfg.OutageBudget,
-		Observe:      v.calls.observe,
+		Observe:      v.calls.Observe,
 		Logger:       v.log,
 	}
 	if to == toChange {
