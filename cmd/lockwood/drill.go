@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/drill"
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 )
 
 // drilled is the outcome of "recover --drill", and the shape of its JSON.
@@ -41,14 +42,14 @@ func (c *cli) drill(ctx context.Context, path string, sample int) error {
 	}
 	log := slog.New(slog.DiscardHandler)
 	p := &providers{}
-	defer p.close()
+	defer p.Close()
 	identities, err := c.drillIdentities(ctx, path, p, cfg, log)
 	if err != nil {
 		return err
 	}
-	s, err := openStore(ctx, &cfg.Database, true, log)
+	s, err := wiring.OpenStore(ctx, &cfg.Database, true, log)
 	if err != nil {
-		return err
+		return usageError(err)
 	}
 	defer s.Close()
 	found, err := drill.Run(ctx, s, identities, sample, log)
@@ -70,8 +71,8 @@ func (c *cli) drill(ctx context.Context, path string, sample int) error {
 func (c *cli) drillIdentities(ctx context.Context, path string, p *providers, cfg *config.Config, log *slog.Logger) ([]core.KeyProvider, error) {
 	if path == "" {
 		for _, uri := range cfg.RecoveryKeyProviders {
-			if err := p.openRecovery(ctx, uri, cfg, log); err != nil {
-				return nil, usageError(fmt.Errorf("FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS: %w", err))
+			if err := p.OpenRecovery(ctx, uri, cfg, log); err != nil {
+				return nil, usageError(named([]error{err}, cfg)[0])
 			}
 		}
 	}

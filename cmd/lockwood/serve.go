@@ -29,6 +29,7 @@ import (
 	"github.com/lockwood-kms/lockwood/httpapi"
 	"github.com/lockwood-kms/lockwood/internal/metrics"
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -85,7 +86,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 		return err
 	}
 	defer v.close()
-	database, err := place(&v.cfg.Database)
+	database, err := wiring.Place(&v.cfg.Database)
 	if err != nil {
 		return err
 	}
