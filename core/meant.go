@@ -4,20 +4,27 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // Names of keys as other programs write them. Only what matches in full is repeated in
 // a suggestion: anything else that stands in the place of a key URI may be a secret.
 var (
-	awsARN      = regexp.MustCompile(`^arn:aws[a-z-]{0,16}:kms:[a-z0-9-]{1,32}:[0-9]{12}:(?:key|alias)/[A-Za-z0-9/_-]{1,256}$`)
-	awsAlias    = regexp.MustCompile(`^alias/[A-Za-z0-9/_-]{1,250}$`)
-	awsKeyID    = regexp.MustCompile(`^(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$`)
-	awsRegion   = regexp.MustCompile(`^[a-z]{2}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}$`)
-	gcpKey      = regexp.MustCompile(`^(projects/[a-z0-9:.-]{1,100}/locations/[a-z0-9-]{1,63}/keyRings/[A-Za-z0-9_-]{1,63}/cryptoKeys/[A-Za-z0-9_-]{1,63})(?:/(?:cryptoKeyVersions|versions)/[0-9]{1,19})?$`)
-	vaultKey    = regexp.MustCompile(`^(?:v1/)?([A-Za-z0-9_.-]{1,31}(?:/[A-Za-z0-9_.-]{1,31}){0,4})/keys/([A-Za-z0-9_.-]{1,64})$`)
-	vaultName   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,30}$`)
-	hostPattern = regexp.MustCompile(`^[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?$`)
+	awsARN      = pattern(`^arn:aws[a-z-]{0,16}:kms:[a-z0-9-]{1,32}:[0-9]{12}:(?:key|alias)/[A-Za-z0-9/_-]{1,256}$`)
+	awsAlias    = pattern(`^alias/[A-Za-z0-9/_-]{1,250}$`)
+	awsKeyID    = pattern(`^(?:mrk-[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$`)
+	awsRegion   = pattern(`^[a-z]{2}(?:-[a-z]{1,12}){1,3}-[0-9]{1,2}$`)
+	gcpKey      = pattern(`^(projects/[a-z0-9:.-]{1,100}/locations/[a-z0-9-]{1,63}/keyRings/[A-Za-z0-9_-]{1,63}/cryptoKeys/[A-Za-z0-9_-]{1,63})(?:/(?:cryptoKeyVersions|versions)/[0-9]{1,19})?$`)
+	vaultKey    = pattern(`^(?:v1/)?([A-Za-z0-9_.-]{1,31}(?:/[A-Za-z0-9_.-]{1,31}){0,4})/keys/([A-Za-z0-9_.-]{1,64})$`)
+	vaultName   = pattern(`^[A-Za-z0-9_][A-Za-z0-9_-]{0,30}$`)
+	hostPattern = pattern(`^[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?$`)
 )
+
+// pattern compiles an expression when it is first needed. That takes milliseconds, which
+// every process would spend at its start, and few need any of them.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
 
 // MeantKeyURI returns the key URI that text means, if text names a key of AWS KMS, Cloud
 // KMS or Vault as those services or go-cloud, sigstore, Tink, smallstep or SOPS do, and
@@ -37,9 +44,9 @@ func MeantKeyURI(text string) (string, bool) {
 // meantBare is for a name without a scheme.
 func meantBare(name string) string {
 	switch {
-	case awsARN.MatchString(name), awsAlias.MatchString(name):
+	case awsARN().MatchString(name), awsAlias().MatchString(name):
 		return meantAWS(name, nil)
-	case gcpKey.MatchString(name):
+	case gcpKey().MatchString(name):
 		return meantGCP(name)
 	}
 	return ""
@@ -99,15 +106,15 @@ func meantBySmallstep(scheme, rest string) string {
 // meantAWS is for an ARN, an alias or a key ID, behind an endpoint if there is one.
 func meantAWS(name string, options url.Values) string {
 	endpoint := ""
-	if host, key, ok := strings.Cut(name, "/"); ok && strings.ContainsAny(host, ".:") && hostPattern.MatchString(host) {
+	if host, key, ok := strings.Cut(name, "/"); ok && strings.ContainsAny(host, ".:") && hostPattern().MatchString(host) {
 		name, endpoint = key, host
 	}
 	var query []string
 	switch {
-	case awsARN.MatchString(name):
-	case awsAlias.MatchString(name), awsKeyID.MatchString(name):
+	case awsARN().MatchString(name):
+	case awsAlias().MatchString(name), awsKeyID().MatchString(name):
 		region := options.Get("region")
-		if !awsRegion.MatchString(region) {
+		if !awsRegion().MatchString(region) {
 			region = "REGION"
 		}
 		query = append(query, "region="+region)
@@ -124,7 +131,7 @@ func meantAWS(name string, options url.Values) string {
 }
 
 func meantGCP(name string) string {
-	if m := gcpKey.FindStringSubmatch(name); m != nil {
+	if m := gcpKey().FindStringSubmatch(name); m != nil {
 		return "gcpkms:///" + m[1]
 	}
 	return ""
@@ -135,15 +142,15 @@ func meantGCP(name string) string {
 func meantVault(rest, scheme string, options url.Values) string {
 	host, path, hasPath := strings.Cut(rest, "/")
 	web := scheme == "http" || scheme == "https"
-	if !hasPath && !web && vaultName.MatchString(host) {
+	if !hasPath && !web && vaultName().MatchString(host) {
 		mount := options.Get("engine")
-		if !vaultName.MatchString(mount) {
+		if !vaultName().MatchString(mount) {
 			mount = "transit"
 		}
 		return "vault://HOST:8200/" + mount + "/keys/" + host + "?token_file=FILE"
 	}
-	m := vaultKey.FindStringSubmatch(path)
-	if m == nil || !hostPattern.MatchString(host) {
+	m := vaultKey().FindStringSubmatch(path)
+	if m == nil || !hostPattern().MatchString(host) {
 		return ""
 	}
 	if !strings.Contains(host, ":") {

@@ -107,7 +107,7 @@ func (c *cli) abandon(ctx context.Context, export string, yes, dryRun bool) erro
 }
 
 func (v *vault) starter() *afresh.Starter {
-	return afresh.NewStarter(v.ring, v.store, v.credentials, v.providers.held)
+	return afresh.NewStarter(v.ring, v.store, v.credentials, v.providers.Held)
 }
 
 // look says what is lost, or what stands against giving it up.

@@ -14,9 +14,9 @@ import (
 
 	"github.com/lockwood-kms/lockwood/backup"
 	"github.com/lockwood-kms/lockwood/config"
-	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/store/sqlite"
 )
 
@@ -128,7 +128,7 @@ func (c *cli) backup(ctx context.Context, path string) error {
 
 // tellDump says what to run for a backup of PostgreSQL.
 func (c *cli) tellDump(db *config.Database, path string) error {
-	words, err := postgresConfig(db).DumpCommand(path)
+	words, err := wiring.DumpCommand(db, path)
 	if err != nil {
 		return usageError(err)
 	}
@@ -163,18 +163,13 @@ func (c *cli) examineBackup(ctx context.Context, v, keys *vault, of int64) (*bac
 	p, done := c.progress(), int64(0)
 	defer p.end()
 	return backup.Check(ctx, backup.Subject{
-		Ring: v.ring, Store: v.store, Credentials: v.credentials, Keys: keys.providers.all(),
-		Verify: &credential.VerifyOptions{LegacyKey: keys.providers.keys.LegacyKeyOf, Progress: func(rows int) {
+		Ring: v.ring, Store: v.store, Credentials: v.credentials, Keys: keys.providers.Unwrapping(),
+		Verify: &credential.VerifyOptions{LegacyKey: keys.providers.Keys.LegacyKeyOf, Progress: func(rows int) {
 			if done += int64(rows); c.screen.terminal() {
 				p.verifying(done, of)
 			}
 		}},
 	})
-}
-
-// all are the KEKs at hand that may unwrap.
-func (p *providers) all() []core.KeyProvider {
-	return append(append([]core.KeyProvider{p.current}, p.previous...), p.held...)
 }
 
 func printBackup(w io.Writer, r *backup.Report) {

@@ -338,14 +338,14 @@ func printPruned(w io.Writer, wraps []rotation.Wrap, dryRun bool) {
 
 // rotator returns the rotator of the vault.
 func (v *vault) rotator() *rotation.Rotator {
-	return rotation.NewRotator(v.ring, v.store, v.credentials, v.resealer(), v.providers.previous, v.cfg.WriteLegacy)
+	return rotation.NewRotator(v.ring, v.store, v.credentials, v.resealer(), v.providers.Previous, v.cfg.WriteLegacy)
 }
 
 func (v *vault) resealer() *rotation.Resealer {
 	return rotation.NewResealer(v.store, v.store.Queue(v.log), v.credentials, rotation.ResealOptions{
 		WritesLegacy: v.cfg.WriteLegacy, Logger: v.log,
 		Current: func(record []byte) bool {
-			_, current, _ := v.providers.keys.LegacyKeyOf(record)
+			_, current, _ := v.providers.Keys.LegacyKeyOf(record)
 			return current
 		},
 		Primary: func() envelope.KeyID { return v.ring.Status().Primary },

@@ -76,7 +76,7 @@ func printTokens(w io.Writer, r access.Report) {
 // verify verifies every record, with a progress bar on a terminal, and says of which data
 // keys that records name nothing is left.
 func (c *cli) verify(ctx context.Context, v *vault) (report *credential.Report, lost []string, err error) {
-	opts := &credential.VerifyOptions{LegacyKey: v.providers.keys.LegacyKeyOf}
+	opts := &credential.VerifyOptions{LegacyKey: v.providers.Keys.LegacyKeyOf}
 	if c.screen.terminal() {
 		counts, err := v.store.Counts(ctx)
 		if err != nil {

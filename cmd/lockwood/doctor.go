@@ -348,13 +348,13 @@ func (c *cli) checkPlugins(ctx context.Context, cfg *config.Config) []finding {
 func (v *vault) checkRecovery(s *keyStatus) finding {
 	unprotected := v.ring.Status().Unprotected
 	switch {
-	case len(v.providers.recovery) == 0 && v.cfg.KeyProvider == envkey.URI:
+	case len(v.providers.Recovery) == 0 && v.cfg.KeyProvider == envkey.URI:
 		return finding{"recovery", verdictOK, "none is configured: who keeps a copy of the env key can open everything", ""}
-	case len(v.providers.recovery) == 0:
+	case len(v.providers.Recovery) == 0:
 		return finding{"recovery", verdictWarn, "none is configured: with the key in the KMS every credential is lost", "set FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS; docs/operations.md says how"}
 	case s.StoreID != "" && len(unprotected) > 0:
 		return finding{"recovery", verdictWarn, plain.Count(len(unprotected), "data key lacks", "data keys lack") + " a wrap under a recovery KEK", "run: lockwood key rewrap"}
-	case len(s.Recovery) < len(v.providers.recovery):
+	case len(s.Recovery) < len(v.providers.Recovery):
 		return finding{"recovery", verdictWarn, "a recovery KEK that is configured was named compromised, so that nothing is wrapped under it, or does not answer", "configure another"}
 	}
 	return finding{"recovery", verdictOK, "every data key is wrapped under " + orNone(joinIDs(s.Recovery)), "prove it now and then: lockwood recover --drill"}

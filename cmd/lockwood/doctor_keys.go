@@ -58,7 +58,7 @@ func (v *vault) checkSwapped(ctx context.Context, current core.KEKID, last *rota
 
 // previousKEKs are the KEK IDs of the previous keys that answer.
 func (v *vault) previousKEKs(ctx context.Context) (ids []core.KEKID) {
-	for _, p := range v.providers.previous {
+	for _, p := range v.providers.Previous {
 		if s, err := p.Status(ctx); err == nil {
 			ids = append(ids, s.KEKID)
 		}

@@ -57,7 +57,8 @@ func lockwood(ctx context.Context, t *testing.T, env []string, args ...string) *
 	t.Helper()
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Dir = t.TempDir()
-	cmd.Env = append([]string{runMain + "=1", "GODEBUG=" + os.Getenv("GODEBUG")}, env...)
+	// Under -race a process sleeps for a second before it ends.
+	cmd.Env = append([]string{runMain + "=1", "GODEBUG=" + os.Getenv("GODEBUG"), "GORACE=atexit_sleep_ms=0"}, env...)
 	return cmd
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/config"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/plugins/isolation"
 )
 
@@ -107,7 +108,7 @@ func TestHiddenFiles(t *testing.T) {
 	}
 	hidden := func(environ ...string) []string {
 		cfg, _ := config.Load(environ, config.EnvFile{Path: dir + "/.env", Optional: true})
-		return hiddenFiles(cfg)
+		return wiring.HiddenFiles(cfg)
 	}
 	url := file("url")
 	if err := os.WriteFile(url, []byte("postgres://u@h/d?passfile=/p/pass&sslkey=/p/key"), 0o600); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/internal/spelling"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/plugins"
 	agekek "github.com/lockwood-kms/lockwood/providers/age"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
@@ -31,10 +32,22 @@ var otherSchemes = map[string]string{
 	"env": envkey.Scheme, "local": envkey.Scheme,
 }
 
+// meant is err, of the key URI text, or the error that says which other was likely meant.
+func meant(err error, text string, use wiring.Use, cfg *config.Config) error {
+	uri, parseErr := core.ParseKeyURI(text)
+	if parseErr != nil || uri.Scheme == envkey.Scheme || use == wiring.Recovery && uri.Scheme == agekek.Scheme {
+		return err
+	}
+	if other := misnamed(uri, cfg); other != nil {
+		return other
+	}
+	return err
+}
+
 // misnamed is the error for a key URI whose scheme no plugin is there for and that was
 // likely meant to be another, or nil.
 func misnamed(uri core.KeyURI, cfg *config.Config) error {
-	dir, _, err := pluginPaths(cfg.PluginDir, cfg.PluginLock)
+	dir, _, err := wiring.PluginPaths(cfg.PluginDir, cfg.PluginLock)
 	if err != nil {
 		return nil //nolint:nilerr // whoever opens the plugin says so
 	}
@@ -50,12 +63,12 @@ func misnamed(uri core.KeyURI, cfg *config.Config) error {
 	case agekek.Scheme:
 		return errors.New("an age recipient can only recover: name it in FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS, and another key here")
 	}
-	meant := otherSchemes[uri.Scheme]
-	if meant == "" {
-		meant = spelling.Nearest(uri.Scheme, []string{"awskms", envkey.Scheme, "gcpkms", "vault"}, 2)
+	likely := otherSchemes[uri.Scheme]
+	if likely == "" {
+		likely = spelling.Nearest(uri.Scheme, []string{"awskms", envkey.Scheme, "gcpkms", "vault"}, 2)
 	}
-	if meant == "" {
+	if likely == "" {
 		return nil
 	}
-	return fmt.Errorf("there is no key provider %q; did you mean %s://, as in %s?", uri.Scheme, meant, keyURIs[meant])
+	return fmt.Errorf("there is no key provider %q; did you mean %s://, as in %s?", uri.Scheme, likely, keyURIs[likely])
 }

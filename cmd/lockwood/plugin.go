@@ -12,6 +12,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/plugins"
 )
 
@@ -81,7 +82,7 @@ protocol it speaks, for which those that are trusted are started for a moment.`,
 }
 
 func (c *cli) listPlugins(ctx context.Context, cfg *config.Config) ([]pluginEntry, error) {
-	host, err := newHost(cfg, c.logger(cfg, toLook))
+	host, err := wiring.NewHost(cfg, c.logger(cfg, toLook))
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,7 @@ func somePlugins(_ *cobra.Command, args []string) error {
 
 func (c *cli) pin(cfg *config.Config, files []string, opts *plugins.PinOptions) ([]pinResult, error) {
 	results := []pinResult{}
-	host, err := newHost(cfg, c.logger(cfg, toLook))
+	host, err := wiring.NewHost(cfg, c.logger(cfg, toLook))
 	if err != nil {
 		return results, usageError(err)
 	}

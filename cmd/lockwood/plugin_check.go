@@ -13,6 +13,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/providers/envkey"
 )
 
@@ -47,15 +48,15 @@ It stores nothing. It makes about %d cryptographic calls, which a KMS may bill.`
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg := c.pluginConfig(*dir, *lock)
 			p := &providers{}
-			defer p.close()
+			defer p.Close()
 			var err error
-			if p.keys, err = envkey.New(envkeyOptions(cfg, c.logger(cfg, toLook))); err != nil {
+			if p.Keys, err = envkey.New(wiring.EnvKeyOptions(cfg, c.logger(cfg, toLook))); err != nil {
 				return usageError(err)
 			}
-			if p.current, err = p.open(cmd.Context(), args[0], cfg, c.logger(cfg, toLook)); err != nil {
-				return usageError(err)
+			if p.Current, err = p.Open(cmd.Context(), args[0], cfg, c.logger(cfg, toLook)); err != nil {
+				return usageError(meant(err, args[0], wiring.Current, cfg))
 			}
-			result := checkKey(cmd.Context(), args[0], p.current)
+			result := checkKey(cmd.Context(), args[0], p.Current)
 			if err := c.print(result, result.print); err != nil {
 				return err
 			}

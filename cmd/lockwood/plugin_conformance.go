@@ -12,6 +12,7 @@ import (
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/providertest"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/plugins"
 )
 
@@ -32,7 +33,7 @@ are for a test of the plugin's own (docs/plugins.md).`,
 			}
 			cfg, _ := config.Load(os.Environ(), c.variables())
 			x := &examination{binary: args[0], uri: uri, foreign: foreign, opts: &opts, host: plugins.HostOptions{
-				Logger: c.logger(cfg, toLook), Hidden: hiddenFiles(cfg),
+				Logger: c.logger(cfg, toLook), Hidden: wiring.HiddenFiles(cfg),
 			}}
 			findings := x.run(cmd.Context())
 			if err := c.print(findings, func(w io.Writer) { printFindings(w, findings) }); err != nil {

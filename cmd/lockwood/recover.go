@@ -61,10 +61,10 @@ recovery KEK up, and every few months.`,
 // the recovery KEKs that are in a KMS.
 func (c *cli) identities(path string, p *providers) ([]core.KeyProvider, error) {
 	if path == "" {
-		if len(p.held) == 0 {
+		if len(p.Held) == 0 {
 			return nil, usageError(errors.New("there is nothing to recover from: say --identity FILE, or set FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS to a key in a KMS"))
 		}
-		return p.held, nil
+		return p.Held, nil
 	}
 	f, err := os.Open(path)
 	if err != nil {

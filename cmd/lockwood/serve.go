@@ -27,7 +27,9 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/metrics"
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/store"
 )
 
@@ -94,7 +96,7 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 		return err
 	}
 	defer v.close()
-	database, err := place(&v.cfg.Database)
+	database, err := wiring.Place(&v.cfg.Database)
 	if err != nil {
 		return err
 	}
@@ -135,9 +137,9 @@ type service struct {
 
 func newService(v *vault) (*service, error) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newRingCollector(v.ring), v.calls.calls, v.calls.seconds)
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.Ring(v.ring), v.calls)
 	s := &service{vault: v, gate: &gate{Service: v.credentials}, fleet: fleet.NewWatch(v.store, v.log)}
-	registry.MustRegister(newFleetCollector(s.fleet))
+	registry.MustRegister(metrics.Fleet(s.fleet))
 	id := rand.Text()
 	s.heart = fleet.NewHeart(v.store, func() fleet.Instance { return v.instance(id) }, v.log)
 	offer := httpapi.Options{

@@ -272,7 +272,7 @@ const maxWarning = 4000
 // it has only once the ring has unwrapped.
 func (v *vault) providerWarnings(ctx context.Context) []string {
 	warnings := v.ring.Status().Warnings
-	if s, err := v.providers.current.Status(ctx); err == nil {
+	if s, err := v.providers.Current.Status(ctx); err == nil {
 		warnings = s.Warnings
 	}
 	shown := make([]string, len(warnings))

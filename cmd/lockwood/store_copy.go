@@ -15,9 +15,8 @@ import (
 	"github.com/lockwood-kms/lockwood/backup"
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
-	"github.com/lockwood-kms/lockwood/core/keyring"
-	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/plain"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/relocation"
 	"github.com/lockwood-kms/lockwood/store"
 )
@@ -112,10 +111,10 @@ func (c *cli) copyStore(ctx context.Context, to, schema string, dryRun bool) err
 		return usageError(fmt.Errorf("--to: %w", err))
 	}
 	opened := target
-	opened.Memory = dryRun && isUnmade(&target) // which stands for a file that is yet to be made
-	there, err := openStore(ctx, &opened, dryRun && !opened.Memory, v.log)
+	opened.Memory = dryRun && wiring.Unmade(&target) // which stands for a file that is yet to be made
+	there, err := wiring.OpenStore(ctx, &opened, dryRun && !opened.Memory, v.log)
 	if err != nil {
-		return err
+		return usageError(err)
 	}
 	defer there.Close()
 	if err := c.runCopy(ctx, v, there, &target, &outcome); err != nil {
@@ -171,15 +170,12 @@ func (c *cli) runCopy(ctx context.Context, v *vault, there store.Store, target *
 
 // examineCopy opens the copy with the keys of v.
 func (c *cli) examineCopy(ctx context.Context, v *vault, there store.Store, of int64) (*backup.Report, error) {
-	log := slog.New(slog.DiscardHandler)
-	opts := v.ringOptions(toLook)
-	opts.Logger = log
-	ring := keyring.New(v.providers.current, there, opts)
-	defer ring.Close()
-	if err := ring.Start(ctx); errors.Is(err, core.ErrStoreUnavailable) {
+	w := wiring.On(there, v.cfg, v.providers, slog.New(slog.DiscardHandler), toLook)
+	defer w.Ring.Close()
+	if err := w.Ring.Start(ctx); errors.Is(err, core.ErrStoreUnavailable) {
 		return nil, err
 	}
-	return c.examineBackup(ctx, &vault{ring: ring, store: there, credentials: credential.NewService(ring, there, &credential.Options{Logger: log})}, v, of)
+	return c.examineBackup(ctx, &vault{ring: w.Ring, store: there, credentials: w.Credentials}, v, of)
 }
 
 // fitToCopy returns an error if one of the databases may hide rows, or cannot be written.
@@ -243,7 +239,7 @@ func (c *cli) cancelCopy(ctx context.Context, yes bool) error {
 
 // placeName is place in a line, for people.
 func placeName(db *config.Database) (string, error) {
-	attrs, err := place(db)
+	attrs, err := wiring.Place(db)
 	if err != nil {
 		return "", err
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
@@ -15,11 +13,10 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
 	"github.com/lockwood-kms/lockwood/httpapi"
+	"github.com/lockwood-kms/lockwood/internal/metrics"
 	"github.com/lockwood-kms/lockwood/internal/plain"
-	"github.com/lockwood-kms/lockwood/providers/envkey"
+	"github.com/lockwood-kms/lockwood/internal/wiring"
 	"github.com/lockwood-kms/lockwood/store"
-	"github.com/lockwood-kms/lockwood/store/postgres"
-	"github.com/lockwood-kms/lockwood/store/sqlite"
 )
 
 // vault is everything wired: the configured keys, store, ring and credentials.
@@ -30,7 +27,7 @@ type vault struct {
 	store       store.Store
 	ring        *keyring.Ring
 	credentials *credential.Service
-	calls       *providerMetrics
+	calls       *metrics.ProviderCalls
 	// warnings are conditions to tell at every start.
 	warnings []string
 	// unmade says that there is no database file yet, and that an empty database in
@@ -40,123 +37,58 @@ type vault struct {
 	startErr error
 }
 
+// providers are the configured KEKs.
+type providers = wiring.Providers
+
 // purpose is what a vault is opened for.
-type purpose int
+type purpose = wiring.Purpose
 
 const (
-	toServe   purpose = iota
-	toLook            // writes nothing
-	toExamine         // as toLook, also where the database is yet to be made
-	toChange          // a command: writes what it was told to, and nothing by itself
+	toServe   = wiring.ToServe
+	toLook    = wiring.ToLook
+	toExamine = wiring.ToExamine
+	toChange  = wiring.ToChange
 )
 
 // open wires a vault and starts nothing. All that is wrong with the configuration
 // and the keys comes as one error.
 func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, error) {
-	v := &vault{calls: newProviderMetrics()}
-	readOnly := to == toLook || to == toExamine
-	var err, providersErr error
-	v.cfg, err = config.Load(environ, c.variables())
-	v.log = c.logger(v.cfg, to)
-	v.providers, providersErr = openProviders(ctx, v.cfg, v.log)
-	if err := errors.Join(err, providersErr); err != nil {
-		v.providers.close()
+	cfg, configErr := config.Load(environ, c.variables())
+	log := c.logger(cfg, to)
+	p, errs := wiring.OpenProviders(ctx, cfg, log)
+	if err := errors.Join(append([]error{configErr}, named(errs, cfg)...)...); err != nil {
+		p.Close()
 		return nil, usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
 	}
-	v.warnings = append(v.cfg.Warnings, v.providers.keys.Warnings()...)
 	if c.database != nil {
-		v.cfg.Database = *c.database
+		cfg.Database = *c.database
 	}
-	db := v.cfg.Database
-	if v.unmade = to == toExamine && isUnmade(&db); v.unmade {
-		db.Memory, readOnly = true, false
-	}
-	if v.store, err = openStore(ctx, &db, readOnly, v.log); err != nil {
-		v.providers.close()
-		return nil, err
-	}
-	v.ring = keyring.New(v.providers.current, v.store, v.ringOptions(to))
-	v.credentials = credential.NewService(v.ring, v.store, &credential.Options{Logger: v.log, Quota: v.cfg.CredentialQuota})
-	return v, nil
-}
-
-func envkeyOptions(cfg *config.Config, log *slog.Logger) envkey.Options {
-	return envkey.Options{
-		Value: cfg.EncryptionKey, File: cfg.EncryptionKeyFile,
-		Previous: cfg.PreviousKeys, PreviousFile: cfg.PreviousKeysFile,
-		AllowWeak: cfg.AllowWeakKey, AuthSecret: cfg.AuthSecret, Logger: log,
-	}
-}
-
-func (v *vault) ringOptions(to purpose) *keyring.Options {
-	opts := &keyring.Options{
-		Previous:     v.providers.previous,
-		Recovery:     v.providers.recovery,
-		NoAutoRewrap: !v.cfg.AutoRewrap || to == toChange,
-		MaxAge:       v.cfg.DataKeyMaxAge,
-		Live:         v.liveKEKs,
-		Legacy:       v.providers.keys,
-		RefuseLegacy: v.cfg.LegacyClosed,
-		WriteLegacy:  v.cfg.WriteLegacy,
-		ReadOnly:     to == toLook || to == toExamine,
-		OutageBudget: v.cfg.OutageBudget,
-		Observe:      v.calls.observe,
-		Logger:       v.log,
-	}
-	if to == toChange {
-		opts.MaxAge = 0
-	}
-	if opts.ReadOnly {
-		// A command looks at every record once; nobody else shares its reloads.
-		opts.ReloadInterval = time.Millisecond
-	}
-	return opts
-}
-
-// liveKEKs returns what each live instance can use.
-func (v *vault) liveKEKs(ctx context.Context) ([]keyring.LiveInstance, error) {
-	instances, err := v.store.Instances(ctx)
+	wired, err := wiring.Open(ctx, cfg, p, log, to)
 	if err != nil {
-		return nil, err
-	}
-	var live []keyring.LiveInstance
-	for _, i := range instances {
-		if i.Live {
-			live = append(live, keyring.LiveInstance{Name: i.Name(), KEKIDs: i.KEKIDs})
-		}
-	}
-	return live, nil
-}
-
-// openStore opens the configured database. It does not wait for one that is down.
-func openStore(ctx context.Context, db *config.Database, readOnly bool, log *slog.Logger) (store.Store, error) {
-	if db.Driver == config.SQLite {
-		s, err := sqlite.Open(ctx, sqlite.Config{Path: db.Path, Memory: db.Memory, ReadOnly: readOnly})
-		if err != nil {
-			return nil, usageError(err)
-		}
-		return s, nil
-	}
-	settings := postgresConfig(db)
-	settings.Logger = log
-	s, err := postgres.Open(ctx, settings)
-	if err != nil {
+		p.Close()
 		return nil, usageError(err)
 	}
-	return s, nil
+	return &vault{
+		cfg: cfg, log: log, providers: p, store: wired.Store, ring: wired.Ring, credentials: wired.Credentials, calls: wired.Calls, unmade: wired.Unmade,
+		warnings: append(cfg.Warnings, p.Keys.Warnings()...),
+	}, nil
 }
 
-func postgresConfig(db *config.Database) postgres.Config {
-	return postgres.Config{URL: db.URL, Schema: db.Schema, SSL: db.SSL, SSLCA: db.SSLCA, PreparedStatements: db.PreparedStatements}
-}
-
-// isUnmade reports whether db is a file that is yet to be made.
-func isUnmade(db *config.Database) bool {
-	if db.Driver != config.SQLite || db.Memory {
-		return false
+// named gives each error of a key that the configuration names the name of its variable.
+func named(errs []error, cfg *config.Config) []error {
+	variables := map[wiring.Use]string{
+		wiring.Current:  "FOREST_EXECUTOR_KEY_PROVIDER",
+		wiring.Previous: "FOREST_EXECUTOR_PREVIOUS_KEY_PROVIDERS",
+		wiring.Recovery: "FOREST_EXECUTOR_RECOVERY_KEY_PROVIDERS",
 	}
-	_, err := os.Stat(db.Path)
-	return errors.Is(err, fs.ErrNotExist)
+	list := make([]error, len(errs))
+	for i, err := range errs {
+		list[i] = err
+		if key, ok := errors.AsType[*wiring.KeyError](err); ok {
+			list[i] = fmt.Errorf("%s: %w", variables[key.Use], meant(key.Err, key.URI, key.Use, cfg))
+		}
+	}
+	return list
 }
 
 // inspect opens the vault for a command that only looks. What is wrong with the
@@ -176,7 +108,7 @@ func (c *cli) inspect(ctx context.Context) (*vault, error) {
 
 func (v *vault) close() {
 	v.ring.Close()
-	v.providers.close()
+	v.providers.Close()
 	v.store.Close()
 }
 
@@ -196,7 +128,7 @@ func (v *vault) instance(id string) fleet.Instance {
 // logger returns the logger of the configuration. A command says what it finds
 // and what fails in its output; one that changes something logs that for the audit.
 func (c *cli) logger(cfg *config.Config, to purpose) *slog.Logger {
-	if to == toLook || to == toExamine {
+	if to.Reads() {
 		return slog.New(slog.DiscardHandler)
 	}
 	format := cfg.LogFormat

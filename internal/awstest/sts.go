@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -47,18 +48,24 @@ func (s *Server) serveSTS(w http.ResponseWriter, r *http.Request, body []byte) {
 }
 
 var (
-	rolePattern    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}$`)
-	sessionPattern = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
-	externalID     = regexp.MustCompile(`^[\w+=,.@:/-]{2,1000}$`)
+	rolePattern    = pattern(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}$`)
+	sessionPattern = pattern(`^[\w+=,.@-]{2,64}$`)
+	externalID     = pattern(`^[\w+=,.@:/-]{2,1000}$`)
 )
+
+// pattern compiles an expression when it is first needed: this package is in test
+// binaries that start themselves a thousand times.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
 
 // invalidRole refuses what AssumeRole of the AWS STS API Reference does not take.
 func invalidRole(form url.Values) *Fault {
 	switch {
 	case form.Get("Version") != "2011-06-15":
 		return &Fault{Code: "InvalidAction", Message: "Could not find operation AssumeRole for the version"}
-	case !rolePattern.MatchString(form.Get("RoleArn")), !sessionPattern.MatchString(form.Get("RoleSessionName")),
-		form.Has("ExternalId") && !externalID.MatchString(form.Get("ExternalId")):
+	case !rolePattern().MatchString(form.Get("RoleArn")), !sessionPattern().MatchString(form.Get("RoleSessionName")),
+		form.Has("ExternalId") && !externalID().MatchString(form.Get("ExternalId")):
 		return &Fault{Code: "ValidationError", Message: "1 validation error detected"}
 	}
 	return nil

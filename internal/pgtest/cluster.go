@@ -76,8 +76,7 @@ func start(tb testing.TB, opts Options) *Cluster {
 	tb.Helper()
 	c := &Cluster{programs: programs(tb)}
 	c.home, c.end = newHome(tb, pidFile)
-	// initdb's own files are not worth syncing; what the server writes later is.
-	c.run(tb, c.program("initdb"), "-D", "data", "-A", "trust", "-U", Superuser, "--no-sync", "-E", "UTF8", "--locale=C")
+	c.initialise(tb)
 	c.configure(tb, opts)
 	c.Start(tb)
 	return c

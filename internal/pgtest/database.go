@@ -15,8 +15,24 @@ var databases atomic.Int64
 // NewDatabase makes an empty database and returns its URL for the superuser.
 func (c *Cluster) NewDatabase(tb testing.TB) string {
 	tb.Helper()
+	return c.create(tb, "template1")
+}
+
+// CopyDatabase makes a database with all that is in the one at databaseURL, which nobody
+// may be connected to, and returns its URL for the superuser.
+func (c *Cluster) CopyDatabase(tb testing.TB, databaseURL string) string {
+	tb.Helper()
+	cfg, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c.create(tb, cfg.Database)
+}
+
+func (c *Cluster) create(tb testing.TB, template string) string {
+	tb.Helper()
 	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.Add(1))
-	Exec(tb, c.URL(Superuser, "postgres"), "CREATE DATABASE "+name)
+	Exec(tb, c.URL(Superuser, "postgres"), "CREATE DATABASE "+name+" TEMPLATE "+template)
 	return c.URL(Superuser, name)
 }
 

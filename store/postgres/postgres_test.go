@@ -15,22 +15,40 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	cluster := pgtest.Shared(t)
-	storetest.Run(t, storetest.Harness{New: func(t *testing.T) *storetest.Database {
-		url := cluster.NewDatabase(t)
-		return newDatabase(t, url, url)
-	}})
+	t.Parallel()
+	testStore(t, pgtest.Shared(t), func(url string) string { return url })
+}
+
+// testStore runs the suite on databases of a cluster, which stores reach by another way.
+func testStore(t *testing.T, cluster *pgtest.Cluster, by func(url string) string) {
+	template := cluster.NewDatabase(t)
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: core.Secret(template), SSL: "false"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Migrate(t.Context(), store.MigrateOptions{})
+	s.Close() // a database that is in use is not copied
+	if err != nil {
+		t.Fatal(err)
+	}
+	storetest.Run(t, storetest.Harness{
+		New: func(t *testing.T) *storetest.Database {
+			url := cluster.NewDatabase(t)
+			return newDatabase(t, by(url), url)
+		},
+		Migrated: func(t *testing.T) *storetest.Database {
+			url := cluster.CopyDatabase(t, template)
+			return newDatabase(t, by(url), url)
+		},
+	})
 }
 
 // The whole suite behind a transaction pooler with few connections shows that
 // the store uses nothing that belongs to a session.
 func TestStoreBehindPgBouncer(t *testing.T) {
+	t.Parallel()
 	cluster := pgtest.Shared(t)
-	behind := cluster.PgBouncer(t, 4)
-	storetest.Run(t, storetest.Harness{New: func(t *testing.T) *storetest.Database {
-		url := cluster.NewDatabase(t)
-		return newDatabase(t, behind(url), url)
-	}})
+	testStore(t, cluster, cluster.PgBouncer(t, 4))
 }
 
 // newDatabase is the database at direct, which stores reach by url.

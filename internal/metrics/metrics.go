@@ -1,4 +1,7 @@
-package main
+// Package metrics is what a service exports to Prometheus about its ring, its key
+// provider and the instances beside it. It asks memory only: a scrape costs neither the
+// provider nor the database anything.
+package metrics
 
 import (
 	"time"
@@ -9,15 +12,15 @@ import (
 	"github.com/lockwood-kms/lockwood/fleet"
 )
 
-// ringCollector exports a ring's status. It asks the ring's memory only, so a
-// scrape costs the provider and the database nothing.
+// ringCollector exports a ring's status.
 type ringCollector struct {
 	ring *keyring.Ring
 
 	state, unlocked, enabled, outage, since, anomalies *prometheus.Desc
 }
 
-func newRingCollector(ring *keyring.Ring) *ringCollector {
+// Ring returns a collector of the ring's status. It is safe for concurrent use.
+func Ring(ring *keyring.Ring) prometheus.Collector {
 	return &ringCollector{
 		ring:      ring,
 		state:     prometheus.NewDesc("lockwood_ring_state", "1 for the state that the ring is in.", []string{"state"}, nil),
@@ -60,14 +63,16 @@ func (c *ringCollector) Collect(metrics chan<- prometheus.Metric) {
 	metrics <- prometheus.MustNewConstMetric(c.anomalies, prometheus.CounterValue, float64(s.Anomalies))
 }
 
-// providerMetrics measures the calls to the current key provider.
-type providerMetrics struct {
+// ProviderCalls measures the calls to the current key provider. It is safe for concurrent
+// use.
+type ProviderCalls struct {
 	calls   *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 }
 
-func newProviderMetrics() *providerMetrics {
-	return &providerMetrics{
+// NewProviderCalls returns a measurement without a call.
+func NewProviderCalls() *ProviderCalls {
+	return &ProviderCalls{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lockwood_provider_calls_total", Help: "Calls to the current key provider, by operation and outcome.",
 		}, []string{"op", "outcome"}),
@@ -78,14 +83,27 @@ func newProviderMetrics() *providerMetrics {
 	}
 }
 
-// observe is keyring.Options.Observe.
-func (m *providerMetrics) observe(operation, outcome string, took time.Duration) {
+// Observe is keyring.Options.Observe.
+func (m *ProviderCalls) Observe(operation, outcome string, took time.Duration) {
 	m.calls.WithLabelValues(operation, outcome).Inc()
 	m.seconds.WithLabelValues(operation).Observe(took.Seconds())
 }
 
-// newFleetCollector exports what this instance saw of the fleet last.
-func newFleetCollector(w *fleet.Watch) prometheus.Collector {
+// Describe implements prometheus.Collector.
+func (m *ProviderCalls) Describe(descs chan<- *prometheus.Desc) {
+	m.calls.Describe(descs)
+	m.seconds.Describe(descs)
+}
+
+// Collect implements prometheus.Collector.
+func (m *ProviderCalls) Collect(metrics chan<- prometheus.Metric) {
+	m.calls.Collect(metrics)
+	m.seconds.Collect(metrics)
+}
+
+// Fleet returns a collector of what this instance saw of the others last. It is safe for
+// concurrent use.
+func Fleet(w *fleet.Watch) prometheus.Collector {
 	return fleetCollector{w,
 		prometheus.NewDesc("lockwood_instances_live", "Instances that run on this store.", nil, nil),
 		prometheus.NewDesc("lockwood_fleet_drift", "Differences between the instances where there should be none.", nil, nil),
