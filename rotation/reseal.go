@@ -70,6 +70,7 @@ type Resealer struct {
 	queue  Queue
 	sealer Sealer
 	opts   ResealOptions
+	now    func() time.Time
 
 	trouble trouble
 }
@@ -81,7 +82,7 @@ func NewResealer(store Store, queue Queue, sealer Sealer, opts ResealOptions) *R
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &Resealer{store: store, queue: queue, sealer: sealer, opts: opts}
+	return &Resealer{store: store, queue: queue, sealer: sealer, opts: opts, now: time.Now}
 }
 
 // Stage is how far a re-seal to a target is.
@@ -91,7 +92,7 @@ type Stage int
 const (
 	None     Stage = iota // there is none, or it has ended
 	UnderWay              // ranges of it are worked on, or wait for that
-	Sealed                // every range of it is done, and Mop would end it
+	Sealed                // every range of it is done, and what is left is to be gone over
 )
 
 // Stage returns the re-seal to target that has not ended, and how far it is.

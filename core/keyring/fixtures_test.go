@@ -316,6 +316,15 @@ func (s *memoryStore) DestroyDataKey(_ context.Context, id envelope.KeyID) (int6
 	return 0, nil
 }
 
+func (s *memoryStore) DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error) {
+	for _, id := range ids {
+		if _, err := s.DestroyDataKey(ctx, id); err == nil {
+			destroyed = append(destroyed, id)
+		}
+	}
+	return destroyed, nil
+}
+
 func (s *memoryStore) LegacySample(_ context.Context, n int) ([][]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

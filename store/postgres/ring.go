@@ -246,12 +246,107 @@ func (s *Store) destroyDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID
 	} else if left > 0 {
 		return 0, store.Undone(s.table(credential.DisposableTable))
 	}
+	return 0, s.destroyLocked(ctx, tx, id)
+}
+
+// destroyLocked destroys a data key that is locked, and that no record needs.
+func (s *Store) destroyLocked(ctx context.Context, tx pgx.Tx, id envelope.KeyID) error {
 	for _, query := range []string{"delete_wraps", "destroy_data_key"} {
 		if _, err := tx.Exec(ctx, s.queries.Get(query), id[:]); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return 0, s.requireDestroyed(ctx, tx, id)
+	return s.requireDestroyed(ctx, tx, id)
+}
+
+// DestroyUnused implements keyring.Store.
+func (s *Store) DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error) {
+	err = s.seeing(ctx, func(tx pgx.Tx) error {
+		destroyed, err = s.destroyUnused(ctx, tx, ids)
+		return err
+	})
+	if err != nil && !errors.Is(err, core.ErrOutcomeUnknown) {
+		destroyed = nil
+	}
+	return destroyed, failure("destroying data keys", err)
+}
+
+// destroyUnused takes all locks first, as destroyDataKey does for one.
+func (s *Store) destroyUnused(ctx context.Context, tx pgx.Tx, ids []envelope.KeyID) ([]envelope.KeyID, error) {
+	keyIDs := make([][]byte, len(ids))
+	for i := range ids {
+		keyIDs[i] = ids[i][:]
+	}
+	rows, err := tx.Query(ctx, s.queries.Get("lock_data_keys"), keyIDs)
+	if err != nil {
+		return nil, err
+	}
+	locked, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	if err != nil {
+		return nil, err
+	}
+	used, err := s.headersIn(ctx, tx, locked, records.Tables()...)
+	if err != nil {
+		return nil, err
+	}
+	var unused [][]byte
+	for _, id := range locked {
+		if !used[envelope.KeyID(id)] {
+			unused = append(unused, id)
+		}
+	}
+	return s.destroyAll(ctx, tx, unused)
+}
+
+// destroyAll destroys data keys that are locked, and that no record of a credential
+// needs.
+func (s *Store) destroyAll(ctx context.Context, tx pgx.Tx, ids [][]byte) (destroyed []envelope.KeyID, err error) {
+	disposable := make(map[envelope.KeyID]bool)
+	there, err := s.disposableIn(ctx, tx)
+	if err == nil && there {
+		disposable, err = s.headersIn(ctx, tx, ids, records.Disposable())
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, bytes := range ids {
+		id := envelope.KeyID(bytes)
+		if disposable[id] {
+			if left, err := s.clearDisposable(ctx, tx, id); err != nil {
+				return nil, err
+			} else if left > 0 {
+				return nil, store.Undone(s.table(credential.DisposableTable))
+			}
+		}
+		if err := s.destroyLocked(ctx, tx, id); err != nil {
+			return nil, err
+		}
+		destroyed = append(destroyed, id)
+	}
+	return destroyed, nil
+}
+
+// headersIn returns which of the data keys of ids a record of the tables is sealed under.
+func (s *Store) headersIn(ctx context.Context, tx pgx.Tx, ids [][]byte, tables ...records.Table) (map[envelope.KeyID]bool, error) {
+	headers := make([][]byte, len(ids))
+	for i, id := range ids {
+		headers[i] = records.Header(envelope.KeyID(id))
+	}
+	used := make(map[envelope.KeyID]bool)
+	for _, t := range tables {
+		rows, err := tx.Query(ctx, s.records.Headers(t), headers)
+		if err != nil {
+			return nil, err
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil {
+			return nil, err
+		}
+		for _, header := range found {
+			used[envelope.KeyID(header[len(records.Magic):])] = true
+		}
+	}
+	return used, nil
 }
 
 // requireDestroyed looks whether the key and its wraps are gone, which a trigger can

@@ -95,7 +95,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 		preparing: preparing,
 		version:   version,
 		tables:    tables, functions: functions,
-		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')"},
+		records: records.Dialect{Schema: quoted + ".", Hex: "decode('%s', 'hex')", Among: "%s = ANY ($1::bytea[])"},
 	}
 	s.resealUpdate = resealSQL(s.records, records.Credentials())
 	return s, nil

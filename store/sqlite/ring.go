@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -239,12 +240,96 @@ func (s *Store) destroyDataKey(ctx context.Context, tx *sql.Tx, id envelope.KeyI
 	} else if left > 0 {
 		return 0, store.Undone(credential.DisposableTable)
 	}
+	return 0, s.destroyLocked(ctx, tx, id)
+}
+
+// destroyLocked destroys a data key that no record needs.
+func (s *Store) destroyLocked(ctx context.Context, tx *sql.Tx, id envelope.KeyID) error {
 	for _, query := range []string{"delete_wraps", "destroy_data_key"} {
 		if _, err := exec(ctx, tx, s.queries.Get(query), id[:]); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return 0, s.requireDestroyed(ctx, tx, id)
+	return s.requireDestroyed(ctx, tx, id)
+}
+
+// DestroyUnused implements keyring.Store.
+func (s *Store) DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error) {
+	err = s.seeing(ctx, func(tx *sql.Tx) error {
+		destroyed, err = s.destroyUnused(ctx, tx, ids)
+		return err
+	})
+	if err != nil && !errors.Is(err, core.ErrOutcomeUnknown) {
+		destroyed = nil
+	}
+	return destroyed, failure("destroying data keys", err)
+}
+
+func (s *Store) destroyUnused(ctx context.Context, tx *sql.Tx, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error) {
+	used, err := s.headersIn(ctx, tx, ids, records.Tables()...)
+	if err != nil {
+		return nil, err
+	}
+	disposable, err := s.headersIn(ctx, tx, ids, records.Disposable())
+	if err != nil && !isMissing(err) {
+		return nil, err
+	}
+	for _, id := range ids {
+		err := s.lockDataKey(ctx, tx, id)
+		switch {
+		case used[id], errors.Is(err, keyring.ErrNotEnabled), errors.Is(err, keyring.ErrConflict):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if disposable[id] {
+			if left, err := s.clearDisposable(ctx, tx, id); err != nil {
+				return nil, err
+			} else if left > 0 {
+				return nil, store.Undone(credential.DisposableTable)
+			}
+		}
+		if err := s.destroyLocked(ctx, tx, id); err != nil {
+			return nil, err
+		}
+		destroyed = append(destroyed, id)
+	}
+	return destroyed, nil
+}
+
+// headersIn returns which of the data keys of ids a record of the tables is sealed under.
+func (s *Store) headersIn(ctx context.Context, tx *sql.Tx, ids []envelope.KeyID, tables ...records.Table) (used map[envelope.KeyID]bool, err error) {
+	headers := make([]string, len(ids))
+	for i, id := range ids {
+		headers[i] = hex.EncodeToString(records.Header(id))
+	}
+	list, err := json.Marshal(headers)
+	if err != nil {
+		return nil, fmt.Errorf("naming headers: %w", err)
+	}
+	used = make(map[envelope.KeyID]bool)
+	for _, t := range tables {
+		if err := addHeaders(ctx, tx, used, s.records.Headers(t), string(list)); err != nil {
+			return nil, err
+		}
+	}
+	return used, nil
+}
+
+func addHeaders(ctx context.Context, tx *sql.Tx, used map[envelope.KeyID]bool, query, headers string) (err error) {
+	rows, err := tx.QueryContext(ctx, query, headers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var header []byte
+		if err := rows.Scan(&header); err != nil {
+			return err
+		}
+		used[envelope.KeyID(header[len(records.Magic):])] = true
+	}
+	return rows.Err()
 }
 
 // requireDestroyed looks whether the key and its wraps are gone, which a trigger can

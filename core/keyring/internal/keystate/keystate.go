@@ -202,6 +202,12 @@ type Store interface {
 	// core.ErrOutcomeUnknown if the key may be destroyed all the same.
 	DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error)
 
+	// DestroyUnused is DestroyDataKey for those of the data keys that are enabled, not
+	// the primary, and not in use, in one transaction that reads the records once for
+	// all. It returns which it destroyed; the others are left as they are. After
+	// core.ErrOutcomeUnknown those that it returns may be destroyed.
+	DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error)
+
 	// LegacySample returns up to n records that do not start with the magic of
 	// format 1, from any column, and none if there are none.
 	LegacySample(ctx context.Context, n int) ([][]byte, error)

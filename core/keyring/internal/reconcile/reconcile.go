@@ -97,7 +97,7 @@ func New(ctx context.Context, g *guard.Guard, w *witness.Witness, c *cache.Cache
 	l := loader.New(store, w, c, keks.Current, opts.CallTimeout)
 	refused, _ := lru.New[refusal, time.Time](mostRefused) // New fails for a size of 0
 	absent, _ := lru.New[envelope.KeyID, struct{}](mostAbsent)
-	u := &unlocker{loader: l, cache: c, keks: keks, flights: flights, refused: refused, failed: make(map[envelope.KeyID]failedUnlock)}
+	u := &unlocker{loader: l, cache: c, guard: g, keks: keks, flights: flights, refused: refused, failed: make(map[envelope.KeyID]failedUnlock)}
 	return &Reconciler{
 		opts: opts, store: store, witness: w, cache: c, loader: l, guard: g, keks: keks, unlocker: u, flights: flights,
 		wrapper:     &wrapper{store: store, loader: l, cache: c, keks: keks, unlocker: u, log: opts.Logger},

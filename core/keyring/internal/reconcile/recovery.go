@@ -116,9 +116,14 @@ func lost(ctx context.Context, r *Reconciler) ([]keystate.DataKeyState, error) {
 	})
 	var lost []keystate.DataKeyState
 	for i, err := range failures {
-		if errors.Is(err, core.ErrKeyMismatch) {
+		denied, ok := errors.AsType[*deniedElsewhere](err)
+		switch {
+		case ok:
+			return nil, fmt.Errorf("data key %s: %w by one of the keys that may unwrap it; have that permitted, or, if that key is lost for good, take it out of the configuration: %v", //nolint:errorlint // it is no mismatch
+				keys[i].ID, core.ErrKeyDenied, denied.error)
+		case errors.Is(err, core.ErrKeyMismatch):
 			lost = append(lost, keys[i])
-		} else if err != nil {
+		case err != nil:
 			return nil, fmt.Errorf("data key %s: %w", keys[i].ID, err)
 		}
 	}
