@@ -216,7 +216,9 @@ func (s *memoryStore) LoadRing(context.Context) (keyring.State, error) {
 	if err := s.called("load"); err != nil {
 		return keyring.State{}, err
 	}
-	return s.copy(), nil
+	state := s.copy()
+	state.Revision = s.revision()
+	return state, nil
 }
 
 func (s *memoryStore) InsertDataKey(_ context.Context, k keyring.NewDataKey) error {

@@ -89,7 +89,7 @@ func (r *Ring) Close() {
 // followStore takes up what other instances do until the ring is closed.
 func (r *Ring) followStore() {
 	for flight.Sleep(r.ctx, r.opts.PollInterval) {
-		_ = r.Reload(r.ctx) // is kept as the load error, and shows in Status
+		_ = r.reconciler.Poll(r.ctx) // is kept as the load error, and shows in Status
 	}
 }
 

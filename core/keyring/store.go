@@ -30,6 +30,8 @@ const (
 const (
 	MaxWraps     = keystate.MaxWraps     // lines: data keys, each as often as it is wrapped
 	MaxWrapBytes = keystate.MaxWrapBytes // of all wraps together
+
+	MaxCompromised = keystate.MaxCompromised // keys named compromised
 )
 
 // The sentinels of a Store, besides core.ErrStoreUnavailable, which any method

@@ -21,9 +21,10 @@ import (
 // ringLine is one line of load_ring.sql: a data key with one of its wraps.
 type ringLine struct {
 	storeID      string
+	revision     int64 // zero: none is kept
 	legacyClosed bool
-	compromised  []string
-	keyID        []byte // nil: there are no data keys
+	compromised  []string // with the first line
+	keyID        []byte   // nil: there are no data keys
 	version      *int64
 	state        *string
 	primary      *bool
@@ -36,16 +37,23 @@ type ringLine struct {
 }
 
 func scanRingLine(row pgx.CollectableRow) (l ringLine, err error) {
-	err = row.Scan(&l.storeID, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
+	err = row.Scan(&l.storeID, &l.revision, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
 		&l.createdAt, &l.destroyedAt, &l.kekID, &l.wrapped, &l.bytes)
 	return l, err
 }
 
+// noRevision stands for the revision in the schema of a version that kept none.
+const noRevision = "0"
+
 // LoadRing implements keyring.Store.
 func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
-	lines, err := s.ringLines(ctx, s.queries.Get("compromised"))
-	if isMissing(err) { // perhaps the schema of a version that kept no list of the compromised
-		lines, err = s.ringLines(ctx, "'{}'::text[]")
+	compromised := s.queries.Render("compromised", "{{max_compromised}}", strconv.Itoa(keyring.MaxCompromised))
+	lines, err := s.ringLines(ctx, compromised, "s.revision")
+	if isOlder(err) { // perhaps the schema of a version that kept no revision
+		lines, err = s.ringLines(ctx, compromised, noRevision)
+	}
+	if isMissing(err) { // or no list of the compromised
+		lines, err = s.ringLines(ctx, "'{}'::text[]", noRevision)
 	}
 	if isMissing(err) {
 		return keyring.State{}, nil
@@ -64,17 +72,24 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 			return keyring.State{}, fmt.Errorf("reading the data keys: %w", err)
 		}
 	}
+	if err := store.CheckCompromised(len(state.Compromised)); err != nil {
+		return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+	}
 	return state, nil
 }
 
-func (s *Store) ringLines(ctx context.Context, compromised string) ([]ringLine, error) {
-	return collectAlone(ctx, s, s.queries.Render("load_ring", "{{compromised}}", compromised,
+func (s *Store) ringLines(ctx context.Context, compromised, revision string) ([]ringLine, error) {
+	return collectAlone(ctx, s, s.queries.Render("load_ring", "{{compromised}}", compromised, "{{revision}}", revision,
 		"{{max_bytes}}", strconv.Itoa(keyring.MaxWrapBytes), "{{max_lines}}", strconv.Itoa(keyring.MaxWraps)), scanRingLine)
 }
 
 // addTo adds the line to state, in which the key of the line before is the last.
 func (l *ringLine) addTo(state *keyring.State) error {
-	state.StoreID, state.LegacyClosed, state.Compromised = l.storeID, l.legacyClosed, l.compromised
+	state.StoreID, state.Revision = l.storeID, store.RingRevision(l.storeID, l.revision)
+	state.LegacyClosed = l.legacyClosed
+	if l.compromised != nil {
+		state.Compromised = l.compromised
+	}
 	if l.keyID == nil {
 		return nil
 	}
@@ -105,6 +120,17 @@ func (l *ringLine) dataKey(id envelope.KeyID) keyring.DataKeyState {
 		k.DestroyedAt = l.destroyedAt.UTC()
 	}
 	return k
+}
+
+// Revision implements keyring.Store.
+func (s *Store) Revision(ctx context.Context) (string, error) {
+	var storeID string
+	var revision int64
+	err := s.scanAlone(ctx, s.queries.Get("revision"), nil, &storeID, &revision)
+	if isOlder(err) || errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return store.RingRevision(storeID, revision), failure("reading the revision of the ring", err)
 }
 
 // InsertDataKey implements keyring.Store.

@@ -21,8 +21,9 @@ import (
 // ringLine is one line of load_ring.sql: a data key with one of its wraps.
 type ringLine struct {
 	storeID      string
+	revision     int64 // zero: none is kept
 	legacyClosed bool
-	compromised  []byte // a JSON array of strings
+	compromised  []byte // with the first line, a JSON array of strings
 	keyID        []byte // nil: there are no data keys
 	version      sql.Null[int64]
 	state        sql.Null[string]
@@ -36,16 +37,23 @@ type ringLine struct {
 }
 
 func scanRingLine(row scanner) (l ringLine, err error) {
-	err = row.Scan(&l.storeID, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
+	err = row.Scan(&l.storeID, &l.revision, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
 		optionalStamp{&l.createdAt}, optionalStamp{&l.destroyedAt}, &l.kekID, &l.wrapped, &l.bytes)
 	return l, err
 }
 
+// noRevision stands for the revision in the schema of a version that kept none.
+const noRevision = "0"
+
 // LoadRing implements keyring.Store.
 func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
-	lines, err := s.ringLines(ctx, s.queries.Get("compromised"))
-	if isMissing(err) { // perhaps the schema of a version that kept no list of the compromised
-		lines, err = s.ringLines(ctx, "'[]'")
+	compromised := s.queries.Render("compromised", "{{max_compromised}}", strconv.Itoa(keyring.MaxCompromised))
+	lines, err := s.ringLines(ctx, compromised, "s.revision")
+	if isOlder(err) { // perhaps the schema of a version that kept no revision
+		lines, err = s.ringLines(ctx, compromised, noRevision)
+	}
+	if isMissing(err) { // or no list of the compromised
+		lines, err = s.ringLines(ctx, "'[]'", noRevision)
 	}
 	if isMissing(err) {
 		return keyring.State{}, nil
@@ -64,19 +72,24 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 			return keyring.State{}, fmt.Errorf("reading the data keys: %w", err)
 		}
 	}
+	if err := store.CheckCompromised(len(state.Compromised)); err != nil {
+		return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+	}
 	return state, nil
 }
 
-func (s *Store) ringLines(ctx context.Context, compromised string) ([]ringLine, error) {
-	return collect(ctx, s.read, s.queries.Render("load_ring", "{{compromised}}", compromised,
+func (s *Store) ringLines(ctx context.Context, compromised, revision string) ([]ringLine, error) {
+	return collect(ctx, s.read, s.queries.Render("load_ring", "{{compromised}}", compromised, "{{revision}}", revision,
 		"{{max_bytes}}", strconv.Itoa(keyring.MaxWrapBytes), "{{max_lines}}", strconv.Itoa(keyring.MaxWraps)), scanRingLine)
 }
 
 // addTo adds the line to state, in which the key of the line before is the last.
 func (l *ringLine) addTo(state *keyring.State) error {
-	state.StoreID, state.LegacyClosed = l.storeID, l.legacyClosed
-	if err := json.Unmarshal(l.compromised, &state.Compromised); err != nil {
-		return errors.New("the compromised keys are no JSON array of strings")
+	state.StoreID, state.Revision, state.LegacyClosed = l.storeID, store.RingRevision(l.storeID, l.revision), l.legacyClosed
+	if l.compromised != nil {
+		if err := json.Unmarshal(l.compromised, &state.Compromised); err != nil {
+			return errors.New("the compromised keys are no JSON array of strings")
+		}
 	}
 	if l.keyID == nil {
 		return nil
@@ -108,6 +121,17 @@ func (l *ringLine) dataKey(id envelope.KeyID) keyring.DataKeyState {
 		k.DestroyedAt = *l.destroyedAt
 	}
 	return k
+}
+
+// Revision implements keyring.Store.
+func (s *Store) Revision(ctx context.Context) (string, error) {
+	var storeID string
+	var revision int64
+	err := s.read.QueryRowContext(ctx, s.queries.Get("revision")).Scan(&storeID, &revision)
+	if isOlder(err) || errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return store.RingRevision(storeID, revision), failure("reading the revision of the ring", err)
 }
 
 // InsertDataKey implements keyring.Store.

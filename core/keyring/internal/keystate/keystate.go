@@ -47,6 +47,9 @@ type State struct {
 	// StoreID identifies the store, and is bound into every wrap. It is empty
 	// where Lockwood's tables do not exist.
 	StoreID string
+	// Revision is another one after every change of the rest of the state. It is empty
+	// where the store keeps none.
+	Revision string
 	// LegacyClosed says that the store holds no legacy records and a database
 	// constraint refuses them.
 	LegacyClosed bool
@@ -155,6 +158,9 @@ type NewDataKey struct {
 const (
 	MaxWraps     = 10_000   // data keys and wraps: keys, each as often as it is wrapped
 	MaxWrapBytes = 16 << 20 // of all wraps together
+
+	// MaxCompromised bounds State.Compromised. An operator names one or two.
+	MaxCompromised = 1000
 )
 
 // Store keeps the ring. Implementations are safe for concurrent use by many
@@ -164,8 +170,13 @@ const (
 type Store interface {
 	// LoadRing returns the ring. It writes nothing and, where Lockwood's tables
 	// do not exist, returns the zero State. It returns core.ErrUnavailable, and
-	// has not read it all, if the ring is beyond MaxWraps or MaxWrapBytes.
+	// has not read it all, if the ring is beyond MaxWraps, MaxWrapBytes or
+	// MaxCompromised.
 	LoadRing(ctx context.Context) (State, error)
+
+	// Revision returns State.Revision as LoadRing would, for much less work: a ring asks
+	// for it every few seconds.
+	Revision(ctx context.Context) (string, error)
 
 	// InsertDataKey makes k the primary and its predecessor an ordinary enabled
 	// key, in one transaction. It returns ErrConflict, and changes nothing, if

@@ -22,7 +22,7 @@ type Witness struct {
 	storeID     string // of the first store seen
 	highest     int64  // the highest version ever unlocked
 	keys        map[envelope.KeyID]memory
-	compromised []string // every key ever named compromised
+	compromised []string // keys that were named compromised, at most mostCompromised
 	keks        []string // keys of KEKs that data keys were seen wrapped under, at most mostKEKs
 }
 
@@ -45,6 +45,11 @@ const mostKeys = 100_000
 // mostKEKs bounds how many KEKs are remembered. Of any other a data key is known to be
 // exposed while its wrap is there.
 const mostKEKs = 64
+
+// mostCompromised bounds how many compromised keys are remembered: an operator names one
+// or two, and whoever writes to the database any number. Of any other it is known that it
+// is compromised while the store says so.
+const mostCompromised = 2 * keystate.MaxCompromised
 
 // New returns a Witness that has seen nothing.
 func New() *Witness { return &Witness{keys: make(map[envelope.KeyID]memory)} }
@@ -79,8 +84,10 @@ func (w *Witness) Judge(state *keystate.State, mark Mark) error {
 	}
 	all := slices.Concat(w.compromised, state.Compromised)
 	slices.Sort(all)
-	w.compromised = slices.Compact(all)
-	state.Compromised = slices.Clone(w.compromised)
+	state.Compromised = slices.Compact(all)
+	if len(state.Compromised) <= mostCompromised {
+		w.compromised = slices.Clone(state.Compromised)
+	}
 	exposed := make(map[envelope.KeyID]bool)
 	for _, k := range state.EnabledKeys() {
 		m := w.keys[k.ID]
