@@ -93,6 +93,7 @@ func (v *vault) ringOptions(to purpose) *keyring.Options {
 		MaxAge:       v.cfg.DataKeyMaxAge,
 		Live:         v.liveKEKs,
 		Legacy:       v.providers.keys,
+		StoreID:      v.cfg.StoreID,
 		RefuseLegacy: v.cfg.LegacyClosed,
 		WriteLegacy:  v.cfg.WriteLegacy,
 		ReadOnly:     to == toLook || to == toExamine,

@@ -44,7 +44,7 @@ func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.cache = cache.New(r.opts.cache())
 	r.guard = guard.New(provider, r.cache, r.opts.guard())
-	r.reconciler = reconcile.New(r.ctx, r.guard, witness.New(), r.cache, store, r.opts.reconcile())
+	r.reconciler = reconcile.New(r.ctx, r.guard, witness.New(r.opts.StoreID), r.cache, store, r.opts.reconcile())
 	return r
 }
 
@@ -54,7 +54,7 @@ func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
 // by itself once that is mended. A read-only ring follows nothing: it is loaded
 // once, and again at Reload.
 //
-// The errors are core's sentinels and ErrLegacyClosed.
+// The errors are core's sentinels, ErrOtherStore and ErrLegacyClosed.
 func (r *Ring) Start(ctx context.Context) error {
 	r.checkStatus(ctx)
 	err := r.Reload(ctx)

@@ -49,6 +49,10 @@ var (
 	// therefore not be destroyed.
 	ErrInUse = keystate.ErrInUse
 
+	// ErrOtherStore means that the database holds another store than Options.StoreID
+	// names, or than the ring served before. It is core.ErrKeyMismatch too.
+	ErrOtherStore = keystate.ErrOtherStore
+
 	// ErrLegacyClosed means that the ring was told to write legacy records into a
 	// store that refuses them.
 	ErrLegacyClosed = keystate.ErrLegacyClosed

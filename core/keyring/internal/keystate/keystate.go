@@ -5,6 +5,7 @@ package keystate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -26,6 +27,10 @@ var (
 	// ErrInUse means that records are still sealed under a data key, which can
 	// therefore not be destroyed.
 	ErrInUse = errors.New("records are still sealed under the data key")
+
+	// ErrOtherStore means that the database holds another store than the ring is to
+	// serve, or served before. It is core.ErrKeyMismatch too.
+	ErrOtherStore = fmt.Errorf("the database holds another store: %w", core.ErrKeyMismatch)
 
 	// ErrLegacyClosed means that the ring was told to write legacy records into a
 	// store that refuses them.

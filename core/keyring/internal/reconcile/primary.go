@@ -38,6 +38,7 @@ func (r *Reconciler) ensurePrimary(ctx context.Context) error {
 	}
 	if r.guard.Mismatch() != nil {
 		r.watch() // what is there now may be another
+		r.healPrimary(ctx)
 	}
 	if err := r.guard.Mismatch(); err != nil {
 		return err
@@ -118,6 +119,30 @@ func (r *Reconciler) replaceRetired(ctx context.Context, state *keystate.State, 
 	r.opts.Logger.Error("the database has gone back in time, or was edited: its primary data key is retired; rolling to a new one",
 		"key_id", p.ID.String(), "key_version", p.Version, "reason", why)
 	return r.makePrimary(ctx, state, p.ID, byDatabase)
+}
+
+// healPrimary makes the wrap of the primary under the current KEK anew, which does not
+// unwrap any more, where a previous KEK unwraps the data key.
+func (r *Reconciler) healPrimary(ctx context.Context) {
+	state := r.loader.State()
+	p := state.Primary()
+	if p == nil || r.opts.ReadOnly || r.opts.NoAutoRewrap || len(r.keks.Previous) == 0 || state.Exposed(p) {
+		return
+	}
+	r.mu.Lock()
+	failed := r.rewraps[p.ID]
+	r.mu.Unlock()
+	if !failed.Due(time.Now()) {
+		return
+	}
+	if added, err := r.wrapper.add(ctx, p.ID, true); err != nil && len(added) == 0 {
+		r.mu.Lock()
+		r.rewraps[p.ID] = failed.Again(time.Now(), err)
+		r.mu.Unlock()
+		return // the mismatch is what is told
+	}
+	r.watch()
+	r.guard.Prove(ctx)
 }
 
 // watch has the guard see to it that the wrap of the primary goes on unwrapping.
@@ -372,6 +397,7 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 		return err
 	}
 	r.unlocker.admit(key, epoch)
+	r.watch()
 	return nil
 }
 

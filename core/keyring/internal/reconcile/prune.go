@@ -77,7 +77,11 @@ func Prune(ctx context.Context, r *Reconciler, keep func(core.KEKID) bool) (remo
 	}
 	ids := slices.SortedFunc(maps.Keys(byKey), func(a, b envelope.KeyID) int { return bytes.Compare(a[:], b[:]) })
 	failures := make([]error, len(ids))
-	flight.Each(ids, func(i int, id envelope.KeyID) { failures[i] = prune(ctx, r, id, byKey[id]) })
+	flight.Each(ids, func(i int, id envelope.KeyID) {
+		limited, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+		defer cancel()
+		failures[i] = prune(limited, r, id, byKey[id])
+	})
 	unproven := new(UnprovenError)
 	for i, id := range ids {
 		switch err := failures[i]; {
