@@ -11,6 +11,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 const (
@@ -128,7 +129,7 @@ func (r *Resealer) Begin(ctx context.Context, target Target, maxRate int64) (Run
 // ctx ends.
 func (r *Resealer) Follow(ctx context.Context) {
 	var finished, told string // the run that nothing is left of; what was logged last
-	for sleep(ctx, followInterval) {
+	for pause.For(ctx, followInterval) {
 		run, ok, err := r.store.CurrentRun(ctx)
 		if err == nil && (!ok || run.Ended || run.ID == finished || run.Target.IsZero() != r.opts.WritesLegacy) {
 			told = ""
@@ -177,19 +178,4 @@ func (r *Resealer) Wait(ctx context.Context, run Run, progress func(Run)) (after
 		return firstID, err
 	}
 	return after - inFlight, err
-}
-
-// sleep waits for d and reports whether it did so to the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // ErrBlocked means that a rotation would leave a live instance, or the store, worse
@@ -251,6 +252,12 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 	if after, err = r.mopAfter(ctx, run.ID, after); err != nil {
 		return nil, err
 	}
+	return r.resealRest(ctx, run, after, begun, opts)
+}
+
+// resealRest seals the rows with an ID above after anew that the ranges of run left, and
+// ends it.
+func (r *Rotator) resealRest(ctx context.Context, run Run, after int64, begun time.Time, opts RotateOptions) (*Resealed, error) {
 	failed, err := r.resealOtherLegacy(ctx, run)
 	if err == nil {
 		failed, err = r.resealer.mop(ctx, run, after, failed, opts.Progress)
@@ -259,10 +266,21 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 		return nil, fmt.Errorf("sealing the last records anew: %w", err)
 	}
 	resealed := &Resealed{Failed: failed.named, FailedRows: failed.rows, Seconds: time.Since(begun).Seconds()}
-	if run, ok, err := r.store.CurrentRun(ctx); err == nil && ok && run.Target == target {
-		resealed.Rows, resealed.Skipped = run.Done, run.Skipped
+	if now, ok, err := r.store.CurrentRun(ctx); err == nil && ok && now.ID == run.ID {
+		resealed.Rows, resealed.Skipped = now.Done, now.Skipped
 	}
 	return resealed, nil
+}
+
+// resealLate seals anew, here and in one go, what was deposited under an old data key
+// since, which is little.
+func (r *Rotator) resealLate(ctx context.Context, opts RotateOptions) (*Resealed, error) {
+	begun := time.Now()
+	run, err := r.resealer.Begin(ctx, r.ring.Status().Primary, opts.MaxRate)
+	if err != nil {
+		return nil, err
+	}
+	return r.resealRest(ctx, run, firstID, begun, opts)
 }
 
 // mopAfter returns the ID after which rows may still be stale: after, or the first
@@ -302,10 +320,10 @@ func (r *Rotator) destroyOld(ctx context.Context, report *Report, opts RotateOpt
 		if err != nil || len(inUse) == 0 || attempt == destroyAttempts {
 			return err
 		}
-		if attempt > 1 && !sleep(ctx, destroyPause) {
+		if attempt > 1 && !pause.For(ctx, destroyPause) {
 			return context.Cause(ctx)
 		}
-		again, err := r.Reseal(ctx, r.ring.Status().Primary, RotateOptions{MaxRate: opts.MaxRate, Progress: opts.Progress})
+		again, err := r.resealLate(ctx, opts)
 		if err != nil {
 			return err
 		}

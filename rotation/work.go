@@ -9,6 +9,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 const (
@@ -183,8 +184,8 @@ func (r *Resealer) sealRows(ctx context.Context, run *Run, rows []credential.Row
 		return sealedBatch{err: errBehind}
 	}
 	if run.MaxRate > 0 {
-		pause, err := r.store.Pace(ctx, run.ID, len(rows))
-		if err == nil && !sleep(ctx, pause) {
+		wait, err := r.store.Pace(ctx, run.ID, len(rows))
+		if err == nil && !pause.For(ctx, wait) {
 			err = fmt.Errorf("pacing: %w", context.Cause(ctx))
 		}
 		if err != nil {
@@ -284,7 +285,7 @@ func (r *Resealer) pass(ctx context.Context, run *Run, after int64) (failures, e
 			b = r.sealRows(ctx, run, rows)
 			err = r.write(ctx, &b)
 		}
-		if err != nil && passes(err) && !errors.Is(err, ErrSuperseded) && retries < passRetries && sleep(ctx, time.Second) {
+		if err != nil && passes(err) && !errors.Is(err, ErrSuperseded) && retries < passRetries && pause.For(ctx, time.Second) {
 			retries++
 			continue
 		}

@@ -10,10 +10,10 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
-	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/guard"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/reconcile"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/witness"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // ErrNoLegacyKey means that a record is legacy, and that the ring has a KEK and no
@@ -88,7 +88,7 @@ func (r *Ring) Close() {
 
 // followStore takes up what other instances do until the ring is closed.
 func (r *Ring) followStore() {
-	for flight.Sleep(r.ctx, r.opts.PollInterval) {
+	for pause.For(r.ctx, r.opts.PollInterval) {
 		_ = r.reconciler.Poll(r.ctx) // is kept as the load error, and shows in Status
 	}
 }
@@ -133,7 +133,7 @@ func (r *Ring) checkStatus(ctx context.Context) {
 // followRecovery is followStatus for the recovery KEKs, whose answers decide
 // nothing but where a wrap is missing.
 func (r *Ring) followRecovery() {
-	for ok := true; ok; ok = flight.Sleep(r.ctx, r.opts.StatusInterval) {
+	for ok := true; ok; ok = pause.For(r.ctx, r.opts.StatusInterval) {
 		for _, err := range r.reconciler.KEKs().RefreshRecovery(r.ctx) {
 			if r.ctx.Err() == nil {
 				r.opts.Logger.Warn("a recovery KEK does not answer; new data keys wait for it", "error", err)

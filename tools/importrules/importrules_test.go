@@ -55,6 +55,8 @@ var rules = []struct {
 	{module + "/rotation", []string{"core", "core/keyring", "credential", "fleet", "providers/envkey"}, []string{"rotation/queue", "store/postgres", "store/sqlite"}},
 	{module + "/afresh", []string{"core/keyring", "credential", "fleet", "rotation", "httpapi"}, []string{"store/postgres", "cmd/lockwood"}},
 	{module + "/rotation", []string{"afresh"}, nil},
+	{module + "/internal/pause", []string{"core", "core/envelope", "core/keyring/internal/flight", "credential", "fleet", "httpapi"}, []string{"core/keyring", "core/keyring/internal/reconcile", "rotation", "access"}},
+	{module + "/core", []string{"internal/pause"}, nil},
 	{module + "/store/postgres", []string{"core/keyring", "credential", "fleet", "rotation", "httpapi", "providers/envkey", "config"}, []string{"cmd/lockwood"}},
 	{module + "/providers/envkey", []string{"core", "core/keyring", "credential", "fleet", "store/postgres", "httpapi", "config"}, []string{"cmd/lockwood"}},
 	{module + "/providers/awskms", []string{"cmd/lockwood", "plugins", "plugins/plugintest", "config"}, []string{"plugins/lockwood-awskms"}},

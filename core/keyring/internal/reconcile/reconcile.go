@@ -24,6 +24,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/loader"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/witness"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // Options are those of keyring.Options.
@@ -126,7 +127,7 @@ func (r *Reconciler) reload(ctx context.Context, interval time.Duration) error {
 	for {
 		err := r.flights.Do(ctx, "reload", func(ctx context.Context) error {
 			_, ended := r.loader.Last()
-			if !flight.Sleep(ctx, time.Until(ended.Add(interval))) {
+			if !pause.For(ctx, time.Until(ended.Add(interval))) {
 				return fmt.Errorf("waiting to load the ring: %w", core.ErrUnavailable)
 			}
 			return r.reconcile(ctx)
