@@ -92,27 +92,33 @@ func (db *edited) time() any {
 	return time.Now().UTC()
 }
 
+// insertsAtOnce is how many rows PostgreSQL gets with a statement. SQLite, which is in the
+// process, gets one, since reading a statement with many parameters takes it long.
 const insertsAtOnce = 500
 
-// insert writes rows into table, many with a statement.
+// insert writes rows into table.
 func (db *edited) insert(t *testing.T, table string, columns []string, rows [][]any) {
 	t.Helper()
 	tx, err := db.sql.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for chunk := range slices.Chunk(rows, insertsAtOnce) {
-		var text strings.Builder
+	atOnce := 1
+	if db.schema != "" {
+		atOnce = insertsAtOnce
+	}
+	for chunk := range slices.Chunk(rows, atOnce) {
 		var args []any
+		var lines []string
 		for _, row := range chunk {
 			marks := make([]string, len(row))
 			for i := range row {
 				marks[i] = fmt.Sprintf("$%d", len(args)+i+1)
 			}
-			text.WriteString(", (" + strings.Join(marks, ", ") + ")")
+			lines = append(lines, "("+strings.Join(marks, ", ")+")")
 			args = append(args, row...)
 		}
-		statement := "INSERT INTO " + db.schema + table + " (" + strings.Join(columns, ", ") + ") VALUES " + text.String()[2:]
+		statement := "INSERT INTO " + db.schema + table + " (" + strings.Join(columns, ", ") + ") VALUES " + strings.Join(lines, ", ")
 		if _, err := tx.ExecContext(t.Context(), statement, args...); err != nil {
 			t.Fatal(err)
 		}
