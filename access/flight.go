@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // The times of a flight.
@@ -228,7 +229,7 @@ func (f *flight) later(ctx context.Context) error {
 		f.tell()
 	}
 	f.pause = min(max(2*f.pause, retryEvery), retryLast)
-	if !sleep(ctx, f.pause) {
+	if !pause.For(ctx, f.pause) {
 		return fmt.Errorf("storing the outcome of a grant: %w: the process ends", core.ErrStoreUnavailable)
 	}
 	return nil

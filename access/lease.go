@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/access/protocol"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // errLeaseLost means that a token was not presented, since the lease may be another's.
@@ -43,7 +44,7 @@ func (h *held) stop() {
 func (h *held) keep(ctx context.Context) {
 	defer close(h.done)
 	wait := protocol.RenewEvery - time.Second
-	for sleep(ctx, wait) {
+	for pause.For(ctx, wait) {
 		mine, err := h.renew(ctx, statementTimeout)
 		switch {
 		case err != nil:

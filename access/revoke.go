@@ -9,6 +9,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/access/grant"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // Revoker revokes tokens at the server that issued them; *grant.Client is one.
@@ -166,7 +167,7 @@ func (s *Service) revoke(ctx context.Context, r *revokable, endpoint string) (ou
 		return revokeBusy, err
 	}
 	defer leave()
-	pause := revokePause
+	wait := revokePause
 	for try := 1; ; try++ {
 		err = s.revocation.Revoker.Revoke(ctx, &r.request, r.hint, endpoint)
 		switch {
@@ -179,9 +180,9 @@ func (s *Service) revoke(ctx context.Context, r *revokable, endpoint string) (ou
 		case try == revokeTries:
 			return revokeFailed, err
 		}
-		if !sleep(ctx, pause+rand.N(pause/2)) { //nolint:gosec // jitter spreads requests; nobody gains by guessing it
+		if !pause.For(ctx, wait+rand.N(wait/2)) { //nolint:gosec // jitter spreads requests; nobody gains by guessing it
 			return revokeUnsure, err
 		}
-		pause *= 5
+		wait *= 5
 	}
 }

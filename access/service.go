@@ -17,6 +17,7 @@ import (
 	"github.com/lockwood-kms/lockwood/access/protocol"
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // Credentials is what the service asks of the credentials; *credential.Service is one.
@@ -167,7 +168,7 @@ func (s *Service) Refresh(ctx context.Context, key Key) error {
 // ErrWaiting, the ring's sentinels, and core.ErrStoreUnavailable.
 func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, error) {
 	d := protocol.Demand{MinValidity: demand.MinValidity, Anew: demand.anew}
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+	for wait := firstPause; ; wait = min(2*wait, lastPause) {
 		snapshot, err := s.look(ctx, key, demand.Rejected)
 		if err != nil {
 			return nil, err
@@ -191,7 +192,7 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		case err != nil:
 			return nil, err
 		case f == nil:
-			if !sleep(ctx, pause/2+mrand.N(pause/2)) { //nolint:gosec // jitter spreads looks; nobody gains by guessing it
+			if !pause.For(ctx, wait/2+mrand.N(wait/2)) { //nolint:gosec // jitter spreads looks; nobody gains by guessing it
 				return nil, s.waited(ctx)
 			}
 			continue
@@ -326,16 +327,4 @@ func (s *Service) await(ctx context.Context, f *flight) (t *Token, again bool, e
 // waited is the error of a caller whose time is over.
 func (s *Service) waited(ctx context.Context) error {
 	return &RetryError{fmt.Errorf("%w: %w", ErrWaiting, context.Cause(ctx)), time.Second}
-}
-
-// sleep reports whether it slept for so long.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // The times of the upkeep. Each is for all instances together.
@@ -103,7 +104,7 @@ func (u *Upkeep) Run(ctx context.Context) {
 
 // repeat does a pass every so often, which all instances together do not exceed.
 func (u *Upkeep) repeat(ctx context.Context, what string, every time.Duration, pass func(context.Context) error) {
-	for wait := rand.N(firstWithin); sleep(ctx, wait); { //nolint:gosec // jitter spreads passes; nobody gains by guessing it
+	for wait := rand.N(firstWithin); pause.For(ctx, wait); { //nolint:gosec // jitter spreads passes; nobody gains by guessing it
 		began := time.Now()
 		if err := pass(ctx); err != nil && ctx.Err() == nil {
 			u.opts.Logger.LogAttrs(ctx, slog.LevelWarn, what+" failed, and is tried again later", errorAttr(err))
@@ -229,6 +230,6 @@ func (u *Upkeep) refreshIdle(ctx context.Context, age Age) error {
 		errors.Is(err, core.ErrKeyMissing), errors.Is(err, core.ErrKeyMismatch), ctx.Err() != nil:
 		return err
 	}
-	sleep(ctx, idlePace+rand.N(idlePace)) //nolint:gosec // jitter spreads grants
+	pause.For(ctx, idlePace+rand.N(idlePace)) //nolint:gosec // jitter spreads grants
 	return nil
 }

@@ -75,6 +75,8 @@ type Config struct {
 	AutoRewrap bool
 	// DataKeyMaxAge is the age at which the primary data key is rolled; zero: never.
 	DataKeyMaxAge time.Duration
+	// StoreID is the ID of the store that the database has to hold; empty: any.
+	StoreID string
 	// PluginDir holds the plugins' binaries, and PluginLock their pins. Empty is
 	// beside the program: plugins and plugins.lock.
 	PluginDir, PluginLock string
@@ -157,6 +159,9 @@ func (c *Config) Hash() string {
 		c.AllowLocalTokenEndpoints, c.AllowUniqueLocalTokenEndpoints, c.AccessTokens, c.GrantTimeout, c.RefreshIdleAfter, c.ForestEnvSecret != "", c.ForestServerURL, c.RateLimit, c.CredentialQuota, c.Database.Driver, c.Database.Schema,
 	} {
 		_, _ = io.WriteString(h, fmt.Sprintf("%q\n", fmt.Sprint(v)))
+	}
+	if c.StoreID != "" { // so that the hash is the one of a version which did not know of it
+		_, _ = io.WriteString(h, fmt.Sprintf("store %q\n", c.StoreID))
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }

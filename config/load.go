@@ -236,6 +236,7 @@ func (l *loader) keys(v *variables) {
 		l.wrong("FOREST_EXECUTOR_DATA_KEY_MAX_AGE: want 1h or more, such as 90d, or 0 for never")
 	}
 	c.OutageBudget = time.Duration(v.OutageBudget)
+	c.StoreID = v.StoreID
 	c.WriteLegacy = l.oneOf("FOREST_EXECUTOR_WRITE_FORMAT", v.WriteFormat, "1", "legacy") == "legacy"
 	c.LegacyClosed = l.oneOf("FOREST_EXECUTOR_LEGACY", v.Legacy, "", "closed") == "closed"
 	if c.WriteLegacy && c.LegacyClosed {

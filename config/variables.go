@@ -50,6 +50,7 @@ type variables struct {
 	PluginDir            string   `env:"FOREST_EXECUTOR_PLUGIN_DIR"`
 	PluginLock           string   `env:"FOREST_EXECUTOR_PLUGIN_LOCK"`
 	OutageBudget         duration `env:"FOREST_EXECUTOR_KEY_OUTAGE_BUDGET" envDefault:"24h" want:"a duration such as 90s, 30m, 24h or 90d"`
+	StoreID              string   `env:"FOREST_EXECUTOR_STORE_ID"`
 	WriteFormat          string   `env:"FOREST_EXECUTOR_WRITE_FORMAT" envDefault:"1"`
 	Legacy               string   `env:"FOREST_EXECUTOR_LEGACY"`
 

@@ -55,6 +55,9 @@ type VerifyOptions struct {
 	// Workers is how many rows are opened at the same time; by default, one for
 	// each processor.
 	Workers int
+	// MostFailed is how many records that do not open are named; zero is all. There are
+	// Report.Records less Report.OK of them.
+	MostFailed int
 	// Progress is called with the number of rows read since the last call, from
 	// one goroutine.
 	Progress func(rows int)
@@ -88,7 +91,7 @@ func (s *Service) Verify(ctx context.Context, opts *VerifyOptions) (*Report, err
 					return err
 				}
 				mu.Lock()
-				total.add(part)
+				total.add(part, opts.MostFailed)
 				mu.Unlock()
 			}
 			return nil
@@ -206,13 +209,15 @@ func (r *Report) count(k LegacyKey) {
 	r.LegacyKeys[i].Records += k.Records
 }
 
-func (r *Report) add(part *Report) {
+func (r *Report) add(part *Report, mostFailed int) {
 	r.Credentials += part.Credentials
 	r.Records += part.Records
 	r.OK += part.OK
 	r.Legacy += part.Legacy
 	r.Stale += part.Stale
-	r.Failed = append(r.Failed, part.Failed...)
+	if r.Failed = append(r.Failed, part.Failed...); mostFailed > 0 {
+		r.Failed = r.Failed[:min(len(r.Failed), mostFailed)]
+	}
 	for _, k := range part.LegacyKeys {
 		r.count(k)
 	}

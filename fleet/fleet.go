@@ -29,7 +29,7 @@ type Instance struct {
 	ID         core.Text    // random, new at every start
 	Hostname   core.Text    // where it runs, for an operator to find it
 	KEKIDs     []core.KEKID // the KEKs it can use, its current one first; none while its key is missing
-	State      core.Text    // the ring's state in a word, such as "ready" or "mismatch"
+	State      core.Text    // the ring's state in a word, such as "ready" or "mismatch", and what else it sees
 	ConfigHash core.Text    // hash of its configuration without its secrets
 	Version    core.Text    // of the binary
 	// WritesLegacy says that it seals in upstream's format.

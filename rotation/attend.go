@@ -9,6 +9,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 const (
@@ -48,7 +49,7 @@ func (r *Resealer) attend(ctx context.Context, run Run, as role, progress func(R
 	defer work.Wait()
 	defer stop()
 	v := vigil{r: r, run: run, as: as, movedAt: time.Now(), aheadAt: time.Now()}
-	for sleep(ctx, as.interval()) {
+	for pause.For(ctx, as.interval()) {
 		if done, err := v.look(ctx, progress); done {
 			return v.lost, err
 		}
@@ -59,7 +60,7 @@ func (r *Resealer) attend(ctx context.Context, run Run, as role, progress func(R
 // work works on the queue until ctx ends. It begins again where it could not begin, as
 // while the database does not answer.
 func (r *Resealer) work(ctx context.Context) {
-	for ok := true; ok; ok = sleep(ctx, time.Second) {
+	for ok := true; ok; ok = pause.For(ctx, time.Second) {
 		err := r.queue.Work(ctx, r.WorkRange)
 		switch {
 		case err != nil && ctx.Err() == nil:

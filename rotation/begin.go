@@ -148,6 +148,10 @@ func (r *Rotator) compromisable(ctx context.Context, state *keyring.State) (keys
 	if len(keys) == 0 {
 		found = append(found, "no previous key is configured; make the new key the current one, the compromised one a previous one, and try again")
 	}
+	if len(keys) > mostNamed {
+		found = append(found, fmt.Sprintf("the data keys are wrapped under %d keys that are not configured here, and a previous key that does not say which it is may be any of them; "+
+			"enable it for the time of the rotation, so that it alone is named compromised", len(keys)))
+	}
 	for _, id := range r.ring.Status().RecoveryKEKIDs {
 		if slices.Contains(keys, id.Key()) {
 			found = append(found, fmt.Sprintf("%s is a previous key, which would be named compromised, and a recovery key; "+
@@ -156,6 +160,10 @@ func (r *Rotator) compromisable(ctx context.Context, state *keyring.State) (keys
 	}
 	return keys, found, nil
 }
+
+// mostNamed bounds how many keys are named compromised at once, which is for good. Whoever
+// writes to the database can plant wraps under any number.
+const mostNamed = 32
 
 // previousKeys returns the keys of the previous providers, sorted. One that was
 // disabled already, as one does with a key that leaked, does not say which it is:

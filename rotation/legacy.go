@@ -15,10 +15,10 @@ const scanPage = 500
 // resealOtherLegacy seals the legacy records anew that are not under the key which the
 // ring makes such records with, in a run that makes them, and returns the records that do
 // not open. The database cannot tell them apart, so every record is opened, once.
-func (r *Rotator) resealOtherLegacy(ctx context.Context, run Run) (failed []credential.Failure, err error) {
+func (r *Rotator) resealOtherLegacy(ctx context.Context, run Run) (failed failures, err error) {
 	current := r.resealer.opts.Current
 	if !run.Target.IsZero() || current == nil {
-		return nil, nil
+		return failures{}, nil
 	}
 	for after := firstID; ; {
 		rows, err := r.credentialStore.Scan(ctx, after, scanPage)
@@ -35,12 +35,13 @@ func (r *Rotator) resealOtherLegacy(ctx context.Context, run Run) (failed []cred
 				other = append(other, rows[i])
 			}
 		}
-		for batch := range slices.Chunk(other, r.resealer.batchRows(&run)) {
-			b := r.resealer.sealRows(ctx, &run, batch)
+		for len(other) > 0 {
+			b := r.resealer.sealRows(ctx, &run, other[:min(len(other), r.resealer.batchRows(&run))])
 			if err := r.resealer.write(ctx, &b); err != nil {
 				return failed, err
 			}
-			failed = append(failed, b.failed...)
+			failed.add(b.failed)
+			other = slices.DeleteFunc(other, func(row credential.Row) bool { return row.ID <= b.last })
 		}
 	}
 }

@@ -3,6 +3,7 @@ package rotation
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -118,7 +119,10 @@ func (r *Rotator) Plan(ctx context.Context, opts RotateOptions) (*Plan, error) {
 // planKeys says what would happen to the data keys.
 func (r *Rotator) planKeys(ctx context.Context, p *Plan, state *keyring.State, opts RotateOptions) error {
 	lost, err := r.ring.Lost(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, core.ErrKeyDenied) && r.ring.Status().OutageErr == nil: // of another key than the current one
+		p.Blockers = append(p.Blockers, err.Error())
+	case err != nil:
 		return fmt.Errorf("unwrapping the data keys: %w", err)
 	}
 	for _, id := range lost {
@@ -139,7 +143,7 @@ func (r *Rotator) planKeys(ctx context.Context, p *Plan, state *keyring.State, o
 		}
 		return nil
 	}
-	keep, err := r.stillNeeded(ctx)
+	keep, err := r.stillNeeded(ctx, nil)
 	if err == nil {
 		p.Prune = WrapsOf(r.ring.Prunable(keep, true))
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 const (
@@ -24,7 +26,7 @@ func (r *Resealer) Plan(ctx context.Context, run Run) (last int64, err error) {
 	c := cutter{r: r, run: run}
 	for wellAt := time.Now(); ; {
 		done, err := c.cut(ctx)
-		pause := time.Duration(0)
+		wait := time.Duration(0)
 		switch {
 		case err == nil && done:
 			return c.last, nil
@@ -33,9 +35,9 @@ func (r *Resealer) Plan(ctx context.Context, run Run) (last int64, err error) {
 		case errors.Is(err, ErrSuperseded) || ctx.Err() != nil || time.Since(wellAt) > outage:
 			return c.last, err
 		default:
-			pause = time.Second
+			wait = time.Second
 		}
-		if !sleep(ctx, pause) {
+		if !pause.For(ctx, wait) {
 			return c.last, fmt.Errorf("planning the re-seal: %w", context.Cause(ctx))
 		}
 	}

@@ -55,10 +55,29 @@ type Report struct {
 
 // Resealed is the outcome of a re-seal.
 type Resealed struct {
-	Rows    int64                `json:"rows"`    // sealed anew
-	Skipped int64                `json:"skipped"` // changed or deleted by others meanwhile
-	Failed  []credential.Failure `json:"failed,omitempty"`
-	Seconds float64              `json:"seconds"`
+	Rows    int64 `json:"rows"`    // sealed anew
+	Skipped int64 `json:"skipped"` // changed or deleted by others meanwhile
+	// FailedRows is how many rows hold a record that does not open, and Failed names
+	// such records, the first thousand.
+	FailedRows int64                `json:"failed_rows"`
+	Failed     []credential.Failure `json:"failed,omitempty"`
+	Seconds    float64              `json:"seconds"`
+}
+
+// mostFailures is how many records that do not open a report names. Whoever writes to the
+// database can make any number of them, and the report is kept there.
+const mostFailures = 1000
+
+// failures are the rows with a record that does not open, the first of them by name.
+type failures struct {
+	rows  int64
+	named []credential.Failure
+}
+
+// add adds more of them, which come after those that are there.
+func (f *failures) add(more failures) {
+	f.rows += more.rows
+	f.named = append(f.named, more.named[:min(len(more.named), mostFailures-len(f.named))]...)
 }
 
 // Snapshot is the data keys of a store at one moment.
@@ -154,10 +173,18 @@ func (r *Report) conclude(k *keys) {
 	if r.Reseal && r.After.Legacy > 0 {
 		r.Remains = append(r.Remains, plain.Count(r.After.Legacy, "legacy record opens", "legacy records open")+" with the env key alone"+inParentheses(k.envKeys()))
 	}
-	if r.Verified != nil && len(r.Verified.Failed) > 0 {
-		r.Remains = append(r.Remains, plain.Count(len(r.Verified.Failed), "record opens", "records open")+" with no key that is configured")
+	if n := r.unopened(); n > 0 {
+		r.Remains = append(r.Remains, plain.Count(n, "record opens", "records open")+" with no key that is configured")
 	}
 	r.Independent = r.Reseal && len(r.Remains) == 0
+}
+
+// unopened is how many records were found not to open.
+func (r *Report) unopened() int64 {
+	if r.Verified == nil {
+		return 0
+	}
+	return r.Verified.Records - r.Verified.OK
 }
 
 // complete adds what an attempt did that was interrupted before it could say so.
@@ -216,7 +243,7 @@ func (r *Report) Print(w io.Writer) {
 	if r.Resealed != nil {
 		line("re-sealed         %s in %s (%d changed or deleted meanwhile; %s)", plain.Count(r.Resealed.Rows, "credential", "credentials"),
 			(time.Duration(r.Resealed.Seconds * float64(time.Second))).Round(time.Millisecond), r.Resealed.Skipped,
-			plain.Count(len(r.Resealed.Failed), "record does not open", "records do not open"))
+			plain.Count(r.Resealed.FailedRows, "record does not open", "records do not open"))
 	}
 	if r.Verified != nil {
 		line("verified          of %s %d open", plain.Count(r.Verified.Records, "record", "records"), r.Verified.OK)

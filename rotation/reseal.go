@@ -11,6 +11,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 const (
@@ -70,6 +71,7 @@ type Resealer struct {
 	queue  Queue
 	sealer Sealer
 	opts   ResealOptions
+	now    func() time.Time
 
 	trouble trouble
 }
@@ -81,7 +83,7 @@ func NewResealer(store Store, queue Queue, sealer Sealer, opts ResealOptions) *R
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &Resealer{store: store, queue: queue, sealer: sealer, opts: opts}
+	return &Resealer{store: store, queue: queue, sealer: sealer, opts: opts, now: time.Now}
 }
 
 // Stage is how far a re-seal to a target is.
@@ -91,7 +93,7 @@ type Stage int
 const (
 	None     Stage = iota // there is none, or it has ended
 	UnderWay              // ranges of it are worked on, or wait for that
-	Sealed                // every range of it is done, and Mop would end it
+	Sealed                // every range of it is done, and what is left is to be gone over
 )
 
 // Stage returns the re-seal to target that has not ended, and how far it is.
@@ -127,7 +129,7 @@ func (r *Resealer) Begin(ctx context.Context, target Target, maxRate int64) (Run
 // ctx ends.
 func (r *Resealer) Follow(ctx context.Context) {
 	var finished, told string // the run that nothing is left of; what was logged last
-	for sleep(ctx, followInterval) {
+	for pause.For(ctx, followInterval) {
 		run, ok, err := r.store.CurrentRun(ctx)
 		if err == nil && (!ok || run.Ended || run.ID == finished || run.Target.IsZero() != r.opts.WritesLegacy) {
 			told = ""
@@ -176,19 +178,4 @@ func (r *Resealer) Wait(ctx context.Context, run Run, progress func(Run)) (after
 		return firstID, err
 	}
 	return after - inFlight, err
-}
-
-// sleep waits for d and reports whether it did so to the end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

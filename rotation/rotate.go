@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/fleet"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // ErrBlocked means that a rotation would leave a live instance, or the store, worse
@@ -152,7 +153,7 @@ func (r *Rotator) renew(ctx context.Context, report *Report, opts RotateOptions)
 	if roll, err := r.mustRoll(ctx, report, opts); err != nil {
 		return false, err
 	} else if roll {
-		if err := r.ring.Roll(ctx); err != nil {
+		if err := r.roll(ctx, opts); err != nil {
 			return false, fmt.Errorf("rolling the ring: %w", err)
 		}
 	}
@@ -168,6 +169,14 @@ func (r *Rotator) renew(ctx context.Context, report *Report, opts RotateOptions)
 		return false, err
 	}
 	return true, r.destroyOld(ctx, report, opts)
+}
+
+// roll rolls the ring. An operator who insists leaves behind what cannot follow.
+func (r *Rotator) roll(ctx context.Context, opts RotateOptions) error {
+	if opts.Force && opts.Compromised {
+		return r.ring.RollPast(ctx)
+	}
+	return r.ring.Roll(ctx)
 }
 
 // mustRoll reports whether the primary has to give way. One that this rotation made
@@ -192,7 +201,7 @@ func (r *Rotator) mustRoll(ctx context.Context, report *Report, opts RotateOptio
 // enough for a progress bar.
 func (r *Rotator) verify(ctx context.Context, about int64, opts RotateOptions) (*credential.Report, error) {
 	var done int64
-	return r.credentials.Verify(ctx, &credential.VerifyOptions{Progress: func(rows int) {
+	return r.credentials.Verify(ctx, &credential.VerifyOptions{MostFailed: mostFailures, Progress: func(rows int) {
 		done += int64(rows)
 		opts.Verifying(done, about)
 	}})
@@ -243,18 +252,35 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 	if after, err = r.mopAfter(ctx, run.ID, after); err != nil {
 		return nil, err
 	}
+	return r.resealRest(ctx, run, after, begun, opts)
+}
+
+// resealRest seals the rows with an ID above after anew that the ranges of run left, and
+// ends it.
+func (r *Rotator) resealRest(ctx context.Context, run Run, after int64, begun time.Time, opts RotateOptions) (*Resealed, error) {
 	failed, err := r.resealOtherLegacy(ctx, run)
 	if err == nil {
-		failed, err = r.resealer.Mop(ctx, run, after, failed, opts.Progress)
+		failed, err = r.resealer.mop(ctx, run, after, failed, opts.Progress)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sealing the last records anew: %w", err)
 	}
-	resealed := &Resealed{Failed: failed, Seconds: time.Since(begun).Seconds()}
-	if run, ok, err := r.store.CurrentRun(ctx); err == nil && ok && run.Target == target {
-		resealed.Rows, resealed.Skipped = run.Done, run.Skipped
+	resealed := &Resealed{Failed: failed.named, FailedRows: failed.rows, Seconds: time.Since(begun).Seconds()}
+	if now, ok, err := r.store.CurrentRun(ctx); err == nil && ok && now.ID == run.ID {
+		resealed.Rows, resealed.Skipped = now.Done, now.Skipped
 	}
 	return resealed, nil
+}
+
+// resealLate seals anew, here and in one go, what was deposited under an old data key
+// since, which is little.
+func (r *Rotator) resealLate(ctx context.Context, opts RotateOptions) (*Resealed, error) {
+	begun := time.Now()
+	run, err := r.resealer.Begin(ctx, r.ring.Status().Primary, opts.MaxRate)
+	if err != nil {
+		return nil, err
+	}
+	return r.resealRest(ctx, run, firstID, begun, opts)
 }
 
 // mopAfter returns the ID after which rows may still be stale: after, or the first
@@ -278,59 +304,59 @@ func (r *Rotator) mopAfter(ctx context.Context, runID string, after int64) (int6
 const (
 	// destroyAttempts bounds how often records that were sealed under an old data key
 	// in the meantime, by an instance that had not learnt of the new one, are sealed
-	// anew before an old data key is given up on.
+	// anew before the old data keys are given up on.
 	destroyAttempts = 10
 	// destroyPause is how long to wait in between: an instance learns of a new data
 	// key within two seconds.
 	destroyPause = time.Second
 )
 
-// destroyOld destroys the data keys under which no record is left.
+// destroyOld destroys the data keys under which no record is left. Those under which
+// some are left get another chance together, since whoever writes to the database may
+// have planted any number of them.
 func (r *Rotator) destroyOld(ctx context.Context, report *Report, opts RotateOptions) error {
-	state, err := r.store.LoadRing(ctx)
-	if err != nil {
-		return err
-	}
-	for _, k := range state.DataKeys {
-		if k.State != keyring.Enabled || k.Primary {
-			continue
-		}
-		destroyed, err := r.destroy(ctx, k.ID, opts)
-		if err != nil {
-			return fmt.Errorf("destroying data key %s: %w", k.ID, err)
-		}
-		if !destroyed {
-			continue
-		}
-		report.Destroyed = append(report.Destroyed, k.ID.String())
-		if err := r.save(ctx, report); err != nil {
+	for attempt := 1; ; attempt++ {
+		inUse, err := r.destroyUnused(ctx, report)
+		if err != nil || len(inUse) == 0 || attempt == destroyAttempts {
 			return err
 		}
+		if attempt > 1 && !pause.For(ctx, destroyPause) {
+			return context.Cause(ctx)
+		}
+		again, err := r.resealLate(ctx, opts)
+		if err != nil {
+			return err
+		}
+		if again.Rows == 0 && again.FailedRows > 0 {
+			return nil // what is left does not open
+		}
 	}
-	return nil
 }
 
-// destroy destroys one data key, and reports false if records that do not open
-// are left under it.
-func (r *Rotator) destroy(ctx context.Context, id envelope.KeyID, opts RotateOptions) (bool, error) {
-	for attempt := 1; ; attempt++ {
-		_, err := r.ring.Destroy(ctx, id)
-		switch {
-		case err == nil, errors.Is(err, keyring.ErrNotEnabled):
-			return true, nil
-		case !errors.Is(err, keyring.ErrInUse):
-			return false, err
-		case attempt == destroyAttempts || attempt > 1 && !sleep(ctx, destroyPause):
-			return false, context.Cause(ctx)
-		}
-		again, err := r.Reseal(ctx, r.ring.Status().Primary, RotateOptions{MaxRate: opts.MaxRate, Progress: opts.Progress})
-		if err != nil {
-			return false, err
-		}
-		if again.Rows == 0 && len(again.Failed) > 0 {
-			return false, nil // what is left does not open
+// destroyUnused destroys the data keys that no record needs, and returns those that some
+// do.
+func (r *Rotator) destroyUnused(ctx context.Context, report *Report) (inUse []envelope.KeyID, err error) {
+	state, err := r.store.LoadRing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var old []envelope.KeyID
+	for _, k := range state.DataKeys {
+		if k.State == keyring.Enabled && !k.Primary {
+			old = append(old, k.ID)
 		}
 	}
+	destroyed, inUse, err := r.ring.DestroyUnused(ctx, old)
+	for _, id := range destroyed {
+		report.Destroyed = append(report.Destroyed, id.String())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("destroying the old data keys: %w", err)
+	}
+	if len(destroyed) > 0 {
+		err = r.save(ctx, report)
+	}
+	return inUse, err
 }
 
 // finish looks at the outcome and closes the report.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 const (
@@ -110,8 +111,8 @@ func (m *mark) pass(after, last int64) {
 // sealedBatch is a batch to be written, or why there is none.
 type sealedBatch struct {
 	batch       Batch
-	after, last int64 // the IDs between which its rows were read
-	failed      []credential.Failure
+	after, last int64 // the IDs between which it has all rows that are stale
+	failed      failures
 	err         error
 }
 
@@ -129,8 +130,7 @@ func (r *Resealer) sealAhead(ctx context.Context, run *Run, rng Range, batches c
 		if err == nil {
 			size.learn(rows)
 			b = r.sealRows(ctx, run, rows)
-			b.after, b.last = after, rows[len(rows)-1].ID
-			after = b.last
+			b.after, after = after, b.last
 		}
 		select {
 		case batches <- b:
@@ -172,14 +172,20 @@ func (r *Resealer) batchRows(run *Run) int {
 	return int(min(int64(r.opts.BatchRows), max(1, run.MaxRate/4)))
 }
 
-// sealRows seals rows anew, at the pace of the run.
+// batchTime is how long sealing a batch may take. What is sealed by then is written, and
+// the other rows become a batch of their own: where each names another data key, and a
+// key service is slow, a whole one would outlast the time that a range has.
+const batchTime = 2 * time.Second
+
+// sealRows seals rows anew, at the pace of the run, up to the one that it names as the
+// last: all of them, unless time runs out or one of them cannot be sealed now.
 func (r *Resealer) sealRows(ctx context.Context, run *Run, rows []credential.Row) sealedBatch {
 	if !run.Target.IsZero() && r.opts.Primary() != run.Target {
 		return sealedBatch{err: errBehind}
 	}
 	if run.MaxRate > 0 {
-		pause, err := r.store.Pace(ctx, run.ID, len(rows))
-		if err == nil && !sleep(ctx, pause) {
+		wait, err := r.store.Pace(ctx, run.ID, len(rows))
+		if err == nil && !pause.For(ctx, wait) {
 			err = fmt.Errorf("pacing: %w", context.Cause(ctx))
 		}
 		if err != nil {
@@ -189,24 +195,28 @@ func (r *Resealer) sealRows(ctx context.Context, run *Run, rows []credential.Row
 	if err := r.sealer.Expect(ctx, rows); err != nil {
 		return sealedBatch{err: err}
 	}
-	batch := Batch{RunID: run.ID, Under: run.Target, Rows: make([]Replacement, 0, len(rows))}
-	var failed []credential.Failure
-	for i := range rows {
+	b := sealedBatch{batch: Batch{RunID: run.ID, Under: run.Target, Rows: make([]Replacement, 0, len(rows))}}
+	for i, end := 0, r.now().Add(batchTime); i < len(rows) && (i == 0 || r.now().Before(end)); i++ {
 		fresh, under, err := r.sealer.Reseal(ctx, &rows[i])
-		if reason := credential.FailureReason(err); reason != "" {
-			failed = append(failed, credential.Failure{ID: rows[i].ID, Column: columnOf(err), Reason: reason})
-			continue
+		if err == nil && under != run.Target {
+			err = errBehind
 		}
-		if err != nil {
+		reason := credential.FailureReason(err)
+		switch {
+		case reason != "":
+			b.failed.add(failures{1, []credential.Failure{{ID: rows[i].ID, Column: columnOf(err), Reason: reason}}})
+		case err != nil && i == 0:
 			return sealedBatch{err: err}
+		case err != nil:
+			i = len(rows) // those before are written, and it begins the next batch
+			continue
+		default:
+			b.batch.Rows = append(b.batch.Rows, Replacement{Old: &rows[i], New: fresh})
 		}
-		if under != run.Target {
-			return sealedBatch{err: errBehind}
-		}
-		batch.Rows = append(batch.Rows, Replacement{Old: &rows[i], New: fresh})
+		b.last = rows[i].ID
 	}
-	batch.Failed = int64(len(failed))
-	return sealedBatch{batch: batch, failed: failed}
+	b.batch.Failed = b.failed.rows
+	return b
 }
 
 // columnOf names the column whose record did not open.
@@ -217,48 +227,52 @@ func columnOf(err error) string {
 	return ""
 }
 
-// Mop seals anew, without the queue, the rows with an ID above after that are stale
+// mostPasses bounds how often mop goes over the rows that are left: whoever writes to the
+// database could otherwise keep it busy by changing a row again and again.
+const mostPasses = 10
+
+// mop seals anew, without the queue, the rows with an ID above after that are stale
 // when the ranges are done: deposited under the old data key meanwhile, which gives a
 // row a new ID, or left by a worker that was lost. It ends the run, and returns the
-// records that do not open, those in known among them.
-func (r *Resealer) Mop(ctx context.Context, run Run, after int64, known []credential.Failure, progress func(Run)) ([]credential.Failure, error) {
+// rows that do not open, those known before among them.
+func (r *Resealer) mop(ctx context.Context, run Run, after int64, known failures, progress func(Run)) (failures, error) {
 	if after == firstID {
 		stale, err := r.store.HasStale(ctx, run.Target)
 		if err != nil {
-			return nil, err
+			return failures{}, err
 		}
 		if !stale {
-			return known, r.store.EndRun(ctx, run.ID, int64(len(known)))
+			return known, r.store.EndRun(ctx, run.ID, known.rows)
 		}
 	}
-	for {
+	for passes := 1; ; passes++ {
 		before, ok, err := r.store.CurrentRun(ctx)
 		if err != nil {
-			return nil, err
+			return failures{}, err
 		}
 		if !ok || before.ID != run.ID {
-			return nil, ErrSuperseded
+			return failures{}, ErrSuperseded
 		}
 		failed, err := r.pass(ctx, &before, after)
 		if err != nil {
-			return nil, err
+			return failures{}, err
 		}
 		now, _, err := r.store.CurrentRun(ctx)
 		if err != nil {
-			return nil, err
+			return failures{}, err
 		}
 		progress(now)
-		if now.Done == before.Done && now.Skipped == before.Skipped {
-			failed = append(known, failed...)
-			return failed, r.store.EndRun(ctx, run.ID, int64(len(failed)))
+		if passes == mostPasses || now.Done == before.Done && now.Skipped == before.Skipped {
+			known.add(failed)
+			return known, r.store.EndRun(ctx, run.ID, known.rows)
 		}
 	}
 }
 
 // pass goes once over the rows with an ID above after that are stale. A ring that is
 // behind learns of the target within seconds, and a row that is locked is let go.
-func (r *Resealer) pass(ctx context.Context, run *Run, after int64) ([]credential.Failure, error) {
-	var failed []credential.Failure
+func (r *Resealer) pass(ctx context.Context, run *Run, after int64) (failures, error) {
+	var failed failures
 	size := batchSize{most: r.batchRows(run)}
 	for retries := 0; ; {
 		rows, err := r.store.ScanStale(ctx, run.Target, after, 1<<63-1, size.rows())
@@ -271,7 +285,7 @@ func (r *Resealer) pass(ctx context.Context, run *Run, after int64) ([]credentia
 			b = r.sealRows(ctx, run, rows)
 			err = r.write(ctx, &b)
 		}
-		if err != nil && passes(err) && !errors.Is(err, ErrSuperseded) && retries < passRetries && sleep(ctx, time.Second) {
+		if err != nil && passes(err) && !errors.Is(err, ErrSuperseded) && retries < passRetries && pause.For(ctx, time.Second) {
 			retries++
 			continue
 		}
@@ -279,8 +293,8 @@ func (r *Resealer) pass(ctx context.Context, run *Run, after int64) ([]credentia
 			return failed, err
 		}
 		retries = 0
-		failed = append(failed, b.failed...)
-		after = rows[len(rows)-1].ID
+		failed.add(b.failed)
+		after = b.last
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"strconv"
 
 	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/afresh"
@@ -83,6 +84,24 @@ type MigrateOptions struct {
 	StoreID string
 	// Logger, if not nil, is told what a migration waits for that takes long.
 	Logger *slog.Logger
+}
+
+// RingRevision returns keyring.State.Revision: of a store, the number that it keeps, or ""
+// for zero, where it keeps none.
+func RingRevision(storeID string, number int64) string {
+	if number == 0 {
+		return ""
+	}
+	return storeID + "/" + strconv.FormatInt(number, 10)
+}
+
+// CheckCompromised returns core.ErrUnavailable if the store holds more compromised keys
+// than keyring.Store.LoadRing may return.
+func CheckCompromised(keys int) error {
+	if keys <= keyring.MaxCompromised {
+		return nil
+	}
+	return fmt.Errorf("the table lockwood_compromised holds more than %d keys, which no operator named; find out who wrote them: %w", keyring.MaxCompromised, core.ErrUnavailable)
 }
 
 // CheckRingSize returns core.ErrUnavailable if the tables of the ring hold more than

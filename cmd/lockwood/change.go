@@ -31,7 +31,7 @@ func (c *cli) change(ctx context.Context) (*vault, error) {
 		return nil, fmt.Errorf("migrating the database: %w", err)
 	}
 	v.startErr = v.ring.Start(ctx)
-	if errors.Is(v.startErr, core.ErrStoreUnavailable) {
+	if errors.Is(v.startErr, core.ErrStoreUnavailable) || errors.Is(v.startErr, keyring.ErrOtherStore) {
 		v.close()
 		return nil, v.startErr
 	}

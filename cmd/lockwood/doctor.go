@@ -192,6 +192,9 @@ func (v *vault) checkSchema(s *keyStatus) finding {
 	case s.StoreID == "":
 		return finding{"schema", verdictWarn, "the database has none of Lockwood's tables yet", "lockwood serve makes them; upstream's table stays as it is"}
 	}
+	if want := v.cfg.StoreID; want != "" && want != string(s.StoreID) {
+		return finding{"schema", verdictFail, fmt.Sprintf("store %s, and FOREST_EXECUTOR_STORE_ID expects %s", s.StoreID, core.Text(want)), otherStoreRemedy}
+	}
 	return finding{"schema", verdictOK, fmt.Sprintf("store %s", s.StoreID), ""}
 }
 
@@ -205,6 +208,9 @@ func (v *vault) checkKey(s *keyStatus) finding {
 	return finding{"key", verdictFail, v.startErr.Error(), keyRemedy(v.startErr, v.cfg.KeyProvider)}
 }
 
+// otherStoreRemedy is what to do where the database holds another store than is expected.
+const otherStoreRemedy = "correct DATABASE_URL or, if this is the store that is meant, FOREST_EXECUTOR_STORE_ID"
+
 // keyRemedy says what to do about err, which keeps the key of the key URI from
 // being used.
 func keyRemedy(err error, uri string) string {
@@ -215,6 +221,8 @@ func keyRemedy(err error, uri string) string {
 	switch {
 	case errors.Is(err, keyring.ErrLegacyClosed):
 		return "unset FOREST_EXECUTOR_WRITE_FORMAT or, to go back to upstream, run: lockwood key legacy open"
+	case errors.Is(err, keyring.ErrOtherStore):
+		return otherStoreRemedy
 	case errors.Is(err, core.ErrKeyMissing):
 		return "set FOREST_EXECUTOR_ENCRYPTION_KEY to the output of lockwood key generate or, on a database that is in use, to the key it was written with"
 	case errors.Is(err, core.ErrKeyDenied):

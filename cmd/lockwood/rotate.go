@@ -250,14 +250,14 @@ func (c *cli) reseal(ctx context.Context, v *vault, toLegacy bool, opts rotation
 	}
 	if err := c.print(resealed, func(w io.Writer) {
 		plain.Fprintf(w, "%s sealed anew in %s; %d changed or deleted meanwhile; %s\n", plain.Count(resealed.Rows, "credential", "credentials"),
-			time.Duration(resealed.Seconds*float64(time.Second)).Round(time.Millisecond), resealed.Skipped, plain.Count(len(resealed.Failed), "record does not open", "records do not open"))
+			time.Duration(resealed.Seconds*float64(time.Second)).Round(time.Millisecond), resealed.Skipped, plain.Count(resealed.FailedRows, "record does not open", "records do not open"))
 		for _, f := range resealed.Failed[:min(len(resealed.Failed), shownFailures)] {
 			plain.Fprintf(w, "credential %d, %s: %s\n", f.ID, f.Column, f.Reason)
 		}
 	}); err != nil {
 		return err
 	}
-	if len(resealed.Failed) > 0 {
+	if resealed.FailedRows > 0 {
 		return errFound
 	}
 	return nil

@@ -151,6 +151,7 @@ func (v *vault) keyStatus(ctx context.Context) (*keyStatus, error) {
 	for _, w := range v.providerWarnings(ctx) {
 		s.Problems = append(s.Problems, "the key provider warns: "+w)
 	}
+	s.Problems = append(s.Problems, s.outages()...)
 	s.Problems = append(s.Problems, s.drift()...)
 	return s, nil
 }

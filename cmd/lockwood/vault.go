@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/config"
 	"github.com/lockwood-kms/lockwood/core"
@@ -117,7 +118,7 @@ func (v *vault) instance(id string) fleet.Instance {
 	host, _ := os.Hostname()
 	s := v.ring.Status()
 	i := fleet.Instance{
-		ID: core.Text(id), Hostname: core.Text(host), State: core.Text(s.State), ConfigHash: core.Text(v.cfg.Hash()), Version: core.Text(versionString()), WritesLegacy: v.cfg.WriteLegacy,
+		ID: core.Text(id), Hostname: core.Text(host), State: instanceState(&s, time.Now()), ConfigHash: core.Text(v.cfg.Hash()), Version: core.Text(versionString()), WritesLegacy: v.cfg.WriteLegacy,
 	}
 	if s.KEKID != "" {
 		i.KEKIDs = append([]core.KEKID{s.KEKID}, s.PreviousKEKIDs...)

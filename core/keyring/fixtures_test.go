@@ -216,7 +216,9 @@ func (s *memoryStore) LoadRing(context.Context) (keyring.State, error) {
 	if err := s.called("load"); err != nil {
 		return keyring.State{}, err
 	}
-	return s.copy(), nil
+	state := s.copy()
+	state.Revision = s.revision()
+	return state, nil
 }
 
 func (s *memoryStore) InsertDataKey(_ context.Context, k keyring.NewDataKey) error {
@@ -314,6 +316,15 @@ func (s *memoryStore) DestroyDataKey(_ context.Context, id envelope.KeyID) (int6
 	}
 	k.State, k.Wraps = keyring.Destroyed, nil
 	return 0, nil
+}
+
+func (s *memoryStore) DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error) {
+	for _, id := range ids {
+		if _, err := s.DestroyDataKey(ctx, id); err == nil {
+			destroyed = append(destroyed, id)
+		}
+	}
+	return destroyed, nil
 }
 
 func (s *memoryStore) LegacySample(_ context.Context, n int) ([][]byte, error) {

@@ -28,7 +28,14 @@ func (r *Ring) Expect(ctx context.Context, ids ...envelope.KeyID) error {
 // Roll makes a new primary data key; the present one goes on opening. It returns
 // what keeps the ring from it, as Seal does, or nil also if another instance
 // rolled at the same time.
-func (r *Ring) Roll(ctx context.Context) error {
+func (r *Ring) Roll(ctx context.Context) error { return r.roll(ctx, false) }
+
+// RollPast is Roll, and does not wait for live instances that can use no KEK but
+// compromised ones: they cannot open what is sealed from then on. That they are live is
+// the database's word, and anyone who writes to it can make one up.
+func (r *Ring) RollPast(ctx context.Context) error { return r.roll(ctx, true) }
+
+func (r *Ring) roll(ctx context.Context, leaveBehind bool) error {
 	if r.opts.ReadOnly {
 		return errReadOnly
 	}
@@ -39,7 +46,7 @@ func (r *Ring) Roll(ctx context.Context) error {
 	if err := r.cache.View().SealErr; err != nil {
 		return err
 	}
-	return r.reconciler.Roll(ctx, before)
+	return r.reconciler.Roll(ctx, before, leaveBehind)
 }
 
 // Rewrap adds to every enabled data key the wraps that it lacks, under the current
@@ -62,6 +69,9 @@ func (r *Ring) Rewrap(ctx context.Context) (added []core.KEKID, err error) {
 // has none. It asks nobody.
 func (r *Ring) MissingWraps() []WrapID { return reconcile.MissingWraps(r.reconciler) }
 
+// UnprovenError names the data keys that keep all of their wraps.
+type UnprovenError = reconcile.UnprovenError
+
 // Prunable returns the wraps that Prune would remove: those of enabled data keys
 // that are under neither the current version of the current KEK nor a recovery
 // KEK, nor under one for which keep returns true. A data key that the current KEK
@@ -79,7 +89,9 @@ func (r *Ring) Prunable(keep func(core.KEKID) bool, rewrapped bool) []WrapID {
 // key it first sees the wrap under the current KEK unwrap, so that nothing is
 // removed on the word of the database.
 //
-// It returns core's sentinels and core.ErrStoreUnavailable.
+// It returns core's sentinels and core.ErrStoreUnavailable; and an *UnprovenError, once
+// it removed the others, where that wrap does not unwrap and so all wraps of its data
+// key stay.
 func (r *Ring) Prune(ctx context.Context, keep func(core.KEKID) bool) (removed []WrapID, err error) {
 	if r.opts.ReadOnly {
 		return nil, errReadOnly
@@ -97,6 +109,17 @@ func (r *Ring) Destroy(ctx context.Context, id envelope.KeyID) (remaining int64,
 	return reconcile.Destroy(ctx, r.reconciler, id)
 }
 
+// DestroyUnused destroys, for good, those of the data keys that are enabled, not the
+// primary, and that no record is sealed under, and returns them, and those that records
+// are still sealed under. It reads the records once for a thousand data keys. It returns
+// core.ErrStoreUnavailable, and what was destroyed until then.
+func (r *Ring) DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed, inUse []envelope.KeyID, err error) {
+	if r.opts.ReadOnly {
+		return nil, nil, errReadOnly
+	}
+	return reconcile.DestroyUnused(ctx, r.reconciler, ids)
+}
+
 // Recovered is what Recover did for one data key.
 type Recovered = reconcile.Recovered
 
@@ -110,8 +133,10 @@ func (r *Ring) Examine(ctx context.Context, identities []core.KeyProvider) ([]Re
 // ascending version: those that Recover would restore. It unwraps each and writes
 // nothing, so that a read-only ring can be asked.
 //
-// That a provider does not answer is an error, and not a loss: core.ErrKeyMissing,
-// core.ErrKeyDenied, core.ErrUnavailable or core.ErrStoreUnavailable.
+// That a provider does not answer, or denies, is an error, and not a loss:
+// core.ErrKeyMissing, core.ErrKeyDenied, core.ErrUnavailable or
+// core.ErrStoreUnavailable. A previous provider whose key is lost for good has to be
+// taken out of the configuration first.
 func (r *Ring) Lost(ctx context.Context) ([]envelope.KeyID, error) {
 	return reconcile.Lost(ctx, r.reconciler)
 }

@@ -61,6 +61,10 @@ type Options struct {
 	// beside this one. Data keys are made and checked all the same, since they
 	// are what proves that instances share a key.
 	WriteLegacy bool
+	// StoreID, if not empty, is the ID of the store that the database has to hold. What
+	// holds another is a mismatch from the first load on (ErrOtherStore), and nothing of
+	// it is opened or sealed. Without it the first store that is loaded is the one.
+	StoreID string
 	// ReadOnly opens, and neither seals nor writes to the store.
 	ReadOnly bool
 

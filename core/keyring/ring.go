@@ -10,10 +10,10 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
-	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/guard"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/reconcile"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/witness"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // ErrNoLegacyKey means that a record is legacy, and that the ring has a KEK and no
@@ -44,7 +44,7 @@ func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.cache = cache.New(r.opts.cache())
 	r.guard = guard.New(provider, r.cache, r.opts.guard())
-	r.reconciler = reconcile.New(r.ctx, r.guard, witness.New(), r.cache, store, r.opts.reconcile())
+	r.reconciler = reconcile.New(r.ctx, r.guard, witness.New(r.opts.StoreID), r.cache, store, r.opts.reconcile())
 	return r
 }
 
@@ -54,7 +54,7 @@ func New(provider core.KeyProvider, store Store, opts *Options) *Ring {
 // by itself once that is mended. A read-only ring follows nothing: it is loaded
 // once, and again at Reload.
 //
-// The errors are core's sentinels and ErrLegacyClosed.
+// The errors are core's sentinels, ErrOtherStore and ErrLegacyClosed.
 func (r *Ring) Start(ctx context.Context) error {
 	r.checkStatus(ctx)
 	err := r.Reload(ctx)
@@ -88,8 +88,8 @@ func (r *Ring) Close() {
 
 // followStore takes up what other instances do until the ring is closed.
 func (r *Ring) followStore() {
-	for flight.Sleep(r.ctx, r.opts.PollInterval) {
-		_ = r.Reload(r.ctx) // is kept as the load error, and shows in Status
+	for pause.For(r.ctx, r.opts.PollInterval) {
+		_ = r.reconciler.Poll(r.ctx) // is kept as the load error, and shows in Status
 	}
 }
 
@@ -133,7 +133,7 @@ func (r *Ring) checkStatus(ctx context.Context) {
 // followRecovery is followStatus for the recovery KEKs, whose answers decide
 // nothing but where a wrap is missing.
 func (r *Ring) followRecovery() {
-	for ok := true; ok; ok = flight.Sleep(r.ctx, r.opts.StatusInterval) {
+	for ok := true; ok; ok = pause.For(r.ctx, r.opts.StatusInterval) {
 		for _, err := range r.reconciler.KEKs().RefreshRecovery(r.ctx) {
 			if r.ctx.Err() == nil {
 				r.opts.Logger.Warn("a recovery KEK does not answer; new data keys wait for it", "error", err)

@@ -30,6 +30,8 @@ const (
 const (
 	MaxWraps     = keystate.MaxWraps     // lines: data keys, each as often as it is wrapped
 	MaxWrapBytes = keystate.MaxWrapBytes // of all wraps together
+
+	MaxCompromised = keystate.MaxCompromised // keys named compromised
 )
 
 // The sentinels of a Store, besides core.ErrStoreUnavailable, which any method
@@ -46,6 +48,10 @@ var (
 	// ErrInUse means that records are still sealed under a data key, which can
 	// therefore not be destroyed.
 	ErrInUse = keystate.ErrInUse
+
+	// ErrOtherStore means that the database holds another store than Options.StoreID
+	// names, or than the ring served before. It is core.ErrKeyMismatch too.
+	ErrOtherStore = keystate.ErrOtherStore
 
 	// ErrLegacyClosed means that the ring was told to write legacy records into a
 	// store that refuses them.

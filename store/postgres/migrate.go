@@ -102,6 +102,7 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 		{Version: 3, Up: m.step("003_rotation.up"), Down: m.step("003_rotation.down")},
 		{Version: 4, Up: m.step("004_quota.up"), Down: m.step("004_quota.down")},
 		{Version: 5, Up: m.step("005_access_tokens.up"), Down: m.step("005_access_tokens.down")},
+		{Version: 6, Up: m.step("006_ring_revision.up"), Down: m.step("006_ring_revision.down")},
 	})
 	return m, err
 }

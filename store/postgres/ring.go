@@ -21,9 +21,10 @@ import (
 // ringLine is one line of load_ring.sql: a data key with one of its wraps.
 type ringLine struct {
 	storeID      string
+	revision     int64 // zero: none is kept
 	legacyClosed bool
-	compromised  []string
-	keyID        []byte // nil: there are no data keys
+	compromised  []string // with the first line
+	keyID        []byte   // nil: there are no data keys
 	version      *int64
 	state        *string
 	primary      *bool
@@ -36,16 +37,23 @@ type ringLine struct {
 }
 
 func scanRingLine(row pgx.CollectableRow) (l ringLine, err error) {
-	err = row.Scan(&l.storeID, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
+	err = row.Scan(&l.storeID, &l.revision, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
 		&l.createdAt, &l.destroyedAt, &l.kekID, &l.wrapped, &l.bytes)
 	return l, err
 }
 
+// noRevision stands for the revision in the schema of a version that kept none.
+const noRevision = "0"
+
 // LoadRing implements keyring.Store.
 func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
-	lines, err := s.ringLines(ctx, s.queries.Get("compromised"))
-	if isMissing(err) { // perhaps the schema of a version that kept no list of the compromised
-		lines, err = s.ringLines(ctx, "'{}'::text[]")
+	compromised := s.queries.Render("compromised", "{{max_compromised}}", strconv.Itoa(keyring.MaxCompromised))
+	lines, err := s.ringLines(ctx, compromised, "s.revision")
+	if isOlder(err) { // perhaps the schema of a version that kept no revision
+		lines, err = s.ringLines(ctx, compromised, noRevision)
+	}
+	if isMissing(err) { // or no list of the compromised
+		lines, err = s.ringLines(ctx, "'{}'::text[]", noRevision)
 	}
 	if isMissing(err) {
 		return keyring.State{}, nil
@@ -64,17 +72,24 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 			return keyring.State{}, fmt.Errorf("reading the data keys: %w", err)
 		}
 	}
+	if err := store.CheckCompromised(len(state.Compromised)); err != nil {
+		return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+	}
 	return state, nil
 }
 
-func (s *Store) ringLines(ctx context.Context, compromised string) ([]ringLine, error) {
-	return collectAlone(ctx, s, s.queries.Render("load_ring", "{{compromised}}", compromised,
+func (s *Store) ringLines(ctx context.Context, compromised, revision string) ([]ringLine, error) {
+	return collectAlone(ctx, s, s.queries.Render("load_ring", "{{compromised}}", compromised, "{{revision}}", revision,
 		"{{max_bytes}}", strconv.Itoa(keyring.MaxWrapBytes), "{{max_lines}}", strconv.Itoa(keyring.MaxWraps)), scanRingLine)
 }
 
 // addTo adds the line to state, in which the key of the line before is the last.
 func (l *ringLine) addTo(state *keyring.State) error {
-	state.StoreID, state.LegacyClosed, state.Compromised = l.storeID, l.legacyClosed, l.compromised
+	state.StoreID, state.Revision = l.storeID, store.RingRevision(l.storeID, l.revision)
+	state.LegacyClosed = l.legacyClosed
+	if l.compromised != nil {
+		state.Compromised = l.compromised
+	}
 	if l.keyID == nil {
 		return nil
 	}
@@ -105,6 +120,17 @@ func (l *ringLine) dataKey(id envelope.KeyID) keyring.DataKeyState {
 		k.DestroyedAt = l.destroyedAt.UTC()
 	}
 	return k
+}
+
+// Revision implements keyring.Store.
+func (s *Store) Revision(ctx context.Context) (string, error) {
+	var storeID string
+	var revision int64
+	err := s.scanAlone(ctx, s.queries.Get("revision"), nil, &storeID, &revision)
+	if isOlder(err) || errors.Is(err, pgx.ErrNoRows) {
+		return "", nil
+	}
+	return store.RingRevision(storeID, revision), failure("reading the revision of the ring", err)
 }
 
 // InsertDataKey implements keyring.Store.
@@ -246,12 +272,107 @@ func (s *Store) destroyDataKey(ctx context.Context, tx pgx.Tx, id envelope.KeyID
 	} else if left > 0 {
 		return 0, store.Undone(s.table(credential.DisposableTable))
 	}
+	return 0, s.destroyLocked(ctx, tx, id)
+}
+
+// destroyLocked destroys a data key that is locked, and that no record needs.
+func (s *Store) destroyLocked(ctx context.Context, tx pgx.Tx, id envelope.KeyID) error {
 	for _, query := range []string{"delete_wraps", "destroy_data_key"} {
 		if _, err := tx.Exec(ctx, s.queries.Get(query), id[:]); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return 0, s.requireDestroyed(ctx, tx, id)
+	return s.requireDestroyed(ctx, tx, id)
+}
+
+// DestroyUnused implements keyring.Store.
+func (s *Store) DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error) {
+	err = s.seeing(ctx, func(tx pgx.Tx) error {
+		destroyed, err = s.destroyUnused(ctx, tx, ids)
+		return err
+	})
+	if err != nil && !errors.Is(err, core.ErrOutcomeUnknown) {
+		destroyed = nil
+	}
+	return destroyed, failure("destroying data keys", err)
+}
+
+// destroyUnused takes all locks first, as destroyDataKey does for one.
+func (s *Store) destroyUnused(ctx context.Context, tx pgx.Tx, ids []envelope.KeyID) ([]envelope.KeyID, error) {
+	keyIDs := make([][]byte, len(ids))
+	for i := range ids {
+		keyIDs[i] = ids[i][:]
+	}
+	rows, err := tx.Query(ctx, s.queries.Get("lock_data_keys"), keyIDs)
+	if err != nil {
+		return nil, err
+	}
+	locked, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	if err != nil {
+		return nil, err
+	}
+	used, err := s.headersIn(ctx, tx, locked, records.Tables()...)
+	if err != nil {
+		return nil, err
+	}
+	var unused [][]byte
+	for _, id := range locked {
+		if !used[envelope.KeyID(id)] {
+			unused = append(unused, id)
+		}
+	}
+	return s.destroyAll(ctx, tx, unused)
+}
+
+// destroyAll destroys data keys that are locked, and that no record of a credential
+// needs.
+func (s *Store) destroyAll(ctx context.Context, tx pgx.Tx, ids [][]byte) (destroyed []envelope.KeyID, err error) {
+	disposable := make(map[envelope.KeyID]bool)
+	there, err := s.disposableIn(ctx, tx)
+	if err == nil && there {
+		disposable, err = s.headersIn(ctx, tx, ids, records.Disposable())
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, bytes := range ids {
+		id := envelope.KeyID(bytes)
+		if disposable[id] {
+			if left, err := s.clearDisposable(ctx, tx, id); err != nil {
+				return nil, err
+			} else if left > 0 {
+				return nil, store.Undone(s.table(credential.DisposableTable))
+			}
+		}
+		if err := s.destroyLocked(ctx, tx, id); err != nil {
+			return nil, err
+		}
+		destroyed = append(destroyed, id)
+	}
+	return destroyed, nil
+}
+
+// headersIn returns which of the data keys of ids a record of the tables is sealed under.
+func (s *Store) headersIn(ctx context.Context, tx pgx.Tx, ids [][]byte, tables ...records.Table) (map[envelope.KeyID]bool, error) {
+	headers := make([][]byte, len(ids))
+	for i, id := range ids {
+		headers[i] = records.Header(envelope.KeyID(id))
+	}
+	used := make(map[envelope.KeyID]bool)
+	for _, t := range tables {
+		rows, err := tx.Query(ctx, s.records.Headers(t), headers)
+		if err != nil {
+			return nil, err
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+		if err != nil {
+			return nil, err
+		}
+		for _, header := range found {
+			used[envelope.KeyID(header[len(records.Magic):])] = true
+		}
+	}
+	return used, nil
 }
 
 // requireDestroyed looks whether the key and its wraps are gone, which a trigger can

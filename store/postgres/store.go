@@ -95,7 +95,7 @@ func open(ctx context.Context, cfg Config) (*Store, error) {
 		preparing: preparing,
 		version:   version,
 		tables:    tables, functions: functions,
-		records: records.Dialect{Schema: quoted + ".", Hex: `E'\\x%s'::bytea`},
+		records: records.Dialect{Schema: quoted + ".", Hex: `E'\\x%s'::bytea`, Among: "%s = ANY ($1::bytea[])"},
 	}
 	s.resealUpdate = resealSQL(s.records, records.Credentials())
 	return s, nil

@@ -63,6 +63,7 @@ func (s *Store) newMigrator(opts store.MigrateOptions) (*migrator, error) {
 		{Version: 2, Up: m.once(2, m.step("002_lockwood.up")), Down: m.step("002_lockwood.down")},
 		{Version: 3, Up: m.once(3, m.step("003_rotation.up")), Down: m.step("003_rotation.down")},
 		{Version: 4, Up: m.once(4, m.step("004_access_tokens.up")), Down: m.step("004_access_tokens.down")},
+		{Version: 5, Up: m.once(5, m.step("005_ring_revision.up")), Down: m.step("005_ring_revision.down")},
 	})
 	return m, err
 }

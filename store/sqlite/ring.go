@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,8 +21,9 @@ import (
 // ringLine is one line of load_ring.sql: a data key with one of its wraps.
 type ringLine struct {
 	storeID      string
+	revision     int64 // zero: none is kept
 	legacyClosed bool
-	compromised  []byte // a JSON array of strings
+	compromised  []byte // with the first line, a JSON array of strings
 	keyID        []byte // nil: there are no data keys
 	version      sql.Null[int64]
 	state        sql.Null[string]
@@ -35,16 +37,23 @@ type ringLine struct {
 }
 
 func scanRingLine(row scanner) (l ringLine, err error) {
-	err = row.Scan(&l.storeID, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
+	err = row.Scan(&l.storeID, &l.revision, &l.legacyClosed, &l.compromised, &l.keyID, &l.version, &l.state, &l.primary, &l.reserved,
 		optionalStamp{&l.createdAt}, optionalStamp{&l.destroyedAt}, &l.kekID, &l.wrapped, &l.bytes)
 	return l, err
 }
 
+// noRevision stands for the revision in the schema of a version that kept none.
+const noRevision = "0"
+
 // LoadRing implements keyring.Store.
 func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
-	lines, err := s.ringLines(ctx, s.queries.Get("compromised"))
-	if isMissing(err) { // perhaps the schema of a version that kept no list of the compromised
-		lines, err = s.ringLines(ctx, "'[]'")
+	compromised := s.queries.Render("compromised", "{{max_compromised}}", strconv.Itoa(keyring.MaxCompromised))
+	lines, err := s.ringLines(ctx, compromised, "s.revision")
+	if isOlder(err) { // perhaps the schema of a version that kept no revision
+		lines, err = s.ringLines(ctx, compromised, noRevision)
+	}
+	if isMissing(err) { // or no list of the compromised
+		lines, err = s.ringLines(ctx, "'[]'", noRevision)
 	}
 	if isMissing(err) {
 		return keyring.State{}, nil
@@ -63,19 +72,24 @@ func (s *Store) LoadRing(ctx context.Context) (keyring.State, error) {
 			return keyring.State{}, fmt.Errorf("reading the data keys: %w", err)
 		}
 	}
+	if err := store.CheckCompromised(len(state.Compromised)); err != nil {
+		return keyring.State{}, fmt.Errorf("loading ring: %w", err)
+	}
 	return state, nil
 }
 
-func (s *Store) ringLines(ctx context.Context, compromised string) ([]ringLine, error) {
-	return collect(ctx, s.read, s.queries.Render("load_ring", "{{compromised}}", compromised,
+func (s *Store) ringLines(ctx context.Context, compromised, revision string) ([]ringLine, error) {
+	return collect(ctx, s.read, s.queries.Render("load_ring", "{{compromised}}", compromised, "{{revision}}", revision,
 		"{{max_bytes}}", strconv.Itoa(keyring.MaxWrapBytes), "{{max_lines}}", strconv.Itoa(keyring.MaxWraps)), scanRingLine)
 }
 
 // addTo adds the line to state, in which the key of the line before is the last.
 func (l *ringLine) addTo(state *keyring.State) error {
-	state.StoreID, state.LegacyClosed = l.storeID, l.legacyClosed
-	if err := json.Unmarshal(l.compromised, &state.Compromised); err != nil {
-		return errors.New("the compromised keys are no JSON array of strings")
+	state.StoreID, state.Revision, state.LegacyClosed = l.storeID, store.RingRevision(l.storeID, l.revision), l.legacyClosed
+	if l.compromised != nil {
+		if err := json.Unmarshal(l.compromised, &state.Compromised); err != nil {
+			return errors.New("the compromised keys are no JSON array of strings")
+		}
 	}
 	if l.keyID == nil {
 		return nil
@@ -107,6 +121,17 @@ func (l *ringLine) dataKey(id envelope.KeyID) keyring.DataKeyState {
 		k.DestroyedAt = *l.destroyedAt
 	}
 	return k
+}
+
+// Revision implements keyring.Store.
+func (s *Store) Revision(ctx context.Context) (string, error) {
+	var storeID string
+	var revision int64
+	err := s.read.QueryRowContext(ctx, s.queries.Get("revision")).Scan(&storeID, &revision)
+	if isOlder(err) || errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return store.RingRevision(storeID, revision), failure("reading the revision of the ring", err)
 }
 
 // InsertDataKey implements keyring.Store.
@@ -239,12 +264,96 @@ func (s *Store) destroyDataKey(ctx context.Context, tx *sql.Tx, id envelope.KeyI
 	} else if left > 0 {
 		return 0, store.Undone(credential.DisposableTable)
 	}
+	return 0, s.destroyLocked(ctx, tx, id)
+}
+
+// destroyLocked destroys a data key that no record needs.
+func (s *Store) destroyLocked(ctx context.Context, tx *sql.Tx, id envelope.KeyID) error {
 	for _, query := range []string{"delete_wraps", "destroy_data_key"} {
 		if _, err := exec(ctx, tx, s.queries.Get(query), id[:]); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return 0, s.requireDestroyed(ctx, tx, id)
+	return s.requireDestroyed(ctx, tx, id)
+}
+
+// DestroyUnused implements keyring.Store.
+func (s *Store) DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error) {
+	err = s.seeing(ctx, func(tx *sql.Tx) error {
+		destroyed, err = s.destroyUnused(ctx, tx, ids)
+		return err
+	})
+	if err != nil && !errors.Is(err, core.ErrOutcomeUnknown) {
+		destroyed = nil
+	}
+	return destroyed, failure("destroying data keys", err)
+}
+
+func (s *Store) destroyUnused(ctx context.Context, tx *sql.Tx, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error) {
+	used, err := s.headersIn(ctx, tx, ids, records.Tables()...)
+	if err != nil {
+		return nil, err
+	}
+	disposable, err := s.headersIn(ctx, tx, ids, records.Disposable())
+	if err != nil && !isMissing(err) {
+		return nil, err
+	}
+	for _, id := range ids {
+		err := s.lockDataKey(ctx, tx, id)
+		switch {
+		case used[id], errors.Is(err, keyring.ErrNotEnabled), errors.Is(err, keyring.ErrConflict):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if disposable[id] {
+			if left, err := s.clearDisposable(ctx, tx, id); err != nil {
+				return nil, err
+			} else if left > 0 {
+				return nil, store.Undone(credential.DisposableTable)
+			}
+		}
+		if err := s.destroyLocked(ctx, tx, id); err != nil {
+			return nil, err
+		}
+		destroyed = append(destroyed, id)
+	}
+	return destroyed, nil
+}
+
+// headersIn returns which of the data keys of ids a record of the tables is sealed under.
+func (s *Store) headersIn(ctx context.Context, tx *sql.Tx, ids []envelope.KeyID, tables ...records.Table) (used map[envelope.KeyID]bool, err error) {
+	headers := make([]string, len(ids))
+	for i, id := range ids {
+		headers[i] = hex.EncodeToString(records.Header(id))
+	}
+	list, err := json.Marshal(headers)
+	if err != nil {
+		return nil, fmt.Errorf("naming headers: %w", err)
+	}
+	used = make(map[envelope.KeyID]bool)
+	for _, t := range tables {
+		if err := addHeaders(ctx, tx, used, s.records.Headers(t), string(list)); err != nil {
+			return nil, err
+		}
+	}
+	return used, nil
+}
+
+func addHeaders(ctx context.Context, tx *sql.Tx, used map[envelope.KeyID]bool, query, headers string) (err error) {
+	rows, err := tx.QueryContext(ctx, query, headers)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var header []byte
+		if err := rows.Scan(&header); err != nil {
+			return err
+		}
+		used[envelope.KeyID(header[len(records.Magic):])] = true
+	}
+	return rows.Err()
 }
 
 // requireDestroyed looks whether the key and its wraps are gone, which a trigger can

@@ -83,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening SQLite store: %w", err)
 	}
-	s := &Store{queries: queries, version: version, tables: string(names), records: records.Dialect{Hex: "x'%s'"}}
+	s := &Store{queries: queries, version: version, tables: string(names), records: records.Dialect{Hex: "x'%s'", Among: "%s IN (SELECT unhex(value) FROM json_each(?1))"}}
 	if err := s.open(ctx, cfg); err != nil {
 		return nil, failure("opening SQLite store", err)
 	}

@@ -75,7 +75,9 @@ func listed(t *testing.T, s store.Store) (credential.Listed, access.Listed) {
 	return theirs[0], all[0]
 }
 
-func sameTime(a, b *time.Time) bool { return a == nil && b == nil || a != nil && b != nil && a.Equal(*b) }
+func sameTime(a, b *time.Time) bool {
+	return a == nil && b == nil || a != nil && b != nil && a.Equal(*b)
+}
 
 func testStates(t *testing.T, h Harness) {
 	db, s, key := withKey(t, h)

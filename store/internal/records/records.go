@@ -37,6 +37,9 @@ type Dialect struct {
 	// Hex writes a literal of bytes from their hexadecimal digits, as the %s of a
 	// format.
 	Hex string
+	// Among is the condition that the %s of a format is among the headers that are
+	// parameter $1, a list as the database takes it.
+	Among string
 }
 
 // Table is a table with encrypted columns.
@@ -93,6 +96,18 @@ func (d Dialect) CountUnder(t Table) string {
 		terms[i] = "CASE WHEN substr(" + name + ", 1, " + strconv.Itoa(HeaderSize) + ") = $1 THEN 1 ELSE 0 END"
 	}
 	return "SELECT coalesce(sum(" + strings.Join(terms, " + ") + "), 0) FROM " + d.Schema + t.Name
+}
+
+// Headers returns a query for those of the headers that are the parameter $1 which a
+// record of the table begins with, each once for a column. It reads the table once for
+// each column.
+func (d Dialect) Headers(t Table) string {
+	columns := make([]string, len(t.Columns))
+	for i, name := range t.Columns {
+		header := "substr(" + name + ", 1, " + strconv.Itoa(HeaderSize) + ")"
+		columns[i] = "SELECT DISTINCT " + header + " FROM " + d.Schema + t.Name + " WHERE " + fmt.Sprintf(d.Among, header)
+	}
+	return strings.Join(columns, " UNION ALL ")
 }
 
 // Clear returns a statement that leaves nothing in the columns of the table that is

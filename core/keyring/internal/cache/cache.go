@@ -74,6 +74,7 @@ type Cache struct {
 	blocked error // why no data key may be in memory
 	problem error // why nothing can be sealed, if not blocked
 	epoch   Epoch
+	loaded  bool // ring was set
 	closed  bool
 }
 
@@ -134,7 +135,7 @@ func (c *Cache) Admit(k *Key, epoch Epoch) {
 func (c *Cache) Accept(ring Ring) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ring = ring
+	c.ring, c.loaded = ring, true
 	for id, k := range c.keys {
 		if _, enabled := ring.Enabled[id]; !enabled {
 			delete(c.keys, id)
@@ -210,6 +211,9 @@ func (c *Cache) Close() {
 // publish makes a View of the fields that c.mu guards, which is held.
 func (c *Cache) publish() {
 	v := &View{OpenErr: c.blocked, SealErr: cmp.Or(c.blocked, c.problem)}
+	if v.OpenErr == nil && !c.loaded { // the store may be closed to legacy records, or another one
+		v.OpenErr = cmp.Or(c.problem, ErrNotLoaded)
+	}
 	if v.OpenErr == nil && errors.Is(c.problem, core.ErrKeyMissing) {
 		v.OpenErr = c.problem
 	}

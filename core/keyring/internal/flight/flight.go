@@ -75,18 +75,3 @@ func (m Mutex) Lock(ctx context.Context) (unlock func(), err error) {
 		return nil, fmt.Errorf("waiting for the ring: %w: %w", core.ErrUnavailable, context.Cause(ctx))
 	}
 }
-
-// Sleep waits for d and reports whether it did so to the end.
-func Sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

@@ -228,11 +228,20 @@ func (g *Guard) Unwatch(id envelope.KeyID) {
 // provider denied what it was seen to unwrap, which evicts the data keys whatever the
 // provider's status is.
 func (g *Guard) Prove(ctx context.Context) (denied bool) {
+	c, err := g.prove(ctx)
+	return c != nil && errors.Is(err, core.ErrKeyDenied) && g.proven.Contains(kek.DigestOf(c.Wrap))
+}
+
+// errNoCanary means that there is no wrap to prove anything with.
+var errNoCanary = errors.New("no wrap is watched")
+
+// prove unwraps the canary, which it returns, and notes what that shows.
+func (g *Guard) prove(ctx context.Context) (*Canary, error) {
 	g.mu.Lock()
 	c := g.canary
 	g.mu.Unlock()
 	if c == nil {
-		return false
+		return nil, errNoCanary
 	}
 	plaintext, _, err := g.kek.Unwrap(ctx, c.ID, c.Wrap, c.Binding)
 	clear(plaintext)
@@ -249,7 +258,14 @@ func (g *Guard) Prove(ctx context.Context) (denied bool) {
 	if before == nil && g.mismatch != nil {
 		g.cache.SetProblem(g.mismatch)
 	}
-	return errors.Is(err, core.ErrKeyDenied) && g.proven.Contains(kek.DigestOf(c.Wrap))
+	return c, err
+}
+
+// Vouches reports whether the provider unwraps the canary: then its refusal of another
+// wrap before says something of that wrap alone.
+func (g *Guard) Vouches(ctx context.Context) bool {
+	_, err := g.prove(ctx)
+	return err == nil
 }
 
 // Mismatch returns why nothing may be sealed under the current KEK, or nil.

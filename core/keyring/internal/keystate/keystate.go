@@ -5,6 +5,7 @@ package keystate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -27,6 +28,10 @@ var (
 	// therefore not be destroyed.
 	ErrInUse = errors.New("records are still sealed under the data key")
 
+	// ErrOtherStore means that the database holds another store than the ring is to
+	// serve, or served before. It is core.ErrKeyMismatch too.
+	ErrOtherStore = fmt.Errorf("the database holds another store: %w", core.ErrKeyMismatch)
+
 	// ErrLegacyClosed means that the ring was told to write legacy records into a
 	// store that refuses them.
 	ErrLegacyClosed = errors.New("the store is closed to legacy records")
@@ -47,6 +52,9 @@ type State struct {
 	// StoreID identifies the store, and is bound into every wrap. It is empty
 	// where Lockwood's tables do not exist.
 	StoreID string
+	// Revision is another one after every change of the rest of the state. It is empty
+	// where the store keeps none.
+	Revision string
 	// LegacyClosed says that the store holds no legacy records and a database
 	// constraint refuses them.
 	LegacyClosed bool
@@ -155,6 +163,9 @@ type NewDataKey struct {
 const (
 	MaxWraps     = 10_000   // data keys and wraps: keys, each as often as it is wrapped
 	MaxWrapBytes = 16 << 20 // of all wraps together
+
+	// MaxCompromised bounds State.Compromised. An operator names one or two.
+	MaxCompromised = 1000
 )
 
 // Store keeps the ring. Implementations are safe for concurrent use by many
@@ -164,8 +175,13 @@ const (
 type Store interface {
 	// LoadRing returns the ring. It writes nothing and, where Lockwood's tables
 	// do not exist, returns the zero State. It returns core.ErrUnavailable, and
-	// has not read it all, if the ring is beyond MaxWraps or MaxWrapBytes.
+	// has not read it all, if the ring is beyond MaxWraps, MaxWrapBytes or
+	// MaxCompromised.
 	LoadRing(ctx context.Context) (State, error)
+
+	// Revision returns State.Revision as LoadRing would, for much less work: a ring asks
+	// for it every few seconds.
+	Revision(ctx context.Context) (string, error)
 
 	// InsertDataKey makes k the primary and its predecessor an ordinary enabled
 	// key, in one transaction. It returns ErrConflict, and changes nothing, if
@@ -201,6 +217,12 @@ type Store interface {
 	// primary, ErrNotEnabled for a key that is not enabled, and
 	// core.ErrOutcomeUnknown if the key may be destroyed all the same.
 	DestroyDataKey(ctx context.Context, id envelope.KeyID) (remaining int64, err error)
+
+	// DestroyUnused is DestroyDataKey for those of the data keys that are enabled, not
+	// the primary, and not in use, in one transaction that reads the records once for
+	// all. It returns which it destroyed; the others are left as they are. After
+	// core.ErrOutcomeUnknown those that it returns may be destroyed.
+	DestroyUnused(ctx context.Context, ids []envelope.KeyID) (destroyed []envelope.KeyID, err error)
 
 	// LegacySample returns up to n records that do not start with the magic of
 	// format 1, from any column, and none if there are none.

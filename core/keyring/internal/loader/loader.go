@@ -30,13 +30,18 @@ type Loader struct {
 	// earlier could end later, and undo what the other saw.
 	loading flight.Mutex
 
-	mu    sync.Mutex
-	state keystate.State
-	begun int64 // how many loads have begun
-	done  int64 // how many had begun when the last one ended
-	ended time.Time
-	err   error // of the last load
+	mu      sync.Mutex
+	state   keystate.State
+	enabled map[envelope.KeyID]int // where in state.DataKeys
+	begun   int64                  // how many looks have begun
+	done    int64                  // how many had begun when the last one ended
+	ended   time.Time              // when the last load did
+	err     error                  // of the last look
 }
+
+// trustFor is how long a load may serve on the word of the store that nothing changed
+// since.
+const trustFor = 5 * time.Minute
 
 // New returns a Loader that has loaded nothing. Nothing seals while the current KEK is
 // compromised. A load takes no longer than timeout.
@@ -47,19 +52,60 @@ func New(store keystate.Store, w *witness.Witness, c *cache.Cache, current *kek.
 // Load takes up what the store holds. Its error is core.ErrStoreUnavailable,
 // core.ErrUnavailable, or core.ErrKeyMismatch if it holds another store.
 func (l *Loader) Load(ctx context.Context) error {
-	unlock, err := l.loading.Lock(ctx)
+	unlock, mark, err := l.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	l.mu.Lock()
-	l.begun++
-	mark := l.witness.Mark(primaryID(&l.state))
-	l.mu.Unlock()
 	limited, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	state, err := l.store.LoadRing(limited)
 	return l.take(state, mark, err)
+}
+
+// Current reports whether what was loaded last is what the store holds, by its revision.
+// It asks for that and nothing else, and says no where there is no revision, where the
+// last look failed, or where the last load is long ago: a database that lies can put off
+// a load, and not for ever. The error is that of Load.
+func (l *Loader) Current(ctx context.Context) (bool, error) {
+	unlock, mark, err := l.begin(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	l.mu.Lock()
+	known := l.state.Revision
+	if l.err != nil || time.Since(l.ended) > trustFor {
+		known = ""
+	}
+	l.mu.Unlock()
+	if known == "" {
+		return false, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
+	revision, err := l.store.Revision(limited)
+	if err != nil {
+		return false, l.take(keystate.State{}, mark, err)
+	}
+	if revision != known {
+		return false, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.done = l.begun
+	return true, nil
+}
+
+// begin waits for the turn to look at the store.
+func (l *Loader) begin(ctx context.Context) (unlock func(), mark witness.Mark, err error) {
+	if unlock, err = l.loading.Lock(ctx); err != nil {
+		return nil, witness.Mark{}, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begun++
+	return unlock, l.witness.Mark(primaryID(&l.state)), nil
 }
 
 // take makes state, which a load that began at mark returned with err, the present
@@ -80,7 +126,12 @@ func (l *Loader) take(state keystate.State, mark witness.Mark, err error) error 
 		}
 		return l.err
 	}
-	l.state = state
+	l.state, l.enabled = state, make(map[envelope.KeyID]int, len(state.DataKeys))
+	for i, k := range state.DataKeys {
+		if k.State == keystate.Enabled {
+			l.enabled[k.ID] = i
+		}
+	}
 	l.accept()
 	return nil
 }
@@ -127,25 +178,30 @@ func (l *Loader) State() keystate.State {
 func (l *Loader) Find(id envelope.KeyID) (keystate.DataKeyState, kek.Binding, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k, ok := l.state.Find(id)
-	return k, kek.Binding{StoreID: l.state.StoreID, Version: k.Version}, ok
+	i, ok := l.enabled[id]
+	if !ok {
+		return keystate.DataKeyState{}, kek.Binding{StoreID: l.state.StoreID}, false
+	}
+	k := l.state.DataKeys[i]
+	return k, kek.Binding{StoreID: l.state.StoreID, Version: k.Version}, true
 }
 
-// Err returns why the last load failed, or nil.
+// Err returns why the last look at the store failed, or nil.
 func (l *Loader) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// Begun returns how many loads have begun.
+// Begun returns how many looks at the store have begun, by Load and Current.
 func (l *Loader) Begun() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.begun
 }
 
-// Last returns how many loads had begun when the last one ended, and when that was.
+// Last returns how many looks had begun when the last one ended, and when the last load
+// did.
 func (l *Loader) Last() (done int64, ended time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -144,8 +144,9 @@ type LiveInstance struct {
 
 // lagging returns the previous KEKs that live instances need, since they can use
 // them and not the current one. One that was named compromised gets nothing: then
-// there is no new data key until that instance follows.
-func (s *KEKs) lagging(ctx context.Context, state *keystate.State, instances []LiveInstance) ([]*kek.KEK, error) {
+// there is no new data key until that instance follows, unless the operator leaves it
+// behind. Anyone who writes to the database can make one up.
+func (s *KEKs) lagging(ctx context.Context, state *keystate.State, instances []LiveInstance, leaveBehind bool) ([]*kek.KEK, error) {
 	current, err := s.Current.Resolve(ctx)
 	if err != nil {
 		return nil, err
@@ -164,6 +165,9 @@ func (s *KEKs) lagging(ctx context.Context, state *keystate.State, instances []L
 				continue
 			}
 			if state.IsCompromised(id) {
+				if leaveBehind {
+					continue
+				}
 				return nil, fmt.Errorf("instance %s can use %s, which was named compromised, and not %s; configure and restart it: %w", i.Name, id, current, core.ErrUnavailable)
 			}
 			if !slices.Contains(needed, p) {

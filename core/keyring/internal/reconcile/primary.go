@@ -38,6 +38,7 @@ func (r *Reconciler) ensurePrimary(ctx context.Context) error {
 	}
 	if r.guard.Mismatch() != nil {
 		r.watch() // what is there now may be another
+		r.healPrimary(ctx)
 	}
 	if err := r.guard.Mismatch(); err != nil {
 		return err
@@ -73,7 +74,11 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 			return err
 		}
 		// A store has a primary from its first data key on.
-		return r.makePrimary(ctx, &state, envelope.KeyID{}, cause(len(state.DataKeys) > 0))
+		by := byUs
+		if len(state.DataKeys) > 0 {
+			by = byDatabase
+		}
+		return r.makePrimary(ctx, &state, envelope.KeyID{}, by)
 	}
 	if why := r.retired(&state, p); why != "" && !r.opts.ReadOnly {
 		return r.replaceRetired(ctx, &state, p, why)
@@ -82,6 +87,7 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 		return fmt.Errorf("unlocking the primary data key %s (version %d): %w", p.ID, p.Version, err)
 	}
 	if r.opts.ReadOnly {
+		r.watch()
 		return nil
 	}
 	if why := r.retired(&state, p); why != "" { // as only unlocking it showed
@@ -113,6 +119,30 @@ func (r *Reconciler) replaceRetired(ctx context.Context, state *keystate.State, 
 	r.opts.Logger.Error("the database has gone back in time, or was edited: its primary data key is retired; rolling to a new one",
 		"key_id", p.ID.String(), "key_version", p.Version, "reason", why)
 	return r.makePrimary(ctx, state, p.ID, byDatabase)
+}
+
+// healPrimary makes the wrap of the primary under the current KEK anew, which does not
+// unwrap any more, where a previous KEK unwraps the data key.
+func (r *Reconciler) healPrimary(ctx context.Context) {
+	state := r.loader.State()
+	p := state.Primary()
+	if p == nil || r.opts.ReadOnly || r.opts.NoAutoRewrap || len(r.keks.Previous) == 0 || state.Exposed(p) {
+		return
+	}
+	r.mu.Lock()
+	failed := r.rewraps[p.ID]
+	r.mu.Unlock()
+	if !failed.Due(time.Now()) {
+		return
+	}
+	if added, err := r.wrapper.add(ctx, p.ID, true); err != nil && len(added) == 0 {
+		r.mu.Lock()
+		r.rewraps[p.ID] = failed.Again(time.Now(), err)
+		r.mu.Unlock()
+		return // the mismatch is what is told
+	}
+	r.watch()
+	r.guard.Prove(ctx)
 }
 
 // watch has the guard see to it that the wrap of the primary goes on unwrapping.
@@ -265,14 +295,19 @@ func (r *Reconciler) replace(ctx context.Context, state *keystate.State, p *keys
 }
 
 // Roll makes a new primary in place of the one named before, unless another instance
-// did. It returns what keeps the ring from it.
-func (r *Reconciler) Roll(ctx context.Context, before envelope.KeyID) error {
-	return r.flights.Do(ctx, "roll", func(ctx context.Context) error {
+// did. With leaveBehind it does not wait for live instances that can use none but
+// compromised KEKs. It returns what keeps the ring from it.
+func (r *Reconciler) Roll(ctx context.Context, before envelope.KeyID, leaveBehind bool) error {
+	name, by := "roll", byUs
+	if leaveBehind {
+		name, by = "roll and leave behind", byOperator
+	}
+	return r.flights.Do(ctx, name, func(ctx context.Context) error {
 		state := r.loader.State()
 		if p := state.Primary(); p == nil || p.ID != before {
 			return r.reconcile(ctx)
 		}
-		return r.roll(ctx, &state, before, byUs)
+		return r.roll(ctx, &state, before, by)
 	})
 }
 
@@ -300,12 +335,13 @@ func (r *Reconciler) roll(ctx context.Context, state *keystate.State, replaces e
 }
 
 // cause is on whose word a primary is made.
-type cause bool
+type cause int
 
 // What the database says, whoever may write to it can make it say again and again.
 const (
-	byUs       cause = false
-	byDatabase cause = true
+	byUs cause = iota
+	byDatabase
+	byOperator // who leaves instances behind that can use none but compromised KEKs
 )
 
 // How many primaries are made on the word of the database: so many at once, and then
@@ -328,7 +364,7 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 	r.mu.Lock()
 	err := r.making.Wait(time.Now())
 	r.mu.Unlock()
-	if err != nil {
+	if err != nil && by != byOperator { // whose reason to fail may have been that instance
 		return err
 	}
 	version := r.witness.NextVersion(state)
@@ -339,7 +375,7 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 	if err != nil {
 		return err
 	}
-	key, wraps, err := r.generate(ctx, state, version)
+	key, wraps, err := r.generate(ctx, state, version, by == byOperator)
 	if err == nil {
 		err = r.store.InsertDataKey(ctx, keystate.NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: wraps})
 		if errors.Is(err, keystate.ErrConflict) {
@@ -361,18 +397,19 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 		return err
 	}
 	r.unlocker.admit(key, epoch)
+	r.watch()
 	return nil
 }
 
 // generate returns a fresh data key with a wrap under every KEK that is to have one.
-func (r *Reconciler) generate(ctx context.Context, state *keystate.State, version int64) (*cache.Key, []core.WrappedKey, error) {
+func (r *Reconciler) generate(ctx context.Context, state *keystate.State, version int64, leaveBehind bool) (*cache.Key, []core.WrappedKey, error) {
 	var also []*kek.KEK
 	if r.opts.Live != nil && len(r.keks.Previous) > 0 {
 		instances, err := r.opts.Live(ctx)
 		if err != nil {
 			return nil, nil, fmt.Errorf("asking which instances are live: %w", err)
 		}
-		if also, err = r.keks.lagging(ctx, state, instances); err != nil {
+		if also, err = r.keks.lagging(ctx, state, instances, leaveBehind); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/loader"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/witness"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // Options are those of keyring.Options.
@@ -97,7 +98,7 @@ func New(ctx context.Context, g *guard.Guard, w *witness.Witness, c *cache.Cache
 	l := loader.New(store, w, c, keks.Current, opts.CallTimeout)
 	refused, _ := lru.New[refusal, time.Time](mostRefused) // New fails for a size of 0
 	absent, _ := lru.New[envelope.KeyID, struct{}](mostAbsent)
-	u := &unlocker{loader: l, cache: c, keks: keks, flights: flights, refused: refused, failed: make(map[envelope.KeyID]failedUnlock)}
+	u := &unlocker{loader: l, cache: c, guard: g, keks: keks, flights: flights, refused: refused, failed: make(map[envelope.KeyID]failedUnlock)}
 	return &Reconciler{
 		opts: opts, store: store, witness: w, cache: c, loader: l, guard: g, keks: keks, unlocker: u, flights: flights,
 		wrapper:     &wrapper{store: store, loader: l, cache: c, keks: keks, unlocker: u, log: opts.Logger},
@@ -126,7 +127,7 @@ func (r *Reconciler) reload(ctx context.Context, interval time.Duration) error {
 	for {
 		err := r.flights.Do(ctx, "reload", func(ctx context.Context) error {
 			_, ended := r.loader.Last()
-			if !flight.Sleep(ctx, time.Until(ended.Add(interval))) {
+			if !pause.For(ctx, time.Until(ended.Add(interval))) {
 				return fmt.Errorf("waiting to load the ring: %w", core.ErrUnavailable)
 			}
 			return r.reconcile(ctx)
@@ -136,6 +137,45 @@ func (r *Reconciler) reload(ctx context.Context, interval time.Duration) error {
 		}
 	}
 }
+
+// Poll is Reload on the word of the store: it loads the ring if the store's revision is
+// another one, and now and then in any case. What is to be done from time to time it does
+// all the same.
+func (r *Reconciler) Poll(ctx context.Context) error {
+	return r.flights.Do(ctx, "poll", func(ctx context.Context) error {
+		return r.reconcileBy(ctx, func(ctx context.Context) error {
+			if current, err := r.loader.Current(ctx); current || err != nil {
+				return err
+			}
+			return r.loader.Load(ctx)
+		})
+	})
+}
+
+// look returns once it is known, on the word of the store, that a load shows what the
+// store held when look was called. Callers share the loads, of which one begins no sooner
+// than interval after the last.
+func (r *Reconciler) look(ctx context.Context, interval time.Duration) error {
+	called := r.loader.Begun()
+	for {
+		err := r.flights.Do(ctx, "look", func(ctx context.Context) error {
+			current, err := r.loader.Current(ctx)
+			if err == nil && !current {
+				err = errChanged
+			}
+			return err
+		})
+		if errors.Is(err, errChanged) {
+			return r.reload(ctx, interval)
+		}
+		if done, _ := r.loader.Last(); done > called || err != nil {
+			return err
+		}
+	}
+}
+
+// errChanged means that the ring is to be loaded.
+var errChanged = errors.New("the ring may have changed")
 
 // Retry forgets when failed attempts to unlock are to be made again: the provider is
 // healthy.
@@ -156,13 +196,16 @@ func (r *Reconciler) Anomalies() int64 {
 // reconcile loads the ring and does what is missing for the primary to seal. What
 // keeps it from sealing becomes the ring's problem; the error is only that of
 // loading.
-func (r *Reconciler) reconcile(ctx context.Context) error {
+func (r *Reconciler) reconcile(ctx context.Context) error { return r.reconcileBy(ctx, r.loader.Load) }
+
+// reconcileBy is reconcile for what load leaves loaded.
+func (r *Reconciler) reconcileBy(ctx context.Context, load func(context.Context) error) error {
 	unlock, err := r.reconciling.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := r.loader.Load(ctx); err != nil {
+	if err := load(ctx); err != nil {
 		return err
 	}
 	if err = r.ensurePrimary(ctx); err == nil {
@@ -179,7 +222,7 @@ func (r *Reconciler) reconcile(ctx context.Context) error {
 // Unlock brings the data key named id into memory. It returns
 // core.ErrInvalidCiphertext if the store has no such key, and else what Open does.
 func (r *Reconciler) Unlock(ctx context.Context, id envelope.KeyID) error {
-	if err := r.Expect(ctx, id); err != nil {
+	if err := r.expect(ctx, r.opts.ReloadInterval, id); err != nil {
 		return err
 	}
 	if _, _, ok := r.loader.Find(id); !ok {
@@ -191,9 +234,17 @@ func (r *Reconciler) Unlock(ctx context.Context, id envelope.KeyID) error {
 	return nil
 }
 
-// Expect loads the ring if one of ids is not known, to be there or not: anyone may
+// batchesInInterval is how many loads of Expect begin in the interval of those that single
+// records cause: reading and opening a batch is work too.
+const batchesInInterval = 10
+
+// Expect looks at the store if one of ids is not known, to be there or not: anyone may
 // write one into a row. A key that an instance makes later is found by the next load.
 func (r *Reconciler) Expect(ctx context.Context, ids ...envelope.KeyID) error {
+	return r.expect(ctx, r.opts.ReloadInterval/batchesInInterval, ids...)
+}
+
+func (r *Reconciler) expect(ctx context.Context, interval time.Duration, ids ...envelope.KeyID) error {
 	unknown := slices.DeleteFunc(slices.Clone(ids), func(id envelope.KeyID) bool {
 		_, _, ok := r.loader.Find(id)
 		return ok || r.absent.Contains(id)
@@ -201,7 +252,7 @@ func (r *Reconciler) Expect(ctx context.Context, ids ...envelope.KeyID) error {
 	if len(unknown) == 0 {
 		return nil
 	}
-	if err := r.reload(ctx, r.opts.ReloadInterval); err != nil {
+	if err := r.look(ctx, interval); err != nil {
 		return fmt.Errorf("looking for data key %s: %w: %w", unknown[0], core.ErrUnavailable, err)
 	}
 	for _, id := range unknown {

@@ -34,6 +34,8 @@ func Examine(ctx context.Context, r *Reconciler, identities []core.KeyProvider) 
 	keys := state.EnabledKeys()
 	found := make([]Recovered, len(keys))
 	flight.Each(keys, func(i int, k keystate.DataKeyState) {
+		ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+		defer cancel()
 		plaintext, via, err := recoverKey(ctx, &k, state.StoreID, identities)
 		clear(plaintext)
 		found[i] = Recovered{DataKey: k.ID, Version: k.Version, Via: via, Err: err}
@@ -59,6 +61,8 @@ func Recover(ctx context.Context, r *Reconciler, identities []core.KeyProvider) 
 	}
 	done := make([]Recovered, len(lost))
 	flight.Each(lost, func(i int, k keystate.DataKeyState) {
+		ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+		defer cancel()
 		b := kek.Binding{StoreID: r.loader.State().StoreID, Version: k.Version, Recovered: true}
 		plaintext, via, err := recoverKey(ctx, &k, b.StoreID, identities)
 		if err == nil {
@@ -110,15 +114,22 @@ func lost(ctx context.Context, r *Reconciler) ([]keystate.DataKeyState, error) {
 	keys := state.EnabledKeys()
 	failures := make([]error, len(keys))
 	flight.Each(keys, func(i int, k keystate.DataKeyState) {
+		ctx, cancel := context.WithTimeout(ctx, r.opts.CallTimeout)
+		defer cancel()
 		plaintext, _, err := r.unlocker.plaintext(ctx, &k, kek.Binding{StoreID: state.StoreID, Version: k.Version})
 		clear(plaintext)
 		failures[i] = err
 	})
 	var lost []keystate.DataKeyState
 	for i, err := range failures {
-		if errors.Is(err, core.ErrKeyMismatch) {
+		denied, ok := errors.AsType[*deniedElsewhere](err)
+		switch {
+		case ok:
+			return nil, fmt.Errorf("data key %s: %w by one of the keys that may unwrap it; have that permitted, or, if that key is lost for good, take it out of the configuration: %v", //nolint:errorlint // it is no mismatch
+				keys[i].ID, core.ErrKeyDenied, denied.error)
+		case errors.Is(err, core.ErrKeyMismatch):
 			lost = append(lost, keys[i])
-		} else if err != nil {
+		case err != nil:
 			return nil, fmt.Errorf("data key %s: %w", keys[i].ID, err)
 		}
 	}

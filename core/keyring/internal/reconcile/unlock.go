@@ -15,6 +15,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/cache"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/flight"
+	"github.com/lockwood-kms/lockwood/core/keyring/internal/guard"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/kek"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/loader"
@@ -24,6 +25,7 @@ import (
 type unlocker struct {
 	loader  *loader.Loader
 	cache   *cache.Cache
+	guard   *guard.Guard
 	keks    *KEKs
 	flights *flight.Group
 
@@ -141,7 +143,8 @@ func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b ke
 		u.loader.Unlocked(b.Version)
 		return plaintext, proof, nil
 	}
-	if !errors.Is(err, core.ErrInvalidCiphertext) && !errors.Is(err, core.ErrKeyMismatch) {
+	refused := tried > 0 && !k.Primary && errors.Is(err, core.ErrKeyDenied) && u.guard.Vouches(ctx)
+	if !refused && !errors.Is(err, core.ErrInvalidCiphertext) && !errors.Is(err, core.ErrKeyMismatch) {
 		return nil, cache.Proof{}, err
 	}
 	failures := []error{err}
@@ -154,18 +157,32 @@ func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b ke
 		tried += more
 		failures = append(failures, err)
 	}
+	denied := false
 	for _, err := range failures {
 		if errors.Is(err, core.ErrUnavailable) {
 			return nil, cache.Proof{}, err
 		}
+		denied = denied || errors.Is(err, core.ErrKeyDenied)
 	}
+	// Of the failures only the text is kept: a denial of one wrap, or a previous
+	// provider's, or that its key is missing, is not one of the current KEK.
 	if tried > 0 {
-		// Of the failures only the text is kept: a previous provider's denial, or that
-		// its key is missing, is not the current one's.
-		return nil, cache.Proof{}, fmt.Errorf("%w: %v", core.ErrKeyMismatch, errors.Join(failures...)) //nolint:errorlint // see above
+		err = fmt.Errorf("%w: %v", core.ErrKeyMismatch, errors.Join(failures...)) //nolint:errorlint // see above
+	} else {
+		err = fmt.Errorf("%w (%v)", u.mismatch(k), errors.Join(failures...)) //nolint:errorlint // see above
 	}
-	return nil, cache.Proof{}, fmt.Errorf("%w (%v)", u.mismatch(k), errors.Join(failures...)) //nolint:errorlint // see above
+	if denied {
+		err = &deniedElsewhere{err}
+	}
+	return nil, cache.Proof{}, err
 }
+
+// deniedElsewhere is why a data key does not unwrap that may do so once a denial ends,
+// which is not one of the current KEK as a whole.
+type deniedElsewhere struct{ error }
+
+// Unwrap returns the error without that.
+func (e *deniedElsewhere) Unwrap() error { return e.error }
 
 // unwrapVia tries p on every wrap of k under p's key, and says how many there were.
 func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKeyState, b kek.Binding) (plaintext []byte, proof cache.Proof, tried int, err error) {
@@ -180,24 +197,30 @@ func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKe
 			continue
 		}
 		tried++
-		this := refusal{kek.DigestOf(w), k.ID, b}
-		if until, ok := u.refused.Get(this); ok && time.Now().Before(until) {
-			err = fmt.Errorf("a wrap under %s did not unwrap before: %w", w.KEKID, core.ErrInvalidCiphertext)
-			continue
-		}
 		var recovered bool
-		plaintext, recovered, err = p.Unwrap(ctx, k.ID, w, b)
+		plaintext, recovered, err = u.try(ctx, p, k.ID, w, b)
 		switch {
-		case errors.Is(err, core.ErrInvalidCiphertext):
-			u.refused.Add(this, time.Now().Add(refusedFor))
-		case err != nil && !errors.Is(err, core.ErrKeyMismatch):
-			noAnswer = err
-		}
-		if err == nil {
+		case err == nil:
 			return plaintext, cache.Proof{StoreID: b.StoreID, Version: b.Version, KEK: w.KEKID, Recovered: recovered}, tried, nil
+		case !errors.Is(err, core.ErrInvalidCiphertext) && !errors.Is(err, core.ErrKeyMismatch):
+			noAnswer = err
 		}
 	}
 	return nil, cache.Proof{}, tried, cmp.Or(noAnswer, err)
+}
+
+// try unwraps w through p, unless it did not unwrap before. The caller clears what it
+// gets.
+func (u *unlocker) try(ctx context.Context, p *kek.KEK, id envelope.KeyID, w core.WrappedKey, b kek.Binding) (plaintext []byte, recovered bool, err error) {
+	this := refusal{kek.DigestOf(w), id, b}
+	if until, ok := u.refused.Get(this); ok && time.Now().Before(until) {
+		return nil, false, fmt.Errorf("a wrap under %s did not unwrap before: %w", w.KEKID, core.ErrInvalidCiphertext)
+	}
+	plaintext, recovered, err = p.Unwrap(ctx, id, w, b)
+	if errors.Is(err, core.ErrInvalidCiphertext) {
+		u.refused.Add(this, time.Now().Add(refusedFor))
+	}
+	return plaintext, recovered, err
 }
 
 // mismatch is the error that names what k is wrapped under and what is configured.

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/core/keyring/internal/keystate"
 )
@@ -19,10 +18,11 @@ import (
 // concurrent use.
 type Witness struct {
 	mu          sync.Mutex
-	storeID     string // of the first store seen
+	storeID     string // of the store that is expected, or was the first seen
+	expected    bool   // by configuration
 	highest     int64  // the highest version ever unlocked
 	keys        map[envelope.KeyID]memory
-	compromised []string // every key ever named compromised
+	compromised []string // keys that were named compromised, at most mostCompromised
 	keks        []string // keys of KEKs that data keys were seen wrapped under, at most mostKEKs
 }
 
@@ -46,8 +46,16 @@ const mostKeys = 100_000
 // exposed while its wrap is there.
 const mostKEKs = 64
 
-// New returns a Witness that has seen nothing.
-func New() *Witness { return &Witness{keys: make(map[envelope.KeyID]memory)} }
+// mostCompromised bounds how many compromised keys are remembered: an operator names one
+// or two, and whoever writes to the database any number. Of any other it is known that it
+// is compromised while the store says so.
+const mostCompromised = 2 * keystate.MaxCompromised
+
+// New returns a Witness that has seen nothing. storeID, if not empty, is the ID of the one
+// store that it accepts.
+func New(storeID string) *Witness {
+	return &Witness{storeID: storeID, expected: storeID != "", keys: make(map[envelope.KeyID]memory)}
+}
 
 // Mark is what was known when a load began. What becomes known while it reads, the
 // load need not show.
@@ -66,21 +74,27 @@ func (w *Witness) Mark(primary envelope.KeyID) Mark {
 // Judge judges state, which a load returned that began at mark, and adds to it what
 // must not be lost of earlier ones: who deletes from the database that a key was
 // named compromised does not lift it from a ring that runs. It returns
-// core.ErrKeyMismatch, and learns nothing, if state is of another store than the
-// first was.
+// keystate.ErrOtherStore, and learns nothing, if state is of another store than is
+// expected, or than the first was.
 func (w *Witness) Judge(state *keystate.State, mark Mark) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.storeID == "" {
 		w.storeID = state.StoreID
 	}
-	if state.StoreID != w.storeID {
-		return fmt.Errorf("%w: the database holds store %q now, and this process serves store %q; bring that back, or restart to serve the other", core.ErrKeyMismatch, state.StoreID, w.storeID)
+	switch {
+	case state.StoreID == w.storeID:
+	case w.expected:
+		return fmt.Errorf("%w: the configuration expects store %q, and the database holds %q; correct one of the two", keystate.ErrOtherStore, w.storeID, state.StoreID)
+	default:
+		return fmt.Errorf("%w: the database holds store %q now, and this process serves store %q; bring that back, or restart to serve the other", keystate.ErrOtherStore, state.StoreID, w.storeID)
 	}
 	all := slices.Concat(w.compromised, state.Compromised)
 	slices.Sort(all)
-	w.compromised = slices.Compact(all)
-	state.Compromised = slices.Clone(w.compromised)
+	state.Compromised = slices.Compact(all)
+	if len(state.Compromised) <= mostCompromised {
+		w.compromised = slices.Clone(state.Compromised)
+	}
 	exposed := make(map[envelope.KeyID]bool)
 	for _, k := range state.EnabledKeys() {
 		m := w.keys[k.ID]

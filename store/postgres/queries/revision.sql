@@ -1,0 +1,1 @@
+SELECT store_id, revision FROM {{schema}}.lockwood_store

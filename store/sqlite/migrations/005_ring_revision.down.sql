@@ -1,0 +1,11 @@
+DROP TRIGGER lockwood_revise_store;
+DROP TRIGGER lockwood_revise_compromised_delete;
+DROP TRIGGER lockwood_revise_compromised_update;
+DROP TRIGGER lockwood_revise_compromised_insert;
+DROP TRIGGER lockwood_revise_data_key_wraps_delete;
+DROP TRIGGER lockwood_revise_data_key_wraps_update;
+DROP TRIGGER lockwood_revise_data_key_wraps_insert;
+DROP TRIGGER lockwood_revise_data_keys_delete;
+DROP TRIGGER lockwood_revise_data_keys_update;
+DROP TRIGGER lockwood_revise_data_keys_insert;
+ALTER TABLE lockwood_store DROP COLUMN revision;
