@@ -199,6 +199,17 @@ func TestTheFileBesideForest(t *testing.T) {
 	}
 }
 
+// Of two entries with one ID the first by name counts.
+func TestOneIDTwice(t *testing.T) {
+	d, _ := forestDirectory(t, func(*http.Request) (*http.Response, error) {
+		return answer(200, `{"b":{"id":"1","url":"https://b.example.com/"},"a":{"id":"1","url":"https://a.example.com/"}}`), nil
+	})
+	all, err := d.Servers(t.Context())
+	if err != nil || len(all) != 1 || all[0].Name != "a" {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
 // Forest itself is judged like any other address.
 func TestForestIsJudged(t *testing.T) {
 	for _, url := range []string{"http://forest.example.com", "https://localhost", "", "https://169.254.169.254/"} {

@@ -161,12 +161,22 @@ func TestReplayOfListings(t *testing.T) {
 		}
 		s := serve(t, append(tokenEnv(d), "FOREST_EXECUTOR_MCP_SERVERS_FILE="+serversFile(t, entries))).ready(t)
 		var all sync.WaitGroup
-		defer all.Wait()
 		for i, l := range recorded.Scenarios {
 			if listingsElsewhere[l.ID] != "" {
 				continue
 			}
 			all.Go(func() { l.replay(t, s, i, base) })
+		}
+		all.Wait()
+		metrics := page(t, s.admin+"/metrics")
+		if !strings.Contains(metrics, `route="/list-mcp-tools",status="200"`) {
+			t.Error("the metrics do not count the listings")
+		}
+		s.stop(t)
+		for _, secret := range []string{"FAKE-at", "FAKE-rt", "FAKE-cs", "FAKE-description", "FAKE-stolen", "weird"} {
+			if strings.Contains(s.log.String()+metrics, secret) {
+				t.Errorf("a log or a metric holds %s", secret)
+			}
 		}
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/modelcontextprotocol/go-sdk/oauthex"
+
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
 
@@ -71,6 +73,45 @@ func TestResources(t *testing.T) {
 	write(`{"mcpServers":`)
 	grant()
 	pgtest.Eventually(t, "the mistake is in the log", func() bool { return strings.Contains(s.log.String(), "the file of MCP servers has a mistake") })
+}
+
+// A client that speaks RFC 8693, and is not ours, gets the token that the other route gives
+// out.
+func TestExchangeOnWholeInstances(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d *testDatabase) {
+		p := newProvider(t, false)
+		entry := map[string]any{"id": "srv-1", "url": "https://mcp.example.com/mcp", "authType": "oauth2"}
+		s := serve(t, append(tokenEnv(d), "FOREST_EXECUTOR_MCP_SERVERS_FILE="+serversFile(t, map[string]any{"one": entry}))).ready(t)
+		exchange := func(user int64) (string, error) {
+			token, err := oauthex.ExchangeToken(t.Context(), s.base+"/oauth/token", &oauthex.TokenExchangeRequest{
+				RequestedTokenType: "urn:ietf:params:oauth:token-type:access_token", Audience: "srv-1", Resource: "https://mcp.example.com/mcp", Scope: []string{"read"},
+				SubjectToken: tokenFor(t, s.secret, user), SubjectTokenType: "urn:ietf:params:oauth:token-type:jwt",
+			}, &oauthex.ClientCredentials{ClientID: "anybody"}, nil)
+			if err != nil {
+				return "", err
+			}
+			return token.AccessToken, nil
+		}
+		p.connect(t, s)
+		for range 2 {
+			if got, err := exchange(1); got != "FAKE-at-1" || err != nil {
+				t.Errorf("%v", err)
+			}
+		}
+		if got, a := s.accessToken(t, ""); got != "FAKE-at-1" {
+			t.Errorf("the other route: %d %s", a.status, a.body)
+		}
+		if _, err := exchange(2); err == nil || !strings.Contains(err.Error(), "invalid_target") {
+			t.Errorf("a user without a credential: %v", err)
+		}
+		if grants, _ := p.counts(); grants != 1 {
+			t.Errorf("%d grants", grants)
+		}
+		s.stop(t)
+		if strings.Contains(s.log.String(), "FAKE-at") || strings.Contains(s.log.String(), tokenFor(t, s.secret, 2)) {
+			t.Error("the log holds a token")
+		}
+	})
 }
 
 // Forest is asked with the environment's secret, which is in no log.
