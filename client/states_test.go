@@ -13,13 +13,14 @@ import (
 	"github.com/lockwood-kms/lockwood/internal/openapitest"
 )
 
-// TestEveryCodeIsAState holds that the client knows each code of the contract, and no other.
+// TestEveryCodeIsAState holds that the client knows each code of the routes that it asks,
+// and no other.
 func TestEveryCodeIsAState(t *testing.T) {
 	document, err := openapitest.Load("../docs/openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	codes := document.Codes()
+	codes := document.Codes("deposit", "list", "disconnect", "accessToken")
 	if got := slices.Sorted(maps.Keys(states)); !slices.Equal(got, codes) || len(codes) < 10 {
 		t.Errorf("the client knows\n%s\nthe contract has\n%s", strings.Join(got, "\n"), strings.Join(codes, "\n"))
 	}

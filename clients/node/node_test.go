@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/internal/lockwoodtest"
+	"github.com/lockwood-kms/lockwood/internal/openapitest"
 )
 
 // versions of Node.js that the client is for.
@@ -35,11 +36,11 @@ func TestOnEachVersion(t *testing.T) {
 	dir := lockwoodtest.Node(t, "../..")
 	installed := strings.TrimPrefix(run(t, dir, nil, "node", "--version"), "v")
 	i := lockwoodtest.Start(t, "../..")
-	contract, err := filepath.Abs("../../docs/openapi.yaml")
+	contract, err := openapitest.Load("../../docs/openapi.yaml")
 	must(t, err)
 	env := []string{
 		"LOCKWOOD_URL=" + i.URL, "LOCKWOOD_AUTH_SECRET=" + lockwoodtest.AuthSecret,
-		"LOCKWOOD_TOKEN_ENDPOINT=" + i.TokenEndpoint, "LOCKWOOD_OPENAPI=" + contract,
+		"LOCKWOOD_TOKEN_ENDPOINT=" + i.TokenEndpoint, "LOCKWOOD_CODES=" + strings.Join(contract.Codes("deposit", "list", "disconnect", "accessToken"), " "),
 	}
 	for _, version := range versions {
 		t.Run("node "+version, func(t *testing.T) {

@@ -71,22 +71,36 @@ func (d *Document) Operations() []string {
 	return all
 }
 
-// Codes returns the values that "code" may have in an answer, in order.
-func (d *Document) Codes() []string {
+// Codes returns the values that "code" may have in the answers of operations, in order.
+func (d *Document) Codes(operationIDs ...string) []string {
 	var all []string
-	for _, response := range d.spec.Components.Responses {
-		for _, content := range response.Value.Content {
-			for _, schema := range append(content.Schema.Value.OneOf, content.Schema) {
-				if code := schema.Value.Properties["code"]; code != nil {
-					for _, value := range code.Value.Enum {
-						all = append(all, fmt.Sprint(value))
-					}
+	for _, item := range d.spec.Paths.Map() {
+		for _, operation := range item.Operations() {
+			if !slices.Contains(operationIDs, operation.OperationID) {
+				continue
+			}
+			for _, response := range operation.Responses.Map() {
+				for _, content := range response.Value.Content {
+					all = append(all, codesOf(content.Schema.Value)...)
 				}
 			}
 		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+func codesOf(schema *openapi3.Schema) []string {
+	var all []string
+	for _, one := range slices.Concat(schema.OneOf, schema.AnyOf) {
+		all = append(all, codesOf(one.Value)...)
+	}
+	if code := schema.Properties["code"]; code != nil {
+		for _, value := range code.Value.Enum {
+			all = append(all, fmt.Sprint(value))
+		}
+	}
+	return all
 }
 
 // Exchange is a request and the answer to it.
