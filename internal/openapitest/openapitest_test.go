@@ -112,6 +112,31 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// TestForms holds how forms and queries are read.
+func TestForms(t *testing.T) {
+	d := load(t)
+	const exchange8693 = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt&subject_token=FAKE"
+	const exchanged = `{"access_token":"FAKE","issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer"}`
+	for body, ok := range map[string]bool{
+		exchange8693 + "&audience=a":                    true,
+		exchange8693 + "&audience=a&audience=b&x=%zz;y": true,
+		exchange8693 + "&scope=a&scope=b":               false,
+		strings.Replace(exchange8693, "jwt", "JWT", 1):  false,
+		"": false,
+	} {
+		x := exchange("POST", "/oauth/token", body, 200, exchanged)
+		x.Header = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+		if err := d.Check(x); (err == nil) != ok {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+	for query, ok := range map[string]bool{"?mcpServerId=a;b": true, "?mcpServerId=%zz": true, "?mcpServerId=": false, "": false} {
+		if err := d.Check(exchange("GET", "/list-mcp-tools"+query, "", 200, `{"tools":[]}`)); (err == nil) != ok {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+}
+
 // TestAuthentication holds that what was served had a token where the document wants it.
 func TestAuthentication(t *testing.T) {
 	d := load(t)
