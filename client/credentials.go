@@ -139,6 +139,9 @@ func (t *isoTime) UnmarshalJSON(text []byte) error {
 	}
 	// 2000 is a leap year, as each year may be.
 	day, err := time.Parse(time.RFC3339, "2000"+s[7:])
+	if err != nil {
+		return err
+	}
 	t.Time = time.Date(year, day.Month(), day.Day(), day.Hour(), day.Minute(), day.Second(), day.Nanosecond(), time.UTC)
-	return err
+	return nil
 }

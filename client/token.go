@@ -74,9 +74,10 @@ func (c *Client) AccessToken(ctx context.Context, mcpServerID string, demand *De
 }
 
 // TokenSource returns an oauth2.TokenSource of the user's tokens for the MCP server. Each
-// call of Token asks Lockwood, with ctx. Do not wrap it in oauth2.ReuseTokenSource: that
-// goes on with a token after the user disconnected or the server rejected it, and for
-// ever with one whose end is not known.
+// call of Token asks Lockwood, with ctx. Do not wrap it in oauth2.ReuseTokenSource, as
+// oauth2.NewClient does: that goes on with a token after the user disconnected or the
+// server rejected it, and for ever with one whose end is not known. For an http.Client
+// there is Client.Transport.
 func (c *Client) TokenSource(ctx context.Context, mcpServerID string) oauth2.TokenSource {
 	return &tokenSource{ctx: ctx, client: c, mcpServerID: mcpServerID}
 }

@@ -97,6 +97,25 @@ func TestNoDependencies(t *testing.T) {
 	}
 }
 
+// TestInstall installs the package as npm packs it, without any registry, and uses it.
+func TestInstall(t *testing.T) {
+	dir := lockwoodtest.Node(t, "../..")
+	packed := strings.TrimSpace(run(t, dir, nil, "npm", "pack", "--silent"))
+	program := t.TempDir()
+	run(t, program, nil, "npm", "install", "--silent", "--offline", "--no-audit", "--no-fund", filepath.Join(dir, packed))
+	use := `import * as lockwood from '@lockwood-kms/client'; console.log(Object.keys(lockwood).join(' '))`
+	const exported = "ExecutorTokenService LockwoodAuthProvider LockwoodClient LockwoodError NeedsReauthError signUserToken\n"
+	if out := run(t, program, nil, "node", "--input-type=module", "--eval", use); out != exported {
+		t.Errorf("it exports %s", out)
+	}
+	installed := filepath.Join(program, "node_modules", "@lockwood-kms", "client")
+	for name, there := range map[string]bool{"src/index.js": true, "types/index.d.ts": true, "test": false} {
+		if _, err := os.Stat(filepath.Join(installed, name)); (err == nil) != there {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
