@@ -180,9 +180,9 @@ func (p *points) SealRotated(ctx context.Context, with credential.Sealer, row *c
 }
 
 func (p *points) Do(_ context.Context, r *grant.Request, may func() error) grant.Answer {
-	a, err := around(p, "sending", func() (a grant.Answer, err error) {
-		if err := may(); err != nil {
-			return grant.Answer{Verdict: protocol.Unavailable, Err: err}, nil
+	a, err := around(p, "sending", func() (grant.Answer, error) {
+		if refused := may(); refused != nil {
+			return grant.Answer{Verdict: protocol.Unavailable, Err: refused}, nil
 		}
 		return p.server.grant(r.RefreshToken), nil
 	})

@@ -79,7 +79,7 @@ func TestManyCredentialsExpireAtOnce(t *testing.T) {
 	}
 	d := postgresDatabase(t, pgtest.Shared(t))
 	m := newManyHosts(t, hosts)
-	all := instancesOf(t, instances, append(tokenEnv(d), "HTTP_MAX_CONNECTIONS=20000", "HTTP_MAX_MEMORY=2048", "LOG_LEVEL=warn"))
+	all := instancesOf(t, instances, append(tokenEnv(d), "HTTP_MAX_CONNECTIONS=20000", "HTTP_MAX_MEMORY=2048"))
 	var deposits sync.WaitGroup
 	for worker := range 16 {
 		deposits.Go(func() {
