@@ -182,7 +182,7 @@ func (p *points) SealRotated(ctx context.Context, with credential.Sealer, row *c
 func (p *points) Do(_ context.Context, r *grant.Request, may func() error) grant.Answer {
 	a, err := around(p, "sending", func() (grant.Answer, error) {
 		if refused := may(); refused != nil {
-			return grant.Answer{Verdict: protocol.Unavailable, Err: refused}, nil
+			return grant.Answer{Verdict: protocol.Unavailable, Err: refused}, nil //nolint:nilerr // the answer has it
 		}
 		return p.server.grant(r.RefreshToken), nil
 	})
