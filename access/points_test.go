@@ -180,9 +180,9 @@ func (p *points) SealRotated(ctx context.Context, with credential.Sealer, row *c
 }
 
 func (p *points) Do(_ context.Context, r *grant.Request, may func() error) grant.Answer {
-	a, err := around(p, "sending", func() (a grant.Answer, err error) {
-		if err := may(); err != nil {
-			return grant.Answer{Verdict: protocol.Unavailable, Err: err}, nil
+	a, err := around(p, "sending", func() (grant.Answer, error) {
+		if refused := may(); refused != nil {
+			return grant.Answer{Verdict: protocol.Unavailable, Err: refused}, nil //nolint:nilerr // the answer has it
 		}
 		return p.server.grant(r.RefreshToken), nil
 	})
@@ -346,17 +346,19 @@ func (d *database) killed(t *testing.T, key access.Key, grace bool, i int, point
 	server := newFamily(grace)
 	var mu sync.Mutex
 	passed := 0
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	first := d.instance(t, server, func(string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if passed++; passed > i {
+			cancel()
 			return errKilled
 		}
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, _ = first.Token(ctx, key, access.Demand{})
+	_, _ = first.Token(ctx, key, access.Demand{}) // its caller does not wait for what is gone
+	cancel()
 	d.exec(t, "UPDATE lockwood_access_tokens SET lease_until = "+d.past()+" WHERE holder IS NOT NULL AND user_id = $1", key.UserID)
 	_ = first.Close(ctx)
 	second := d.instance(t, server, nothing)

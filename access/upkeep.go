@@ -107,7 +107,7 @@ func (u *Upkeep) repeat(ctx context.Context, what string, every time.Duration, p
 	for wait := rand.N(firstWithin); pause.For(ctx, wait); { //nolint:gosec // jitter spreads passes; nobody gains by guessing it
 		began := time.Now()
 		if err := pass(ctx); err != nil && ctx.Err() == nil {
-			u.opts.Logger.LogAttrs(ctx, slog.LevelWarn, what+" failed, and is tried again later", errorAttr(err))
+			u.opts.Logger.LogAttrs(ctx, slog.LevelWarn, "the upkeep of access tokens failed, and is tried again later", slog.String("while", what), errorAttr(err))
 		}
 		wait = max(every*time.Duration(max(1, u.opts.Live())), restAfter*time.Since(began))
 		wait += rand.N(wait/10 + 1) //nolint:gosec // as above
@@ -187,7 +187,7 @@ func (u *Upkeep) RefreshIdle(ctx context.Context) error {
 			}
 		}
 		// Instances that came to the page together part here.
-		rand.Shuffle(len(idle), func(i, j int) { idle[i], idle[j] = idle[j], idle[i] })
+		rand.Shuffle(len(idle), func(i, j int) { idle[i], idle[j] = idle[j], idle[i] }) //nolint:gosec // nobody gains by guessing it
 		for _, age := range idle {
 			if err := u.refreshIdle(ctx, age); err != nil {
 				return err

@@ -33,7 +33,7 @@ func command(ctx context.Context) error {
 		return hostile.Main(ctx, os.Args[2:])
 	}
 	short := flag.Bool("short", false, "measure less, for CI: the figures are rougher")
-	only := flag.String("only", "", "measure only this: sealing, deposits, scale, startup, plugin or hostile")
+	only := flag.String("only", "", "measure only this: sealing, deposits, tokens, scale, startup, plugin or hostile")
 	records := flag.Int("records", 100_000, "how many credentials the part scale fills PostgreSQL with")
 	rounds := flag.Int("rounds", 9, "how often the part scale seals them anew")
 	beside := flag.String("beside", "", "a binary of another build: measure only deposits, beside it")

@@ -54,6 +54,9 @@ func newBench(short bool, only string, records, rounds int) (*bench, error) {
 		{"deposits", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
 			return deposits.Run(ctx, depositPlan, binary, dir)
 		}},
+		{"tokens", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
+			return deposits.RunTokens(ctx, depositPlan, binary, dir)
+		}},
 		{"scale", true, func(ctx context.Context, binary, dir string) ([]*measure.Table, error) {
 			return scale.Run(ctx, scalePlan, binary, dir)
 		}},
@@ -73,7 +76,7 @@ func newBench(short bool, only string, records, rounds int) (*bench, error) {
 	if only != "" {
 		parts = slices.DeleteFunc(parts, func(p part) bool { return p.name != only })
 		if len(parts) == 0 {
-			return nil, fmt.Errorf("there is nothing called %q to measure; want sealing, deposits, scale, startup, plugin or hostile", only)
+			return nil, fmt.Errorf("there is nothing called %q to measure; want sealing, deposits, tokens, scale, startup, plugin or hostile", only)
 		}
 	}
 	return &bench{parts}, nil

@@ -20,6 +20,9 @@ const Command = "baseline-server"
 // ModeVariable holds which of the modes the server has.
 const ModeVariable = "BENCH_MODE"
 
+// SecretVariable holds the secret that signs users' tokens.
+const SecretVariable = "BENCH_SECRET"
+
 // The modes.
 const (
 	// Prepared is pgx's default: statements are prepared once for a connection.
@@ -27,6 +30,9 @@ const (
 	// Unnamed caches descriptions and leaves statements unnamed, so that any pooler can
 	// stand in between.
 	Unnamed = "unnamed"
+	// Tokens gives out access tokens instead of taking deposits, with statements as in
+	// Prepared. It verifies tokens by the secret in SecretVariable.
+	Tokens = "tokens"
 	// Locking is Prepared, and the statement locks a data key against destruction
 	// besides.
 	Locking = "locking"
@@ -55,5 +61,9 @@ func Main(ctx context.Context) error {
 		return fmt.Errorf("opening pool: %w", err)
 	}
 	defer pool.Close()
-	return http.ListenAndServe(net.JoinHostPort(os.Getenv("HTTP_HOST"), os.Getenv("HTTP_PORT")), handler{pool, mode == Locking})
+	var serves http.Handler = handler{pool, mode == Locking}
+	if mode == Tokens {
+		serves = tokens{pool, []byte(os.Getenv(SecretVariable))}
+	}
+	return http.ListenAndServe(net.JoinHostPort(os.Getenv("HTTP_HOST"), os.Getenv("HTTP_PORT")), serves)
 }

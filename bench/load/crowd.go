@@ -14,8 +14,8 @@ import (
 // requestsEach is how many different requests each member of a crowd repeats.
 const requestsEach = 256
 
-// Crowd is clients that deposit at the same time, each on a connection of its
-// own and each time for another user and server.
+// Crowd is clients that ask at the same time, each on a connection of its own and each
+// time for another user and server.
 type Crowd struct{ members []member }
 
 type member struct {
@@ -24,8 +24,16 @@ type member struct {
 	next     int
 }
 
-// NewCrowd connects n clients to addr.
+// NewCrowd connects n clients to addr, who deposit.
 func NewCrowd(addr, secret string, n int) (*Crowd, error) {
+	return NewCrowdOf(addr, n, requestsEach, func(user int) ([]byte, error) {
+		return Deposit(secret, user, "server-"+strconv.Itoa(user))
+	})
+}
+
+// NewCrowdOf connects n clients to addr. Each repeats the requests of each users, which
+// request returns; the users count from 1.
+func NewCrowdOf(addr string, n, each int, request func(user int) ([]byte, error)) (*Crowd, error) {
 	c := &Crowd{}
 	for i := range n {
 		conn, err := Dial(addr)
@@ -34,14 +42,13 @@ func NewCrowd(addr, secret string, n int) (*Crowd, error) {
 			return nil, err
 		}
 		m := member{conn: conn}
-		for j := range requestsEach {
-			user := 1 + i*requestsEach + j
-			request, err := Deposit(secret, user, "server-"+strconv.Itoa(user))
+		for j := range each {
+			bytes, err := request(1 + i*each + j)
 			if err != nil {
 				c.Close()
 				return nil, err
 			}
-			m.requests = append(m.requests, request)
+			m.requests = append(m.requests, bytes)
 		}
 		c.members = append(c.members, m)
 	}
@@ -55,8 +62,8 @@ func (c *Crowd) Close() {
 	}
 }
 
-// Run deposits for a while and returns how many deposits were answered 200. Any
-// other answer is an error.
+// Run asks for a while and returns how many requests were answered 200. Any other answer
+// is an error.
 func (c *Crowd) Run(ctx context.Context, window time.Duration) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, window)
 	defer cancel()
@@ -80,7 +87,7 @@ func (m *member) run(ctx context.Context) (done int, err error) {
 			return done, err
 		}
 		if status != http.StatusOK {
-			return done, fmt.Errorf("a deposit was answered %d", status)
+			return done, fmt.Errorf("a request was answered %d", status)
 		}
 		m.next = (m.next + 1) % len(m.requests)
 	}

@@ -28,22 +28,37 @@ func Token(secret string, user int) (string, error) {
 // Deposit returns the bytes of a request that deposits a credential of user for
 // server, with a token that secret signs.
 func Deposit(secret string, user int, server string) ([]byte, error) {
-	token, err := Token(secret, user)
-	if err != nil {
-		return nil, err
-	}
+	return DepositAt(secret, user, server, "https://auth.example.com/oauth/token")
+}
+
+// DepositAt is Deposit of a credential with the token endpoint.
+func DepositAt(secret string, user int, server, endpoint string) ([]byte, error) {
 	body, err := json.Marshal(map[string]string{
 		"mcpServerId":             server,
 		"refreshToken":            strings.Repeat("0123456789abcdef", TokenSize/16),
 		"clientId":                "bench-client",
-		"tokenEndpoint":           "https://auth.example.com/oauth/token",
+		"tokenEndpoint":           endpoint,
 		"tokenEndpointAuthMethod": "none",
 		"scopes":                  "read write",
 	})
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequest(http.MethodPost, "http://bench.example.com/mcp-oauth-credentials", bytes.NewReader(body))
+	return post(secret, user, "/mcp-oauth-credentials", body)
+}
+
+// AccessToken returns the bytes of a request for an access token of user for server, with a
+// token that secret signs.
+func AccessToken(secret string, user int, server string) ([]byte, error) {
+	return post(secret, user, "/mcp-oauth-credentials/"+server+"/access-token", nil)
+}
+
+func post(secret string, user int, path string, body []byte) ([]byte, error) {
+	token, err := Token(secret, user)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequest(http.MethodPost, "http://bench.example.com"+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

@@ -126,7 +126,7 @@ func (c *cli) printListed(l *access.Listed, first bool) error {
 	if first {
 		before = "[\n"
 	}
-	_, err = fmt.Fprintf(c.facts, "%s%s", before, text)
+	_, err = io.WriteString(c.facts, before+string(text))
 	return err
 }
 

@@ -48,7 +48,7 @@ func Install(tb testing.TB, sources string, files ...string) string {
 	}
 	// Two test processes may install at once: each under a name of its own first.
 	must(tb, os.MkdirAll(cache, 0o700))
-	made, err := os.MkdirTemp(cache, filepath.Base(sources)+"-*.new")
+	made, err := os.MkdirTemp(cache, filepath.Base(sources)+"-*.new") //nolint:usetesting // it is renamed, which does not cross file systems
 	must(tb, err)
 	defer func() { _ = os.RemoveAll(made) }()
 	for name, text := range texts {

@@ -263,9 +263,9 @@ func testAges(t *testing.T, h Harness) {
 		t.Fatalf("%d ages, want 3", len(got))
 	}
 	for i, want := range []access.Age{
-		{access.Key{UserID: 1, MCPServerID: "never"}, never.ID, credential.Connected, 48 * time.Hour},
-		{access.Key{UserID: 1, MCPServerID: "refreshed"}, refreshed.ID, credential.Connected, 24 * time.Hour},
-		{access.Key{UserID: 1, MCPServerID: "dead"}, dead.ID, credential.NeedsReauth, 48 * time.Hour},
+		{Key: access.Key{UserID: 1, MCPServerID: "never"}, CredentialID: never.ID, State: credential.Connected, Idle: 48 * time.Hour},
+		{Key: access.Key{UserID: 1, MCPServerID: "refreshed"}, CredentialID: refreshed.ID, State: credential.Connected, Idle: 24 * time.Hour},
+		{Key: access.Key{UserID: 1, MCPServerID: "dead"}, CredentialID: dead.ID, State: credential.NeedsReauth, Idle: 48 * time.Hour},
 	} {
 		if off := (got[i].Idle - want.Idle).Abs(); off > time.Minute {
 			t.Errorf("age %d is %v, want %v", i, got[i].Idle, want.Idle)
@@ -332,7 +332,8 @@ func testOrphans(t *testing.T, h Harness) {
 		t.Fatal(err)
 	}
 	for what, other := range map[string]access.Orphan{
-		"generation": {there, l.CredentialID, l.Generation - 1}, "credential": {there, l.CredentialID + 1, l.Generation},
+		"generation": {Key: there, CredentialID: l.CredentialID, Generation: l.Generation - 1},
+		"credential": {Key: there, CredentialID: l.CredentialID + 1, Generation: l.Generation},
 	} {
 		if remove(other) {
 			t.Errorf("a row of another %s was deleted", what)
