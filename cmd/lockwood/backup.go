@@ -27,7 +27,7 @@ func newBackup(c *cli) *cobra.Command {
 			if len(args) != 1 {
 				return usageError(errors.New(`name one new file for the backup; see "lockwood backup --help"`))
 			}
-			return nil
+			return plainName(args[0])
 		},
 		Example: `  lockwood backup /var/backups/lockwood-2026-01-31.db
   lockwood backup check /var/backups/lockwood-2026-01-31.db
@@ -52,10 +52,13 @@ func newBackupCheck(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use: "check [FILE]", Short: "Say what a backup needs, and whether everything in it opens",
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usageError(errors.New("name one file, or none for the configured database"))
+			switch len(args) {
+			case 0:
+				return nil
+			case 1:
+				return plainName(args[0])
 			}
-			return nil
+			return usageError(errors.New("name one file, or none for the configured database"))
 		},
 		Example: `  lockwood backup check /var/backups/lockwood-2026-01-31.db
   DATABASE_URL=postgres://lockwood@localhost/restored lockwood backup check`,
@@ -81,6 +84,15 @@ writes nothing. Exit code 1 says that something cannot be used.`,
 			return nil
 		},
 	}
+}
+
+// plainName refuses the name of a file that a terminal does not show as it is: errors of
+// the system repeat it.
+func plainName(path string) error {
+	if core.Printable(path, len(path)) != path {
+		return usageError(fmt.Errorf("%s holds what a terminal does not show; name another file", core.Text(path)))
+	}
+	return nil
 }
 
 // written is the outcome of "backup", and the shape of its JSON.
@@ -136,6 +148,9 @@ func (c *cli) tellDump(db *config.Database, path string) error {
 		words[i] = quoted(word)
 	}
 	line := "umask 077; " + strings.Join(words, " ")
+	if core.Printable(line, len(line)) != line {
+		return usageError(errors.New("the command for pg_dump would hold what a terminal does not show: choose another name for the file, and see DATABASE_URL"))
+	}
 	if err := c.print(map[string]string{"run": line}, func(w io.Writer) { plain.Fprintf(w, "%s\n", plain.Prose(line)) }); err != nil {
 		return err
 	}

@@ -70,6 +70,7 @@ func calls(t *testing.T, identity string) [][]string {
 		"key legacy close": {"--dry-run", "--yes", ""}, "key legacy open": {"--dry-run", ""},
 		"recover":     {"--drill --identity " + identity, "--dry-run --identity " + identity, "--identity " + identity},
 		"plugin list": {""}, "plugin pin": {"none"}, "plugin check": {"awskms:///none"}, "plugin conformance": {"none --uri awskms:///none"},
+		"backup check": {""}, "store copy": {"--to sqlite:copied.db --dry-run", "--to sqlite:copied.db", "--cancel --yes"},
 		"serve": nil, // TestServeLogsData
 	}
 	commands := leaves(newRoot(io.Discard, io.Discard), "")
@@ -356,7 +357,8 @@ func TestServeLogsData(t *testing.T) {
 // What a shell or a configuration says is data in an error, too.
 func TestArgumentsAreShownAsData(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{hostile}, {"key", hostile}, {"--" + hostile}, {"key", "destroy", hostile}, {"doctor", "--env-file", hostile}, {"plugin", "list", "--dir", hostile}} {
+	for _, args := range [][]string{{hostile}, {"key", hostile}, {"--" + hostile}, {"key", "destroy", hostile}, {"doctor", "--env-file", hostile}, {"plugin", "list", "--dir", hostile},
+		{"backup", hostile}, {"backup", "check", hostile}, {"store", "copy", "--to", hostile}, {"store", "copy", "--to", "sqlite:" + hostile}} {
 		r := do(t, keysOf("sqlite:"+filepath.Join(t.TempDir(), "none.db")), args...)
 		looksLikeData(t, fmt.Sprintf("%q", args), r.stdout+r.stderr)
 	}

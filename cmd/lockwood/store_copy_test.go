@@ -109,7 +109,7 @@ func TestStoreCopy(t *testing.T) {
 		}
 		pgtest.Eventually(t, "the instance on the source says so", func() bool { return strings.Contains(s.log.String(), "has moved to another database") })
 		s.stop(t)
-		if r := do(t, from.env, "serve"); r.code != exitUsage || !strings.Contains(r.stderr, "has moved to") {
+		if r := do(t, append(from.env, "HTTP_HOST=127.0.0.1", "HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0"), "serve"); r.code != exitUsage || !strings.Contains(r.stderr, "has moved to") {
 			t.Errorf("a new instance on the source: exit code %d, %s", r.code, r.stderr)
 		}
 		if r := do(t, from.env, "key", "rotate"); r.code == exitOK {

@@ -50,6 +50,9 @@ func (c Config) DumpCommand(file string) ([]string, error) {
 	if !filepath.IsAbs(hosts[0]) { // TLS does not apply to a Unix socket
 		add("sslmode", mode)
 	}
+	if strings.HasPrefix(mode, "verify-") && !hasSetting(dsn, "sslrootcert") {
+		add("sslrootcert", "system") // the system's roots, for libpq 16 and later
+	}
 	for _, name := range []string{"sslrootcert", "sslcert", "sslkey", "passfile"} {
 		add(name, cmp.Or(append(settings(dsn, name), "")...))
 	}
