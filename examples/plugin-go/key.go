@@ -71,6 +71,7 @@ func (k *key) Wrap(_ context.Context, dataKey []byte, aad core.AAD) (core.Wrappe
 	if err != nil {
 		return core.WrappedKey{}, err
 	}
+	//nolint:gosec // the AEAD makes the nonce
 	return core.WrappedKey{KEKID: id, Wrapped: aead.Seal(nil, nil, dataKey, aad.Bytes())}, nil
 }
 
