@@ -201,7 +201,8 @@ func TestStartedByHand(t *testing.T) {
 	}
 }
 
-// TestReadme runs the commands under "Examine" as they are written.
+// TestReadme runs the commands under "Examine" and "Install" as they are written, but for
+// the place of the key.
 func TestReadme(t *testing.T) {
 	t.Parallel() // most of the time is that of processes starting
 	plugin := buildPlugin(t)
@@ -211,12 +212,18 @@ func TestReadme(t *testing.T) {
 	must(t, os.Link(plugin, filepath.Join(dir, "dist", file)))
 	readme, err := os.ReadFile("README.md")
 	must(t, err)
-	_, section, _ := strings.Cut(string(readme), "## Examine\n\n```sh\n")
-	commands, _, found := strings.Cut(section, "```")
-	if !found {
-		t.Fatal("the README has no commands under Examine")
+	command := func(section string) string {
+		_, text, _ := strings.Cut(string(readme), "## "+section+"\n")
+		_, text, _ = strings.Cut(text, "```sh\n")
+		commands, _, found := strings.Cut(text, "```")
+		if !found {
+			t.Fatalf("the README has no commands under %s", section)
+		}
+		commands = strings.ReplaceAll(commands, "/etc/lockwood", dir+"/etc")
+		return run(t, dir, "env", "PATH="+bin+":"+os.Getenv("PATH"), "FOREST_EXECUTOR_PLUGIN_DIR="+dir+"/plugins",
+			"FOREST_EXECUTOR_PLUGIN_LOCK="+dir+"/plugins.lock", "sh", "-euc", commands)
 	}
-	out := run(t, dir, "env", "PATH="+bin+":"+os.Getenv("PATH"), "sh", "-euc", commands)
+	out := command("Examine")
 	for _, check := range providertest.Checks() {
 		if !strings.Contains(out, " "+check.Name+": ") {
 			t.Errorf("nothing is said of the check %s", check.Name)
@@ -224,6 +231,9 @@ func TestReadme(t *testing.T) {
 	}
 	if n := strings.Count(out, "\nskip "); n != 10 { // those that want a fault
 		t.Errorf("%d checks are skipped:\n%s", n, out)
+	}
+	if out := command("Install"); !strings.Contains(out, "filekey:"+dir+"/etc/kek#") {
+		t.Errorf("the check after installing tells no key:\n%s", out)
 	}
 }
 

@@ -24,7 +24,7 @@ func (p *provider) call(ctx context.Context, operation string, f func(context.Co
 		}
 		return p.explain(ctx, operation, err)
 	})
-	if failed, ok := remote.FailureOf(err); ok && failed.Answer == stateDecides {
+	if failed, ok := remote.ServiceErrorOf(err); ok && failed.Answer == stateDecides {
 		return p.byState(ctx, operation, message)
 	}
 	return err

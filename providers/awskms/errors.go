@@ -23,13 +23,13 @@ import (
 // refusedTo reports whether err says that the identity lacks the right to an
 // operation of KMS, which is another thing than lacking credentials.
 func refusedTo(err error) bool {
-	f, _ := remote.FailureOf(err)
+	f, _ := remote.ServiceErrorOf(err)
 	return f.Permission && f.Service == serviceKMS
 }
 
 // code returns the service's code for err, or "".
 func code(err error) string {
-	f, _ := remote.FailureOf(err)
+	f, _ := remote.ServiceErrorOf(err)
 	return f.Code
 }
 
@@ -56,8 +56,8 @@ const serviceKMS = "KMS"
 
 // locate finds which service failed: while a call to KMS fetches credentials, it
 // may be STS.
-func locate(err error, operation string) *remote.Failure {
-	f := &remote.Failure{Service: serviceKMS, Operation: operation}
+func locate(err error, operation string) *remote.ServiceError {
+	f := &remote.ServiceError{Service: serviceKMS, Operation: operation}
 	for op := (*smithy.OperationError)(nil); errors.As(err, &op); err = op.Err {
 		f.Service, f.Operation = op.ServiceID, op.OperationName
 	}
@@ -65,10 +65,10 @@ func locate(err error, operation string) *remote.Failure {
 }
 
 // place names the service and the operation.
-func place(f *remote.Failure) string { return f.Service + " " + f.Operation }
+func place(f *remote.ServiceError) string { return f.Service + " " + f.Operation }
 
 // lookUp finds the meaning of a code.
-func lookUp(f *remote.Failure) remote.Answer {
+func lookUp(f *remote.ServiceError) remote.Answer {
 	if f.Service != serviceKMS {
 		if a, ok := loginAnswers[f.Code]; ok {
 			return a

@@ -18,7 +18,7 @@ var (
 )
 
 // describeAnswer writes the text of a failure that a service answered with.
-func (p *provider) describeAnswer(f *remote.Failure, message string) {
+func (p *provider) describeAnswer(f *remote.ServiceError, message string) {
 	switch {
 	case errors.Is(f.Means, core.ErrInvalidCiphertext):
 		// Which of the reasons it was is never told.
@@ -44,7 +44,7 @@ func (p *provider) fill(remedy string) string {
 
 // missingPermission names the right that is missing, whose, and the statement that
 // grants it.
-func (p *provider) missingPermission(f *remote.Failure, message string) string {
+func (p *provider) missingPermission(f *remote.ServiceError, message string) string {
 	who := "the identity"
 	if principal := principalPattern.FindString(message); principal != "" {
 		who = principal

@@ -27,14 +27,14 @@ const (
 
 // answered reports whether err is an answer of the service with one of the codes.
 func answered(err error, with ...codes.Code) bool {
-	f, ok := remote.FailureOf(err)
+	f, ok := remote.ServiceErrorOf(err)
 	return ok && slices.ContainsFunc(with, func(c codes.Code) bool { return f.Code == c.String() })
 }
 
 // cannotAsk reports whether err says that the identity lacks the right to a method,
 // or that a service does not have it.
 func cannotAsk(err error) bool {
-	f, _ := remote.FailureOf(err)
+	f, _ := remote.ServiceErrorOf(err)
 	return f.Permission || answered(err, codes.Unimplemented)
 }
 
@@ -52,7 +52,7 @@ func (p *provider) explain(ctx context.Context, method string, err error) error 
 	if api, ok := apierror.FromError(err); ok {
 		details = api.Details()
 	}
-	f := &remote.Failure{Operation: method, Code: said.Code().String()}
+	f := &remote.ServiceError{Operation: method, Code: said.Code().String()}
 	var known bool
 	if f.Answer, known = byReason[details.ErrorInfo.GetReason()]; !known {
 		if f.Answer, known = byCode[said.Code()]; !known {
@@ -83,7 +83,7 @@ func saysChecksum(said *status.Status, details apierror.ErrDetails) bool {
 }
 
 // describe writes the text of a failure.
-func (p *provider) describe(f *remote.Failure, said *status.Status, details apierror.ErrDetails) {
+func (p *provider) describe(f *remote.ServiceError, said *status.Status, details apierror.ErrDetails) {
 	switch state, number := p.versionState(said, details); {
 	case said.Code() == codes.FailedPrecondition && state != "":
 		f.Answer = byVersionState[state]
@@ -118,7 +118,7 @@ func (p *provider) versionText(method, number string, a remote.Answer) string {
 // byState gives a failure its meaning where that is the key's: it asks for the
 // state of the version with that number, or of the primary. Other errors pass.
 func (p *provider) byState(ctx context.Context, err error, number string) error {
-	f, ok := remote.FailureOf(err)
+	f, ok := remote.ServiceErrorOf(err)
 	switch {
 	case !ok:
 		return err
@@ -155,7 +155,7 @@ func (p *provider) byKey(ctx context.Context, number string) error {
 
 // refusedVersion finds out why a version may not be used, where the service did not
 // say it.
-func (p *provider) refusedVersion(ctx context.Context, f *remote.Failure, number string) error {
+func (p *provider) refusedVersion(ctx context.Context, f *remote.ServiceError, number string) error {
 	v, err := p.versionInUse(ctx, number)
 	switch {
 	case cannotAsk(err):

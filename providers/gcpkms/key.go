@@ -83,5 +83,5 @@ func (p *provider) usableVersion(method string, v *kmspb.CryptoKeyVersion) error
 		a = remote.Unavailable("its state is none that Cloud KMS documents")
 	}
 	number, _ := p.settings.key.number(v.GetName())
-	return &remote.Failure{Answer: a, Operation: method, Text: p.versionText(method, number, a)}
+	return &remote.ServiceError{Answer: a, Operation: method, Text: p.versionText(method, number, a)}
 }

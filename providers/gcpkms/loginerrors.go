@@ -49,7 +49,7 @@ func (p *provider) explainLogin(ctx context.Context, err error) error {
 	} else {
 		a = p.withoutToken(err)
 	}
-	return &remote.Failure{Answer: a, Code: codes.Unauthenticated.String(), Text: fmt.Sprintf("logging in to Google Cloud: %s: %v", p.fill(a.Remedy), a.Means)}
+	return &remote.ServiceError{Answer: a, Code: codes.Unauthenticated.String(), Text: fmt.Sprintf("logging in to Google Cloud: %s: %v", p.fill(a.Remedy), a.Means)}
 }
 
 // localError marks the errors of detect, which are in our words.

@@ -2,7 +2,9 @@
 // implements Key, which is the vendor's API and nothing else; New makes a
 // core.KeyProvider of it. It exists so that what every provider owes the ring is
 // written, and tested, once: a closed provider fails, a call ends, a data key has
-// its size, and a wrap is seen to open before anybody relies on it.
+// its size, and a wrap is seen to open before anybody relies on it. A provider takes from
+// it as well how errors are told (Answers, ServiceError) and how a refused login is made
+// again (Login).
 //
 // The last matters most. A service, or what stands before it, can lose the body of a
 // request and wrap nothing; an emulator can open what was altered. Both answer with

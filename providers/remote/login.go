@@ -32,12 +32,12 @@ func (l *Login[C]) Set(c C) {
 	l.current = c
 }
 
-// Call calls f. If its error is a Failure of the login, Call logs in again, unless another
+// Call calls f. If its error is a ServiceError whose Login is set, Call logs in again, unless another
 // caller has done so since, and calls f once more.
 func (l *Login[C]) Call(ctx context.Context, f func(ctx context.Context, with C) error) error {
 	with := l.Current()
 	err := f(ctx, with)
-	if failed, _ := FailureOf(err); !failed.Login {
+	if failed, _ := ServiceErrorOf(err); !failed.Login {
 		return err
 	}
 	if with, err = l.replace(ctx, with); err != nil {

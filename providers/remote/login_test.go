@@ -14,7 +14,7 @@ import (
 // refusedLogin is what a service says to credentials that it does not take, as a provider
 // returns it.
 func refusedLogin() error {
-	return remote.Later(&remote.Failure{Answer: remote.Refused("renew them"), Code: "Expired", Text: "expired"}, 1)
+	return remote.Later(&remote.ServiceError{Answer: remote.Refused("renew them"), Code: "Expired", Text: "expired"}, 1)
 }
 
 // Credentials that are refused are replaced once, and what is said then is believed.
@@ -44,8 +44,8 @@ func TestLoginOnlyWhenRefused(t *testing.T) {
 	broken := errors.New("broken")
 	l := remote.Login[int]{Again: func(context.Context) (int, error) { return 0, broken }}
 	for want, err := range map[error]error{
-		core.ErrKeyDenied:   &remote.Failure{Answer: remote.Lacking()},
-		core.ErrUnavailable: &remote.Failure{Answer: remote.Unavailable("")},
+		core.ErrKeyDenied:   &remote.ServiceError{Answer: remote.Lacking()},
+		core.ErrUnavailable: &remote.ServiceError{Answer: remote.Unavailable("")},
 		broken:              refusedLogin(),
 	} {
 		if got := l.Call(t.Context(), func(context.Context, int) error { return err }); !errors.Is(got, want) {

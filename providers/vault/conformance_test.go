@@ -124,7 +124,6 @@ func (m mounted) foreign(t *testing.T, server string, options ...string) core.Ke
 
 // The real server with a token from a file, sealed where it does not answer.
 func TestConformance(t *testing.T) {
-	t.Parallel()
 	providertest.Run(t, func(t *testing.T) *providertest.Subject {
 		m := realServer(t)
 		front := newLenientFront(t, m.URL)

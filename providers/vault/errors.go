@@ -22,7 +22,7 @@ import (
 // failure is a refusal in our words. It wraps a sentinel and nothing of the
 // server's or the library's: their texts may quote a request.
 type failure struct {
-	remote.Failure
+	remote.ServiceError
 	op     operation
 	status int // 0 if there was no answer
 }

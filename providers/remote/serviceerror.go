@@ -57,25 +57,26 @@ func Answers[Code comparable](meanings ...Meaning[Code]) map[Code]Answer {
 	return table
 }
 
-// Failure is an error of a service in words of a provider's own. It wraps a sentinel and
-// nothing of the SDK's, whose errors may quote the request, a token, or what a server sent.
-type Failure struct {
+// ServiceError is an error of a service in words of a provider's own. It wraps a sentinel
+// and nothing of the SDK's, whose errors may quote the request, a token, or what a server
+// sent.
+type ServiceError struct {
 	Answer
 	Service, Operation, Code string
 	Text                     string
 }
 
 // Error implements error.
-func (f *Failure) Error() string { return f.Text }
+func (f *ServiceError) Error() string { return f.Text }
 
 // Unwrap returns the sentinel.
-func (f *Failure) Unwrap() error { return f.Means }
+func (f *ServiceError) Unwrap() error { return f.Means }
 
-// FailureOf returns the Failure in err. It is not ok if there is none; then the Failure is
-// the zero one.
-func FailureOf(err error) (f *Failure, ok bool) {
-	if f, ok = errors.AsType[*Failure](err); ok {
+// ServiceErrorOf returns the ServiceError in err. It is not ok if there is none; then it
+// returns an empty one.
+func ServiceErrorOf(err error) (f *ServiceError, ok bool) {
+	if f, ok = errors.AsType[*ServiceError](err); ok {
 		return f, true
 	}
-	return &Failure{}, false
+	return &ServiceError{}, false
 }
