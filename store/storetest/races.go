@@ -83,6 +83,7 @@ func testStream(t *testing.T, h Harness) {
 	writers := []store.Store{db.Open(t), db.Open(t)}
 	var done atomic.Bool
 	var deposits, renewed atomic.Int64
+	begun := make(chan struct{})
 	var all sync.WaitGroup
 	for i := range 6 {
 		all.Go(func() {
@@ -92,7 +93,9 @@ func testStream(t *testing.T, h Harness) {
 				err := s.Upsert(t.Context(), row(int64(i), fmt.Sprint(n%2), sealed(under)), under, 0)
 				switch {
 				case err == nil:
-					deposits.Add(1)
+					if deposits.Add(1) == 1 {
+						close(begun)
+					}
 				case errors.Is(err, keyring.ErrNotEnabled):
 					renewed.Add(1)
 				default:
@@ -109,6 +112,15 @@ func testStream(t *testing.T, h Harness) {
 				}
 			}
 		})
+	}
+	failed := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(failed)
+	}()
+	select { // a busy machine may run the roller alone for a while
+	case <-begun:
+	case <-failed:
 	}
 	destroyed := roll(t, roller, first, 40)
 	done.Store(true)

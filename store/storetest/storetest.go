@@ -92,7 +92,9 @@ func Run(t *testing.T, h Harness) {
 	}
 	for _, s := range suites {
 		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
+			if s.name != "Races" { // which is to have the processors for itself
+				t.Parallel()
+			}
 			s.run(t, h)
 		})
 	}

@@ -77,6 +77,11 @@ var rules = []struct {
 	{module + "/plugins", []string{"core", "core/keyring", "providers/awskms", "httpapi", "store/postgres"}, []string{"cmd/lockwood", "plugins/lockwood-awskms", "plugins/plugintest"}},
 	{module + "/config", []string{"core", "store/sqlite", "httpapi"}, []string{"cmd/lockwood"}},
 	{module + "/httpapi", []string{"core", "credential", "store/sqlite", "config"}, []string{"cmd/lockwood"}},
+	{module + "/internal/wiring", []string{"core/keyring", "store/postgres", "httpapi", "rotation", "internal/drill"}, []string{"cmd/lockwood"}},
+	{module + "/internal/drill", []string{"core/keyring", "httpapi", "internal/metrics"}, []string{"cmd/lockwood"}},
+	{module + "/store/postgres", []string{"internal/drill", "internal/metrics"}, []string{"internal/wiring"}},
+	{module + "/providers/awskms", []string{"internal/wiring"}, nil},
+	{"github.com/spf13/cobra", []string{"internal/wiring", "internal/drill"}, nil},
 	{module + "/cmd/lockwood/sub", []string{"core/keyring", "store/postgres", "httpapi", "providers/envkey"}, []string{"cmd/lockwood"}},
 }
 
