@@ -74,6 +74,7 @@ type Resealer struct {
 	now    func() time.Time
 
 	trouble trouble
+	tally   tally
 }
 
 // NewResealer returns a resealer. opts.Primary is required.

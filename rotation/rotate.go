@@ -249,18 +249,20 @@ func (r *Rotator) Reseal(ctx context.Context, target Target, opts RotateOptions)
 			return nil, fmt.Errorf("sealing records anew: %w", err)
 		}
 	}
-	if after, err = r.mopAfter(ctx, run.ID, after); err != nil {
+	after, known, err := r.mopAfter(ctx, run.ID, after)
+	if err != nil {
 		return nil, err
 	}
-	return r.resealRest(ctx, run, after, begun, opts)
+	return r.resealRest(ctx, run, after, known, begun, opts)
 }
 
 // resealRest seals the rows with an ID above after anew that the ranges of run left, and
-// ends it.
-func (r *Rotator) resealRest(ctx context.Context, run Run, after int64, begun time.Time, opts RotateOptions) (*Resealed, error) {
+// ends it. The others that do not open are known.
+func (r *Rotator) resealRest(ctx context.Context, run Run, after int64, known failures, begun time.Time, opts RotateOptions) (*Resealed, error) {
 	failed, err := r.resealOtherLegacy(ctx, run)
 	if err == nil {
-		failed, err = r.resealer.mop(ctx, run, after, failed, opts.Progress)
+		known.add(failed)
+		failed, err = r.resealer.mop(ctx, run, after, known, opts.Progress)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("sealing the last records anew: %w", err)
@@ -280,25 +282,27 @@ func (r *Rotator) resealLate(ctx context.Context, opts RotateOptions) (*Resealed
 	if err != nil {
 		return nil, err
 	}
-	return r.resealRest(ctx, run, firstID, begun, opts)
+	return r.resealRest(ctx, run, firstID, failures{}, begun, opts)
 }
 
-// mopAfter returns the ID after which rows may still be stale: after, or the first
-// there is, where some do not open and are to be named, some changed while they were
-// sealed anew, or upstream may have written to rows that had been.
-func (r *Rotator) mopAfter(ctx context.Context, runID string, after int64) (int64, error) {
+// mopAfter returns the ID after which rows may still be stale, and those before it that do
+// not open: after, or the first there is, where other instances found some that do not
+// open, some changed while they were sealed anew, or upstream may have written to rows
+// that had been.
+func (r *Rotator) mopAfter(ctx context.Context, runID string, after int64) (int64, failures, error) {
 	run, ok, err := r.store.CurrentRun(ctx)
 	if err != nil {
-		return after, err
+		return after, failures{}, err
 	}
 	state, err := r.store.LoadRing(ctx)
 	if err != nil {
-		return after, err
+		return after, failures{}, err
 	}
-	if !ok || run.ID != runID || run.Failed > 0 || run.Skipped > 0 || !state.LegacyClosed {
-		return firstID, nil
+	known, exact := r.resealer.tally.upTo(after, runID, run.Failed)
+	if !ok || run.ID != runID || !exact || run.Skipped > 0 || !state.LegacyClosed {
+		return firstID, failures{}, nil
 	}
-	return after, nil
+	return after, known, nil
 }
 
 const (

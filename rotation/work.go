@@ -41,6 +41,9 @@ func (r *Resealer) WorkRange(ctx context.Context, rng Range) error {
 	if err == nil {
 		err = r.workRange(ctx, &run, rng, &behind)
 	}
+	if err != nil {
+		r.tally.spoil(rng.RunID)
+	}
 	if err != nil && ctx.Err() != nil && behind.last > rng.After && r.handBack(ctx, Range{RunID: rng.RunID, After: behind.last, Last: rng.Last}) == nil {
 		err = nil
 	}
@@ -70,6 +73,7 @@ func (r *Resealer) workRange(ctx context.Context, run *Run, rng Range, behind *m
 					fail(err)
 					continue
 				}
+				r.tally.add(run.ID, &b)
 				behind.pass(b.after, b.last)
 			}
 		})
@@ -113,6 +117,7 @@ type sealedBatch struct {
 	batch       Batch
 	after, last int64 // the IDs between which it has all rows that are stale
 	failed      failures
+	broken      []int64 // the IDs of the rows in failed
 	err         error
 }
 
@@ -204,6 +209,7 @@ func (r *Resealer) sealRows(ctx context.Context, run *Run, rows []credential.Row
 		reason := credential.FailureReason(err)
 		switch {
 		case reason != "":
+			b.broken = append(b.broken, rows[i].ID)
 			b.failed.add(failures{1, []credential.Failure{{ID: rows[i].ID, Column: columnOf(err), Reason: reason}}})
 		case err != nil && i == 0:
 			return sealedBatch{err: err}

@@ -60,6 +60,12 @@ type failedUnlock struct {
 
 // unlock brings the data key named id into memory, once for all who ask.
 func (u *unlocker) unlock(ctx context.Context, id envelope.KeyID) error {
+	if k, _, ok := u.loader.Find(id); ok && u.cache.Get(id) == nil {
+		_, blocked := u.cache.Epoch()
+		if err := u.wait(&k); err != nil && blocked == nil { // many records may name one that fails
+			return err
+		}
+	}
 	return u.flights.Do(ctx, "unlock "+id.String(), func(ctx context.Context) error {
 		epoch, err := u.cache.Epoch()
 		if u.cache.Get(id) != nil {
