@@ -14,6 +14,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/backup"
 	"github.com/lockwood-kms/lockwood/config"
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/internal/plain"
 	"github.com/lockwood-kms/lockwood/internal/wiring"
