@@ -180,24 +180,34 @@ func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKe
 			continue
 		}
 		tried++
-		this := refusal{kek.DigestOf(w), k.ID, b}
+		var recovered bool
+		plaintext, recovered, err = u.try(ctx, p, k.ID, w, b)
+		switch {
+		case err == nil:
+			return plaintext, cache.Proof{StoreID: b.StoreID, Version: b.Version, KEK: w.KEKID, Recovered: recovered}, tried, nil
+		case !errors.Is(err, core.ErrInvalidCiphertext) && !errors.Is(err, core.ErrKeyMismatch):
+			noAnswer = err
+		}
+	}
+	return nil, cache.Proof{}, tried, cmp.Or(noAnswer, err)
+}
+
+// try is kek.KEK.Unwrap but for what did not unwrap before. A provider that takes long may
+// have answered for one binding only. The caller clears what it gets.
+func (u *unlocker) try(ctx context.Context, p *kek.KEK, id envelope.KeyID, w core.WrappedKey, b kek.Binding) (plaintext []byte, recovered bool, err error) {
+	for _, b.Recovered = range []bool{false, true} {
+		this := refusal{kek.DigestOf(w), id, b}
 		if until, ok := u.refused.Get(this); ok && time.Now().Before(until) {
 			err = fmt.Errorf("a wrap under %s did not unwrap before: %w", w.KEKID, core.ErrInvalidCiphertext)
 			continue
 		}
-		var recovered bool
-		plaintext, recovered, err = p.Unwrap(ctx, k.ID, w, b)
-		switch {
-		case errors.Is(err, core.ErrInvalidCiphertext):
-			u.refused.Add(this, time.Now().Add(refusedFor))
-		case err != nil && !errors.Is(err, core.ErrKeyMismatch):
-			noAnswer = err
+		plaintext, err = p.UnwrapAs(ctx, id, w, b)
+		if !errors.Is(err, core.ErrInvalidCiphertext) {
+			break
 		}
-		if err == nil {
-			return plaintext, cache.Proof{StoreID: b.StoreID, Version: b.Version, KEK: w.KEKID, Recovered: recovered}, tried, nil
-		}
+		u.refused.Add(this, time.Now().Add(refusedFor))
 	}
-	return nil, cache.Proof{}, tried, cmp.Or(noAnswer, err)
+	return plaintext, b.Recovered, err
 }
 
 // mismatch is the error that names what k is wrapped under and what is configured.
