@@ -122,11 +122,21 @@ func (r *Reconciler) watch() {
 	if p == nil {
 		return
 	}
-	if w, ok := p.WrapUnder(r.keks.Current.ID()); ok {
+	if w, ok := r.wrapHere(p); ok {
 		r.guard.Watch(guard.Canary{ID: p.ID, Wrap: w, Binding: kek.Binding{StoreID: state.StoreID, Version: p.Version}})
 	} else {
 		r.guard.Unwatch(p.ID)
 	}
+}
+
+// wrapHere returns the wrap by which p is to be unlocked after a restart: the one under
+// the present version of the current KEK, or else the one by which it was unlocked.
+func (r *Reconciler) wrapHere(p *keystate.DataKeyState) (core.WrappedKey, bool) {
+	w, ok := p.WrapUnder(r.keks.Current.ID())
+	if key := r.cache.Get(p.ID); !ok && key != nil && key.Proof.Current {
+		w, ok = p.WrapUnder(key.Proof.KEK)
+	}
+	return w, ok
 }
 
 // fitPrimary makes sure that the primary p, which is unlocked, may seal, and rolls
@@ -361,6 +371,7 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 		return err
 	}
 	r.unlocker.admit(key, epoch)
+	r.watch()
 	return nil
 }
 
