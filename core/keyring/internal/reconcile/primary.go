@@ -72,8 +72,8 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 		if err := r.proveLegacy(ctx, &state); err != nil {
 			return err
 		}
-		// A store has a primary from its first data key on.
-		return r.makePrimary(ctx, &state, envelope.KeyID{}, cause(len(state.DataKeys) > 0))
+		// The first of a store, or the database does not keep what it holds.
+		return r.makePrimary(ctx, &state, envelope.KeyID{}, byDatabase)
 	}
 	if why := r.retired(&state, p); why != "" && !r.opts.ReadOnly {
 		return r.replaceRetired(ctx, &state, p, why)
