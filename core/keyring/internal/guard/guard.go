@@ -55,6 +55,7 @@ type Guard struct {
 	lastHealthy time.Time
 	told        time.Time // when the log was last told of an outage
 	canary      *Canary
+	unwrapped   *Canary   // the last one that was seen to unwrap
 	provenAt    time.Time // when the canary was last seen to unwrap
 	mismatch    error     // that it does not
 }
@@ -210,6 +211,9 @@ func (g *Guard) Watch(c Canary) {
 		g.provenAt = time.Now()
 	}
 	g.canary = &c
+	if g.proven.Contains(kek.DigestOf(c.Wrap)) {
+		g.unwrapped = &c
+	}
 }
 
 // Unwatch says that the primary is the data key named id, and has no wrap to watch. That
@@ -228,8 +232,19 @@ func (g *Guard) Unwatch(id envelope.KeyID) {
 // provider denied what it was seen to unwrap, which evicts the data keys whatever the
 // provider's status is.
 func (g *Guard) Prove(ctx context.Context) (denied bool) {
+	g.mu.Lock()
+	before := g.unwrapped
+	g.mu.Unlock()
 	c, err := g.prove(ctx)
-	return c != nil && errors.Is(err, core.ErrKeyDenied) && g.proven.Contains(kek.DigestOf(c.Wrap))
+	if !errors.Is(err, core.ErrKeyDenied) {
+		return false
+	}
+	if !g.proven.Contains(kek.DigestOf(c.Wrap)) && before != nil && before.Wrap.KEKID.Key() == c.Wrap.KEKID.Key() {
+		// Somebody else wrote this wrap. Whether the provider denies all of them is told by
+		// one that was seen to unwrap.
+		c, err = before, g.unwrap(ctx, before)
+	}
+	return errors.Is(err, core.ErrKeyDenied) && g.proven.Contains(kek.DigestOf(c.Wrap))
 }
 
 // errNoCanary means that there is no wrap to prove anything with.
@@ -243,14 +258,25 @@ func (g *Guard) prove(ctx context.Context) (*Canary, error) {
 	if c == nil {
 		return nil, errNoCanary
 	}
+	err := g.unwrap(ctx, c)
+	g.judge(c, err)
+	return c, err
+}
+
+func (g *Guard) unwrap(ctx context.Context, c *Canary) error {
 	plaintext, _, err := g.kek.Unwrap(ctx, c.ID, c.Wrap, c.Binding)
 	clear(plaintext)
+	return err
+}
+
+// judge draws from whether c unwraps whether anything may be sealed.
+func (g *Guard) judge(c *Canary, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	before := g.mismatch
 	switch {
 	case err == nil:
-		g.provenAt, g.mismatch = time.Now(), nil
+		g.unwrapped, g.provenAt, g.mismatch = c, time.Now(), nil
 	case errors.Is(err, core.ErrInvalidCiphertext), errors.Is(err, core.ErrKeyMismatch):
 		g.mismatch = fmt.Errorf("%w: the wrap of the primary data key %s under %s does not unwrap any more, so nothing is sealed; the key was made anew in the KMS, or the wrap was altered in the database: restore what was there before, or see lockwood recover (%v)",
 			core.ErrKeyMismatch, c.ID, c.Wrap.KEKID, err) //nolint:errorlint // the provider's sentinel would say something of a record
@@ -258,7 +284,6 @@ func (g *Guard) prove(ctx context.Context) (*Canary, error) {
 	if before == nil && g.mismatch != nil {
 		g.cache.SetProblem(g.mismatch)
 	}
-	return c, err
 }
 
 // Vouches reports whether the provider unwraps the canary: then its refusal of another

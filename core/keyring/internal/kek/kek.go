@@ -186,7 +186,7 @@ func NotCurrent(err error) error {
 // The caller clears what it gets.
 func (k *KEK) Unwrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b Binding) (plaintext []byte, recovered bool, err error) {
 	for _, b.Recovered = range []bool{false, true} {
-		plaintext, err = k.unwrapAs(ctx, id, w, b)
+		plaintext, err = k.UnwrapAs(ctx, id, w, b)
 		if err == nil || !errors.Is(err, core.ErrInvalidCiphertext) {
 			break
 		}
@@ -194,8 +194,8 @@ func (k *KEK) Unwrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey, 
 	return plaintext, b.Recovered, err
 }
 
-// unwrapAs is Unwrap for a wrap that is bound to exactly b.
-func (k *KEK) unwrapAs(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b Binding) ([]byte, error) {
+// UnwrapAs is Unwrap for a wrap that is bound to exactly b.
+func (k *KEK) UnwrapAs(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b Binding) ([]byte, error) {
 	began := time.Now()
 	plaintext, err := k.provider.UnwrapDataKey(ctx, w, b.aad())
 	if err = k.answered(Unwrap, w, began, err); err != nil {
@@ -214,7 +214,7 @@ func (k *KEK) unwrapAs(ctx context.Context, id envelope.KeyID, w core.WrappedKey
 
 // Verify returns nil if w unwraps to the data key named id.
 func (k *KEK) Verify(ctx context.Context, id envelope.KeyID, w core.WrappedKey, b Binding) error {
-	plaintext, err := k.unwrapAs(ctx, id, w, b)
+	plaintext, err := k.UnwrapAs(ctx, id, w, b)
 	clear(plaintext)
 	return err
 }

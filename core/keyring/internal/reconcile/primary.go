@@ -73,12 +73,8 @@ func (r *Reconciler) tryPrimary(ctx context.Context) error {
 		if err := r.proveLegacy(ctx, &state); err != nil {
 			return err
 		}
-		// A store has a primary from its first data key on.
-		by := byUs
-		if len(state.DataKeys) > 0 {
-			by = byDatabase
-		}
-		return r.makePrimary(ctx, &state, envelope.KeyID{}, by)
+		// The first of a store, or the database does not keep what it holds.
+		return r.makePrimary(ctx, &state, envelope.KeyID{}, byDatabase)
 	}
 	if why := r.retired(&state, p); why != "" && !r.opts.ReadOnly {
 		return r.replaceRetired(ctx, &state, p, why)
@@ -152,11 +148,21 @@ func (r *Reconciler) watch() {
 	if p == nil {
 		return
 	}
-	if w, ok := p.WrapUnder(r.keks.Current.ID()); ok {
+	if w, ok := r.wrapHere(p); ok {
 		r.guard.Watch(guard.Canary{ID: p.ID, Wrap: w, Binding: kek.Binding{StoreID: state.StoreID, Version: p.Version}})
 	} else {
 		r.guard.Unwatch(p.ID)
 	}
+}
+
+// wrapHere returns the wrap by which p is to be unlocked after a restart: the one under
+// the present version of the current KEK, or else the one by which it was unlocked.
+func (r *Reconciler) wrapHere(p *keystate.DataKeyState) (core.WrappedKey, bool) {
+	w, ok := p.WrapUnder(r.keks.Current.ID())
+	if key := r.cache.Get(p.ID); !ok && key != nil && key.Proof.Current {
+		w, ok = p.WrapUnder(key.Proof.KEK)
+	}
+	return w, ok
 }
 
 // fitPrimary makes sure that the primary p, which is unlocked, may seal, and rolls

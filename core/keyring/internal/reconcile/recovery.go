@@ -66,6 +66,7 @@ func Recover(ctx context.Context, r *Reconciler, identities []core.KeyProvider) 
 		b := kek.Binding{StoreID: r.loader.State().StoreID, Version: k.Version, Recovered: true}
 		plaintext, via, err := recoverKey(ctx, &k, b.StoreID, identities)
 		if err == nil {
+			r.loader.Unlocked(k.Version)
 			_, err = r.wrapper.addCurrent(ctx, &k, plaintext, b)
 			clear(plaintext)
 		}

@@ -215,18 +215,22 @@ func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKe
 	return nil, cache.Proof{}, tried, cmp.Or(noAnswer, err)
 }
 
-// try unwraps w through p, unless it did not unwrap before. The caller clears what it
-// gets.
+// try is kek.KEK.Unwrap but for what did not unwrap before. A provider that takes long may
+// have answered for one binding only. The caller clears what it gets.
 func (u *unlocker) try(ctx context.Context, p *kek.KEK, id envelope.KeyID, w core.WrappedKey, b kek.Binding) (plaintext []byte, recovered bool, err error) {
-	this := refusal{kek.DigestOf(w), id, b}
-	if until, ok := u.refused.Get(this); ok && time.Now().Before(until) {
-		return nil, false, fmt.Errorf("a wrap under %s did not unwrap before: %w", w.KEKID, core.ErrInvalidCiphertext)
-	}
-	plaintext, recovered, err = p.Unwrap(ctx, id, w, b)
-	if errors.Is(err, core.ErrInvalidCiphertext) {
+	for _, b.Recovered = range []bool{false, true} {
+		this := refusal{kek.DigestOf(w), id, b}
+		if until, ok := u.refused.Get(this); ok && time.Now().Before(until) {
+			err = fmt.Errorf("a wrap under %s did not unwrap before: %w", w.KEKID, core.ErrInvalidCiphertext)
+			continue
+		}
+		plaintext, err = p.UnwrapAs(ctx, id, w, b)
+		if !errors.Is(err, core.ErrInvalidCiphertext) {
+			break
+		}
 		u.refused.Add(this, time.Now().Add(refusedFor))
 	}
-	return plaintext, recovered, err
+	return plaintext, b.Recovered, err
 }
 
 // mismatch is the error that names what k is wrapped under and what is configured.
