@@ -137,6 +137,9 @@ func (c *Copier) Run(ctx context.Context) (*Outcome, error) {
 		}
 	}
 	if target.Phase == Copying {
+		if now, err := c.source.Store.RelocationMark(ctx); err != nil || now.Phase != Moved || now.CopyID != target.CopyID {
+			return nil, cmp.Or(err, fmt.Errorf("%w: somebody cancelled it", ErrOtherCopy))
+		}
 		done := target
 		done.Phase = Done
 		if err := c.target.Store.SetRelocationMark(ctx, target, done); err != nil {
