@@ -293,7 +293,7 @@ func plantKeys(t *testing.T, db *edited, n int) int {
 
 // plantWraps has the real data key wrapped under KEKs that nobody configured, and makes
 // up instances that can use the leaked key alone, now and for ever.
-func plantWraps(t *testing.T, db *edited, n int) int {
+func plantWraps(t *testing.T, db *edited, _ int) int {
 	t.Helper()
 	now := db.time()
 	db.exec(t, "INSERT INTO @lockwood_data_key_wraps (key_id, kek_id, wrapped, created_at) SELECT key_id, 'planted:kek#1', $1, $2 FROM @lockwood_data_keys", []byte("wrap"), now)

@@ -123,11 +123,11 @@ func lost(ctx context.Context, r *Reconciler) ([]keystate.DataKeyState, error) {
 	})
 	var lost []keystate.DataKeyState
 	for i, err := range failures {
-		denied, ok := errors.AsType[*deniedElsewhere](err)
+		denied, ok := errors.AsType[*deniedElsewhereError](err)
 		switch {
 		case ok:
-			return nil, fmt.Errorf("data key %s: %w by one of the keys that may unwrap it; have that permitted, or, if that key is lost for good, take it out of the configuration: %v", //nolint:errorlint // it is no mismatch
-				keys[i].ID, core.ErrKeyDenied, denied.error)
+			return nil, fmt.Errorf("data key %s may be unwrapped by a key whose use is denied; have that permitted or, if that key is lost for good, take it out of the configuration: %w: %s",
+				keys[i].ID, core.ErrKeyDenied, denied.Error())
 		case errors.Is(err, core.ErrKeyMismatch):
 			lost = append(lost, keys[i])
 		case err != nil:

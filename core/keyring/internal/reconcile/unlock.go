@@ -178,17 +178,17 @@ func (u *unlocker) plaintext(ctx context.Context, k *keystate.DataKeyState, b ke
 		err = fmt.Errorf("%w (%v)", u.mismatch(k), errors.Join(failures...)) //nolint:errorlint // see above
 	}
 	if denied {
-		err = &deniedElsewhere{err}
+		err = &deniedElsewhereError{err}
 	}
 	return nil, cache.Proof{}, err
 }
 
-// deniedElsewhere is why a data key does not unwrap that may do so once a denial ends,
+// deniedElsewhereError is why a data key does not unwrap that may do so once a denial ends,
 // which is not one of the current KEK as a whole.
-type deniedElsewhere struct{ error }
+type deniedElsewhereError struct{ error }
 
 // Unwrap returns the error without that.
-func (e *deniedElsewhere) Unwrap() error { return e.error }
+func (e *deniedElsewhereError) Unwrap() error { return e.error }
 
 // unwrapVia tries p on every wrap of k under p's key, and says how many there were.
 func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKeyState, b kek.Binding) (plaintext []byte, proof cache.Proof, tried int, err error) {
