@@ -38,27 +38,30 @@ var hostileEdits = []func(*model, *keyring.State) string{
 
 // attack edits the database.
 func (m *model) attack() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.tick++
+	m.edit(func(s *keyring.State) string { return hostileEdits[m.rng.IntN(len(hostileEdits))](m, s) })
+}
+
+// edit has the attacker edit the database by f, which says what it did.
+func (m *model) edit(f func(*keyring.State) string) {
+	defer m.event()()
 	m.hostile = m.tick
 	m.db.edit(func(s *memoryStore) {
 		state := s.copy()
 		if len(state.DataKeys) == 0 {
 			return
 		}
-		m.note("attack: %s", hostileEdits[m.rng.IntN(len(hostileEdits))](m, &state))
+		m.note("attack: %s", f(&state))
 		s.state = state
 	})
 	m.markRewound()
 }
 
-// markRewound notes which reservations the store has forgotten. m.mu is held.
-func (m *model) markRewound() {
-	state := m.db.snapshot()
+// markRewound notes which reservations the store has forgotten. o.mu is held.
+func (o *oracle) markRewound() {
+	state := o.db.snapshot()
 	for _, k := range state.DataKeys {
-		if k.SealsReserved < m.granted[k.ID] {
-			m.rewound[k.ID] = true
+		if k.SealsReserved < o.granted[k.ID] {
+			o.rewound[k.ID] = true
 		}
 	}
 }
@@ -296,4 +299,76 @@ func cloneState(s *keyring.State) keyring.State {
 		state.DataKeys[i].Wraps = slices.Clone(state.DataKeys[i].Wraps)
 	}
 	return state
+}
+
+// hide takes the primary out of what a ring loads, while it cannot make another, and then
+// brings it back with fewer seals reserved.
+func (m *model) hide() {
+	p := m.ring()
+	m.burst(p)
+	var hidden keyring.DataKeyState
+	m.edit(func(s *keyring.State) string {
+		i := slices.IndexFunc(s.DataKeys, func(k keyring.DataKeyState) bool { return k.Primary })
+		if i < 0 {
+			return "nothing"
+		}
+		hidden = s.DataKeys[i]
+		s.DataKeys = slices.Delete(s.DataKeys, i, i+1)
+		return short(hidden.ID) + " is hidden"
+	})
+	if hidden.ID.IsZero() {
+		return
+	}
+	p.current.script(func(s *scriptedKMS) { s.err = core.ErrUnavailable })
+	_ = p.ring.Reload(m.t.Context())
+	m.heal(p.current)
+	hidden.SealsReserved = m.rng.Int64N(hidden.SealsReserved + 1)
+	m.edit(func(s *keyring.State) string {
+		s.DataKeys = append(slices.DeleteFunc(s.DataKeys, func(k keyring.DataKeyState) bool { return k.ID == hidden.ID }), hidden)
+		setPrimary(s, hidden.ID)
+		return fmt.Sprintf("%s is back, with %d seals reserved", short(hidden.ID), hidden.SealsReserved)
+	})
+	_ = p.ring.Reload(m.t.Context())
+	m.burst(p)
+}
+
+// lose removes the wraps of a data key but for those of recovery KEKs. Once a ring has
+// recovered it, it is made the primary, and another ring starts.
+func (m *model) lose() {
+	var lost envelope.KeyID
+	m.edit(func(s *keyring.State) string {
+		k := m.anyKey(s)
+		lost = k.ID
+		k.Wraps = slices.DeleteFunc(k.Wraps, func(w core.WrappedKey) bool {
+			return !slices.ContainsFunc(m.recovery, func(r *modelKMS) bool { return r.key() == w.KEKID.Key() })
+		})
+		return fmt.Sprintf("%s is lost, with %d wraps under recovery KEKs", short(lost), len(k.Wraps))
+	})
+	m.call("recovers", m.recover)
+	m.edit(func(s *keyring.State) string {
+		setPrimary(s, lost)
+		return short(lost) + " is the primary"
+	})
+	m.restart(m.rng.IntN(len(m.rings)))
+}
+
+// storm makes old data keys the primary, again and again.
+func (m *model) storm() {
+	p := m.ring()
+	for range 2 * modelRolls {
+		m.edit(m.makePrimaryAgain)
+		_ = p.ring.Reload(m.t.Context())
+	}
+}
+
+// makeUpInstances writes rows about instances that do not exist, or removes them.
+func (m *model) makeUpInstances() {
+	var madeUp []keyring.LiveInstance
+	for range m.rng.IntN(3) {
+		madeUp = append(madeUp, keyring.LiveInstance{Name: "made up", KEKIDs: []core.KEKID{m.anyKEK().kekID()}})
+	}
+	m.do("attack: made-up instances use %v", madeUp)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.madeUp = madeUp
 }

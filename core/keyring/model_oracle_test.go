@@ -22,12 +22,16 @@ import (
 type oracle struct {
 	db     *memoryStore
 	lavish bool // the store grants seals without counting them
+	fickle bool // the store takes back the data keys that are inserted
+	quiet  bool // nothing is probed
 
 	mu       sync.Mutex
 	tick     int        // counts events, so that of two it is known which came first
 	calls    int64      // to providers and store
 	delays   *rand.Rand // of the calls
 	keks     []*modelKMS
+	rings    []*process
+	madeUp   []keyring.LiveInstance // instances that do not exist
 	made     map[envelope.KeyID]madeKey
 	planted  map[envelope.KeyID][]*modelKMS // data keys of the attacker, and the KEKs that they hold
 	endorsed map[envelope.KeyID]bool        // data keys of the attacker that a ring wrapped which could not know
@@ -109,134 +113,6 @@ func (o *oracle) genuine(id envelope.KeyID, w core.WrappedKey) bool {
 	return false
 }
 
-// process is what one ring may know, from its start to its end.
-type process struct {
-	*oracle
-	name                string
-	ring                *keyring.Ring
-	opts                keyring.Options
-	current             *modelKMS
-	previous            []*modelKMS
-	recovery            []*modelKMS
-	recovering          int      // calls of Recover under way
-	pruning, pruneBegan int      // calls of Prune under way, and when the first began
-	logged              []string // what it logged last
-
-	closed      bool
-	storeID     string                       // of the first store that it saw
-	foreign     bool                         // the last load showed another store
-	loaded      int                          // when the last load that it took up ended
-	shown       map[boundKey]int             // what loads showed, since when
-	superseded  map[envelope.KeyID]int       // since when it knows
-	replaced    []envelope.KeyID             // those that it made another the primary of, until it loads again
-	compromised map[string]int               // keys of KEKs, since when it knows
-	wrappedBy   map[envelope.KeyID][]string  // keys of KEKs that a load showed a wrap under
-	exposedAt   map[envelope.KeyID]time.Time // when it knew
-	reserved    map[envelope.KeyID]int64     // by this process
-	known       map[envelope.KeyID]int64     // seals that it knows to be reserved, by anyone
-	seals       map[envelope.KeyID]int64
-	proofs      map[boundKey]int // when a call began that proved it, by any KEK
-	sealProofs  map[boundKey]int // the same, by the current KEK and not as recovered
-	unwrapped   map[string]bool  // wraps that the current provider was seen to unwrap
-	highest     int64            // the newest version that was proven and shown
-	evictions   []int            // when the provider denied
-	healthy     int              // when it was last healthy
-	healthyAt   time.Time
-	outage      int                    // when an outage ended that its budget may not have covered
-	used        map[envelope.KeyID]int // when a record was last sealed or opened under it
-	dropped     map[envelope.KeyID]int // when a load did not show it
-}
-
-// boundKey is a data key and the version that it is bound to, or has by the store.
-type boundKey struct {
-	id      envelope.KeyID
-	version int64
-}
-
-func newProcess(o *oracle, name string) *process {
-	return &process{
-		oracle: o, name: name,
-		shown: make(map[boundKey]int), superseded: make(map[envelope.KeyID]int), compromised: make(map[string]int),
-		wrappedBy: make(map[envelope.KeyID][]string), reserved: make(map[envelope.KeyID]int64), known: make(map[envelope.KeyID]int64),
-		seals: make(map[envelope.KeyID]int64), proofs: make(map[boundKey]int), sealProofs: make(map[boundKey]int),
-		unwrapped: make(map[string]bool), used: make(map[envelope.KeyID]int), dropped: make(map[envelope.KeyID]int), exposedAt: make(map[envelope.KeyID]time.Time),
-	}
-}
-
-// learn updates the newest version that p knows to exist.
-func (p *process) learn(k boundKey) {
-	if p.shown[k] > 0 && p.proofs[k] > 0 {
-		p.highest = max(p.highest, k.version)
-	}
-}
-
-func (p *process) evicted() int {
-	if len(p.evictions) == 0 {
-		return 0
-	}
-	return p.evictions[len(p.evictions)-1]
-}
-
-// blocked reports whether the provider denied and was not healthy since then.
-func (p *process) blocked() bool { return p.evicted() > p.healthy }
-
-// exposed reports whether p knows that the holder of a compromised KEK has the data key.
-func (p *process) exposed(id envelope.KeyID) bool {
-	return slices.ContainsFunc(p.wrappedBy[id], func(key string) bool { return p.compromised[key] > 0 })
-}
-
-// modelRewrap is how long a ring may go on with a rewrap that it began before it knew
-// that the data key is exposed.
-const modelRewrap = 2 * time.Minute
-
-// configured returns the providers that p may unwrap with.
-func (p *process) configured() []*modelKMS { return append([]*modelKMS{p.current}, p.previous...) }
-
-// loads takes down what a load showed.
-func (p *process) loads(state *keyring.State) {
-	defer p.event()()
-	if p.storeID == "" {
-		p.storeID = state.StoreID
-	}
-	if p.foreign = state.StoreID != p.storeID; p.foreign {
-		return
-	}
-	p.loaded = p.tick
-	for _, id := range p.replaced {
-		first(p.superseded, id, p.tick)
-	}
-	p.replaced = nil
-	defer func() {
-		for id := range p.wrappedBy {
-			if p.exposedAt[id].IsZero() && p.exposed(id) {
-				p.exposedAt[id] = time.Now()
-			}
-		}
-	}()
-	for _, key := range state.Compromised {
-		first(p.compromised, key, p.tick)
-	}
-	for id := range p.used {
-		if _, ok := state.Find(id); !ok {
-			p.dropped[id] = p.tick
-		}
-	}
-	for _, k := range state.EnabledKeys() {
-		bound := boundKey{k.ID, k.Version}
-		first(p.shown, bound, p.tick)
-		p.learn(bound)
-		if !k.Primary {
-			first(p.superseded, k.ID, p.tick)
-		}
-		for _, w := range k.Wraps {
-			if !slices.Contains(p.wrappedBy[k.ID], w.KEKID.Key()) {
-				p.wrappedBy[k.ID] = append(p.wrappedBy[k.ID], w.KEKID.Key())
-			}
-		}
-		p.known[k.ID] = max(p.known[k.ID], k.SealsReserved)
-	}
-}
-
 func first[K comparable](m map[K]int, key K, tick int) {
 	if m[key] == 0 {
 		m[key] = tick
@@ -246,11 +122,13 @@ func first[K comparable](m map[K]int, key K, tick int) {
 // unwraps takes down the answer to a call of UnwrapDataKey that began then.
 func (p *process) unwraps(kms *modelKMS, began int, w core.WrappedKey, aad core.AAD, plaintext []byte, err error) {
 	defer p.event()()
-	if w.KEKID.Key() != kms.key() {
+	if w.KEKID.Key() != kms.key() && !kms.unwrapsFor[w.KEKID.Key()] {
 		p.violate("%s asks %s to unwrap what is under %s", p.name, kms.key(), w.KEKID)
 	}
-	wrap := string(w.KEKID) + string(w.Wrapped)
+	wrap := wrapText(w)
 	switch {
+	case errors.Is(err, core.ErrInvalidCiphertext):
+		p.refuses(kms, began, wrap, aad.Map()["store"]+" "+aad.Map()["version"])
 	case err == nil:
 		version, _ := strconv.ParseInt(strings.TrimSuffix(aad.Map()["version"], " recovered"), 10, 64)
 		if kms == p.current {
@@ -271,8 +149,12 @@ func (p *process) unwraps(kms *modelKMS, began int, w core.WrappedKey, aad core.
 // generates takes down the answer to a call of GenerateDataKey that began then.
 func (p *process) generates(kms *modelKMS, began int, aad core.AAD, plaintext []byte) {
 	defer p.event()()
+	storeID := aad.Map()["store"]
 	version, _ := strconv.ParseInt(aad.Map()["version"], 10, 64)
-	p.proves(kms, began, plaintext, aad.Map()["store"], version, false)
+	if key, err := envelope.NewKey(plaintext); err == nil {
+		p.made[key.ID()] = madeKey{slices.Clone(plaintext), storeID, version}
+	}
+	p.proves(kms, began, plaintext, storeID, version, false)
 }
 
 func (p *process) proves(kms *modelKMS, began int, plaintext []byte, storeID string, version int64, recovered bool) {
@@ -282,14 +164,16 @@ func (p *process) proves(kms *modelKMS, began int, plaintext []byte, storeID str
 	}
 	k := boundKey{key.ID(), version}
 	p.proofs[k] = max(p.proofs[k], began)
+	p.plain[k] = p.plain[k] || !recovered
 	if kms == p.current && !recovered {
 		p.sealProofs[k] = max(p.sealProofs[k], began)
 	}
 	p.learn(k)
 }
 
-// status takes down the answer to a call of Status.
-func (p *process) status(kms *modelKMS, err error) {
+// status takes down the answer to a call of Status that began then. A denial that another
+// answer overtook is an old one.
+func (p *process) status(kms *modelKMS, began int, err error) {
 	defer p.event()()
 	switch {
 	case kms != p.current:
@@ -298,7 +182,7 @@ func (p *process) status(kms *modelKMS, err error) {
 			p.outage = p.tick
 		}
 		p.healthy, p.healthyAt = p.tick, time.Now()
-	case errors.Is(err, core.ErrKeyDenied):
+	case errors.Is(err, core.ErrKeyDenied) && p.healthy < began:
 		p.evictions = append(p.evictions, p.tick)
 	}
 }
@@ -309,8 +193,10 @@ func (p *process) adds(id envelope.KeyID, wraps ...core.WrappedKey) {
 		if at := p.compromised[w.KEKID.Key()]; at > 0 && p.recovering == 0 {
 			p.violate("%s wraps %s under %s, which it knows since #%d to be compromised", p.name, short(id), w.KEKID, at)
 		}
-		if kms := p.kek(w.KEKID.Key()); kms == nil {
-			p.violate("%s stores a wrap of %s under %s, which nobody has", p.name, short(id), w.KEKID)
+		if !slices.ContainsFunc(slices.Concat(p.configured(), p.recovery), func(k *modelKMS) bool {
+			return k.key() == w.KEKID.Key() || k.unwrapsFor[w.KEKID.Key()]
+		}) {
+			p.violate("%s wraps %s under %s, which is not configured", p.name, short(id), w.KEKID)
 		}
 	}
 }
@@ -318,19 +204,13 @@ func (p *process) adds(id envelope.KeyID, wraps ...core.WrappedKey) {
 // inserts takes down that p made the data key k the primary.
 func (p *process) inserts(k keyring.NewDataKey) {
 	defer p.event()()
-	var truth madeKey
-	for _, kms := range p.configured() {
-		for _, w := range k.Wraps {
-			if plaintext, ok := kms.opens(w, core.WrapAAD(p.storeID, strconv.FormatInt(k.Version, 10))); ok && w.KEKID.Key() == kms.key() {
-				truth = madeKey{plaintext, p.storeID, k.Version}
-			}
-		}
-	}
 	p.note("%s makes %s, version %d, in place of %s", p.name, short(k.ID), k.Version, short(k.Replaces))
-	if truth.plaintext != nil {
-		p.made[k.ID] = truth
+	if !p.current.anew && !slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return p.genuine(k.ID, w) }) {
+		p.violate("%s makes %s, which no KEK unwraps", p.name, short(k.ID))
 	}
 	p.adds(k.ID, k.Wraps...)
+	p.protects(k)
+	p.paces()
 	if p.storeID == modelStoreID {
 		for i := range p.honest.DataKeys {
 			p.honest.DataKeys[i].Primary = false
@@ -341,179 +221,61 @@ func (p *process) inserts(k keyring.NewDataKey) {
 	}
 }
 
-// moments is what a process knew when a call began.
-type moments struct {
-	tick, evicted int
-	blocked       bool
-	highest       int64
-	foreign       bool
-	closed        bool
-}
-
-func (p *process) now() moments {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return moments{p.tick, p.evicted(), p.blocked(), p.highest, p.foreign, p.closed}
-}
-
-// knew reports whether what is known since then was known at m.
-func (m moments) knew(tick int) bool { return tick > 0 && tick <= m.tick }
-
-// sealed judges a record that p sealed in a call that began at m.
-func (p *process) sealed(m moments, record, plaintext []byte) {
-	defer p.event()()
-	id, _ := envelope.ParseHeader(record)
-	p.seals[id]++
-	p.used[id] = p.tick
-	var proof boundKey
-	for k, began := range p.sealProofs {
-		if k.id == id && began > m.evicted {
-			proof = k
-		}
-	}
-	switch {
-	case m.closed:
-		p.violate("%s sealed after it was closed", p.name)
-	case m.blocked && p.healthy < m.evicted:
-		p.violate("%s sealed under %s after a denial", p.name, short(id))
-	case m.foreign && p.foreign:
-		p.violate("%s sealed under %s into another store", p.name, short(id))
-	case proof.version == 0:
-		p.violate("%s sealed under %s, which the current KEK was not seen to unwrap since #%d", p.name, short(id), m.evicted)
-	case m.knew(p.superseded[id]):
-		p.violate("%s sealed under %s, which it knows since #%d to be superseded", p.name, short(id), p.superseded[id])
-	case proof.version < m.highest:
-		p.violate("%s sealed under %s, version %d, and knows of version %d", p.name, short(id), proof.version, m.highest)
-	case m.knew(p.compromised[p.current.key()]):
-		p.violate("%s sealed under %s, and knows since #%d that its KEK %s is compromised", p.name, short(id), p.compromised[p.current.key()], p.current.key())
-	case m.knew(p.loaded) && p.shown[proof] == 0:
-		p.violate("%s sealed under %s, which is bound to version %d, and the store never said so", p.name, short(id), proof.version)
-	case p.seals[id] > p.reserved[id]:
-		p.violate("%s sealed %d times under %s, and reserved %d", p.name, p.seals[id], short(id), p.reserved[id])
-	}
-	if _, ok := p.made[id]; !ok && !p.excuses(id) && !p.endorsed[id] {
-		p.violate("%s sealed under %s, which is the attacker's", p.name, short(id))
-	}
-	p.deposit(modelRow{slices.Clone(record), slices.Clone(plaintext), id, p.storeID})
-}
-
-// excuses reports whether p could not know of a data key that it is the attacker's,
-// who holds a KEK that is configured and was not named compromised, or had p start on
-// another store.
-func (p *process) excuses(id envelope.KeyID) bool {
-	return p.storeID != modelStoreID || slices.ContainsFunc(p.planted[id], func(kms *modelKMS) bool {
-		return slices.Contains(p.configured(), kms) && (p.compromised[kms.key()] == 0 || p.compromised[kms.key()] > p.firstShown(id))
-	})
-}
-
-func (p *process) firstShown(id envelope.KeyID) int {
-	at := p.tick
-	for k, tick := range p.shown {
-		if k.id == id {
-			at = min(at, tick)
-		}
-	}
-	return at
-}
-
-// deposit stores a record if the store accepts it, in place of another if there are
-// many. Only then it was acknowledged.
-func (p *process) deposit(row modelRow) {
-	state := p.db.snapshot()
-	if _, ok := state.Find(row.key); !ok || state.StoreID != row.storeID {
+// refuses judges that p asked to unwrap what does not unwrap, in a call that began then.
+// It does so once an hour for each data key whose wrap the store says that it is, or for
+// each of the rows of one that has many. Whether
+// the wrap of the primary unwraps is asked with each status, that of any key before it is
+// pruned, and that of one that p stored when it reads it back.
+func (p *process) refuses(kms *modelKMS, began int, wrap, binding string) {
+	if kms == p.current && (p.primaryWrap[wrap] || p.stored[wrap] || p.pruning > 0) {
 		return
 	}
-	if len(p.rows) < modelRows {
-		p.rows = append(p.rows, row)
-		return
+	key := wrap + "\x00" + binding
+	p.refused[key] = slices.DeleteFunc(p.refused[key], func(r refused) bool { return time.Since(r.at) > time.Hour-modelSlack })
+	tries := 0
+	for _, r := range p.refused[key] {
+		if r.ended < began {
+			tries++
+		}
 	}
-	p.rows[p.delays.IntN(len(p.rows))] = row
+	if tries >= max(1, len(p.wraps[wrap])+p.copies[wrap]-1) {
+		p.violate("%s has %s unwrap again %x of %s, which did not unwrap as %s %s ago", p.name, kms.name, wrap[len(wrap)-4:], p.wraps[wrap], binding, time.Since(p.refused[key][0].at))
+	}
+	p.refused[key] = append(p.refused[key], refused{p.tick, time.Now()})
 }
 
-// knownReserved returns how many seals of the data key p knows to be reserved.
-func (p *process) knownReserved(id envelope.KeyID) int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.known[id]
-}
-
-// reserves takes down that p reserved n seals, and knew of so many when it asked.
-func (p *process) reserves(id envelope.KeyID, n, knew int64) {
-	defer p.event()()
-	p.reserved[id] += n
-	p.known[id] += n
-	p.granted[id] += n
-	if p.lavish {
-		p.rewound[id] = true
+// protects judges under which KEKs p wrapped a new data key: under each recovery KEK, and
+// under those that a ring needs which has run for a while.
+func (p *process) protects(k keyring.NewDataKey) {
+	var needed []*modelKMS
+	needed = append(needed, p.recovery...)
+	for _, other := range p.rings {
+		if other != nil && !other.closed && time.Since(other.started) > modelSlack && slices.Contains(p.previous, other.current) {
+			needed = append(needed, other.current)
+		}
 	}
-	switch {
-	case knew+n > modelMaxSeals:
-		p.violate("%s reserved %d seals of %s, of which it knew %d to be reserved", p.name, n, short(id), knew)
-	case p.granted[id] > modelMaxSeals && !p.rewound[id]:
-		p.violate("%d seals of %s are reserved", p.granted[id], short(id))
-	}
-	for i := range p.honest.DataKeys {
-		if k := &p.honest.DataKeys[i]; k.ID == id {
-			k.SealsReserved = p.granted[id]
+	for _, kms := range append(needed, p.current) {
+		wrapped := slices.ContainsFunc(k.Wraps, func(w core.WrappedKey) bool { return w.KEKID.Key() == kms.key() })
+		if !wrapped && p.compromised[kms.key()] == 0 && len(kms.unwrapsFor) == 0 {
+			p.violate("%s makes %s, which is not wrapped under %s", p.name, short(k.ID), kms.key())
 		}
 	}
 }
 
-// opened judges the answer to a call of Open that began at m.
-func (p *process) opened(m moments, row *modelRow, got []byte, err error) {
-	defer p.event()()
-	if err != nil {
-		if must := p.retains(m, row.key); must != "" && !errors.Is(err, core.ErrKeyMissing) {
-			p.violate("%s does not open a record of %s, which %s: %v", p.name, short(row.key), must, err)
-		}
+// modelRolls is how many primaries a ring makes at once because of what the store holds.
+// Then it makes one a minute.
+const modelRolls = 16
+
+// paces judges how often p made a primary because of what the store holds.
+func (p *process) paces() {
+	if p.makings > 0 {
 		return
 	}
-	p.used[row.key] = p.tick
-	proven := false
-	for k, began := range p.proofs {
-		proven = proven || k.id == row.key && began > m.evicted
-	}
-	switch {
-	case !bytes.Equal(got, row.plaintext):
-		p.violate("%s opened a record of %s to other bytes", p.name, short(row.key))
-	case m.closed:
-		p.violate("%s opened a record after it was closed", p.name)
-	case m.blocked && p.healthy < m.evicted:
-		p.violate("%s opened a record of %s after a denial", p.name, short(row.key))
-	case !proven:
-		p.violate("%s opened a record of %s, which no KEK was seen to unwrap since #%d", p.name, short(row.key), m.evicted)
+	p.rolls = append(p.rolls, time.Now())
+	for i, at := range p.rolls {
+		// What was begun first may end first, or last.
+		if n, since := len(p.rolls)-i, time.Since(at); float64(n) > modelRolls+(since+modelSlack/2).Minutes() {
+			p.violate("%s made %d primaries in %s", p.name, n, since)
+		}
 	}
 }
-
-// retains says why p must have the data key named id in memory, if it must: it was used,
-// no load has shown since then that it is gone, and the provider did not deny and was
-// healthy within the outage budget.
-func (p *process) retains(m moments, id envelope.KeyID) string {
-	used := p.used[id]
-	if used == 0 || m.closed || p.closed || p.evicted() > used || p.outage > used || p.dropped[id] > used || time.Since(p.healthyAt) > p.opts.OutageBudget-modelSlack {
-		return ""
-	}
-	return fmt.Sprintf("was in memory at #%d", used)
-}
-
-// modelSlack is how late a ring may notice that its outage budget is spent: the time of
-// a few calls that hang.
-const modelSlack = time.Minute
-
-// check judges what p holds in memory now. Nothing is under way.
-func (p *process) check() {
-	held := p.ring.Status().Unlocked
-	defer p.event()()
-	switch {
-	case held == 0:
-	case p.closed:
-		p.violate("%s is closed and holds %d data keys", p.name, held)
-	case p.blocked():
-		p.violate("%s holds %d data keys after the denial at #%d", p.name, held, p.evicted())
-	case !p.healthyAt.IsZero() && time.Since(p.healthyAt) > p.opts.OutageBudget+modelSlack:
-		p.violate("%s holds %d data keys, %s after its provider was healthy", p.name, held, time.Since(p.healthyAt))
-	}
-}
-
-// short is enough of a key ID to read a trace.
-func short(id envelope.KeyID) string { return id.String()[:6] }

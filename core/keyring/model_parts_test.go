@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -17,9 +18,15 @@ import (
 type modelKMS struct {
 	*scriptedKMS
 	denials int         // so many unwraps are denied from now on
+	garbles bool        // what it wraps does not unwrap
+	slow    bool        // an unwrap takes most of the time that a call may take
 	before  cipher.AEAD // what it was before it was made anew, or nil
+	moved   *modelKMS   // what it wraps under instead, or nil
 	leaked  bool        // the attacker holds it
-	anew    bool        // it was made anew, or restored, at some time
+	garbled bool        // it garbled at some time
+	anew    bool        // it was made anew, restored or moved at some time
+	// unwrapsFor names the keys that it ever wrapped under.
+	unwrapsFor map[string]bool
 }
 
 func (k *modelKMS) key() string { return "scripted:" + k.name }
@@ -32,12 +39,65 @@ func (k *modelKMS) opens(w core.WrappedKey, aad core.AAD) (plaintext []byte, ok 
 	return plaintext, err == nil
 }
 
+// wrapsAs returns w as k answers: garbled, or wrapped by the KEK that k was moved to.
+func (k *modelKMS) wrapsAs(w core.WrappedKey, plaintext []byte, aad core.AAD) core.WrappedKey {
+	k.mu.Lock()
+	to, garbles := k.moved, k.garbles
+	k.mu.Unlock()
+	switch {
+	case garbles:
+		return core.WrappedKey{KEKID: w.KEKID, Wrapped: randomBytes(len(w.Wrapped))}
+	case to != nil:
+		return to.scriptedKMS.seal(plaintext, aad)
+	}
+	return w
+}
+
+// unwrapsAs returns the KEK that unwraps w where k is asked.
+func (k *modelKMS) unwrapsAs(w core.WrappedKey) *modelKMS {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.moved != nil && k.moved.key() == w.KEKID.Key() {
+		return k.moved
+	}
+	return k
+}
+
+func (k *modelKMS) GenerateDataKey(ctx context.Context, aad core.AAD) (core.DataKey, error) {
+	dataKey, err := k.scriptedKMS.GenerateDataKey(ctx, aad)
+	if err == nil {
+		dataKey.Wrapped = k.wrapsAs(dataKey.Wrapped, dataKey.Plaintext, aad)
+	}
+	return dataKey, err
+}
+
+func (k *modelKMS) WrapDataKey(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
+	w, err := k.scriptedKMS.WrapDataKey(ctx, dataKey, aad)
+	if err == nil {
+		w = k.wrapsAs(w, dataKey, aad)
+	}
+	return w, err
+}
+
+func (k *modelKMS) UnwrapDataKey(ctx context.Context, w core.WrappedKey, aad core.AAD) ([]byte, error) {
+	return k.unwrapsAs(w).scriptedKMS.UnwrapDataKey(ctx, w, aad)
+}
+
 // denies reports whether this unwrap is one of those that are denied.
 func (k *modelKMS) denies() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.denials--
 	return k.denials >= 0
+}
+
+// modelSlow is how long a slow unwrap takes.
+const modelSlow = keyring.DefaultCallTimeout * 9 / 10
+
+func (k *modelKMS) isSlow() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.slow
 }
 
 // pause ends a call. No two calls end at the same moment, so that what a ring does with
@@ -64,6 +124,7 @@ type watchedKMS struct {
 }
 
 func (k watchedKMS) begins() int {
+	k.p.probe()
 	defer k.p.event()()
 	return k.p.tick
 }
@@ -86,15 +147,20 @@ func (k watchedKMS) GenerateDataKey(ctx context.Context, aad core.AAD) (core.Dat
 
 func (k watchedKMS) WrapDataKey(ctx context.Context, dataKey []byte, aad core.AAD) (core.WrappedKey, error) {
 	dataKey = slices.Clone(dataKey)
+	k.begins()
 	w, err := k.modelKMS.WrapDataKey(ctx, dataKey, aad)
 	return w, k.ends(ctx, err)
 }
 
 func (k watchedKMS) UnwrapDataKey(ctx context.Context, w core.WrappedKey, aad core.AAD) ([]byte, error) {
 	began := k.begins()
+	slow := k.isSlow()
 	plaintext, err := k.modelKMS.UnwrapDataKey(ctx, w, aad)
 	if k.denies() && err == nil {
 		plaintext, err = nil, core.ErrKeyDenied
+	}
+	if slow {
+		_ = k.p.pause(ctx, modelSlow)
 	}
 	if err = k.ends(ctx, err); err != nil {
 		plaintext = nil
@@ -104,9 +170,10 @@ func (k watchedKMS) UnwrapDataKey(ctx context.Context, w core.WrappedKey, aad co
 }
 
 func (k watchedKMS) Status(ctx context.Context) (core.Status, error) {
+	began := k.begins()
 	s, err := k.modelKMS.Status(ctx)
 	err = k.ends(ctx, err)
-	k.p.status(k.modelKMS, err)
+	k.p.status(k.modelKMS, began, err)
 	return s, err
 }
 
@@ -134,20 +201,25 @@ func (s watchedStore) lost(ctx context.Context, err error) error {
 }
 
 func (s watchedStore) LoadRing(ctx context.Context) (keyring.State, error) {
+	primary, knew := s.p.knownOfPrimary()
+	s.p.probe()
 	state, err := s.memoryStore.LoadRing(ctx)
 	state.Compromised = slices.Clone(state.Compromised)
 	if err = s.lost(ctx, err); err != nil {
 		return keyring.State{}, err
 	}
 	seen := state
-	s.p.loads(&seen)
+	s.p.loads(&seen, primary, knew)
 	return state, nil
 }
 
 func (s watchedStore) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
+	s.p.probe()
+	before := s.snapshot()
 	err := s.memoryStore.InsertDataKey(ctx, k)
 	if err == nil {
 		s.p.inserts(k)
+		s.takesBack(before)
 	}
 	if err = s.lost(ctx, err); err == nil {
 		defer s.p.event()()
@@ -158,7 +230,25 @@ func (s watchedStore) InsertDataKey(ctx context.Context, k keyring.NewDataKey) e
 	return err
 }
 
+// takesBack makes before what the store holds, if it is fickle, which may be the last that
+// is heard of it for a while.
+func (s watchedStore) takesBack(before keyring.State) {
+	defer s.p.event()()
+	if s.p.fickle {
+		s.p.hostile = s.p.tick
+		s.p.note("attack: the data key is taken back")
+		silent := s.p.delays.IntN(2) == 0
+		s.edit(func(s *memoryStore) {
+			if s.state = before; silent {
+				s.err = core.ErrStoreUnavailable
+			}
+		})
+		s.p.markRewound()
+	}
+}
+
 func (s watchedStore) AddWrap(ctx context.Context, id envelope.KeyID, w core.WrappedKey) error {
+	s.p.probe()
 	before := s.wraps(id)
 	err := s.memoryStore.AddWrap(ctx, id, w)
 	if err == nil {
@@ -185,8 +275,9 @@ func (s watchedStore) wraps(id envelope.KeyID) []core.WrappedKey {
 func (s watchedStore) ReserveSeals(ctx context.Context, id envelope.KeyID, n, limit int64) (bool, error) {
 	knew := s.p.knownReserved(id)
 	ok, err := s.memoryStore.ReserveSeals(ctx, id, n, limit)
-	if s.p.lies() && err == nil {
-		ok = true
+	lied := err == nil && !ok && s.p.lies()
+	if ok = ok || lied; ok {
+		s.p.grants(id, n, lied)
 	}
 	if err = s.lost(ctx, err); err != nil {
 		return false, err
@@ -214,9 +305,20 @@ func (p *process) addsWrap(id envelope.KeyID, w core.WrappedKey, before []core.W
 	defer p.event()()
 	p.note("%s wraps %s under %s", p.name, short(id), w.KEKID)
 	p.adds(id, w)
+	p.stored[wrapText(w)] = true
 	p.endorsed[id] = p.endorsed[id] || p.excuses(id)
 	if at := p.exposedAt[id]; !at.IsZero() && time.Since(at) > modelRewrap && p.recovering == 0 {
 		p.violate("%s wraps %s, which it knows to be exposed", p.name, short(id))
+	}
+	if truth, ok := p.made[id]; ok {
+		kms := p.kek(w.KEKID.Key())
+		_, plain := kms.opens(w, core.WrapAAD(truth.storeID, strconv.FormatInt(truth.version, 10)))
+		switch {
+		case !p.genuine(id, w) && !kms.anew && !kms.garbled:
+			p.violate("%s stores a wrap of %s that does not unwrap", p.name, short(id))
+		case plain && !p.plain[boundKey{id, truth.version}]:
+			p.violate("%s restores %s as if it had never been lost", p.name, short(id))
+		}
 	}
 	for _, old := range before {
 		if old.KEKID == w.KEKID && p.genuine(id, old) && !p.genuine(id, w) {
