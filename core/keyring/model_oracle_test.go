@@ -171,8 +171,9 @@ func (p *process) proves(kms *modelKMS, began int, plaintext []byte, storeID str
 	p.learn(k)
 }
 
-// status takes down the answer to a call of Status.
-func (p *process) status(kms *modelKMS, err error) {
+// status takes down the answer to a call of Status that began then. A denial that another
+// answer overtook is an old one.
+func (p *process) status(kms *modelKMS, began int, err error) {
 	defer p.event()()
 	switch {
 	case kms != p.current:
@@ -181,7 +182,7 @@ func (p *process) status(kms *modelKMS, err error) {
 			p.outage = p.tick
 		}
 		p.healthy, p.healthyAt = p.tick, time.Now()
-	case errors.Is(err, core.ErrKeyDenied):
+	case errors.Is(err, core.ErrKeyDenied) && p.healthy < began:
 		p.evictions = append(p.evictions, p.tick)
 	}
 }

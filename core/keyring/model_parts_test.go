@@ -170,10 +170,10 @@ func (k watchedKMS) UnwrapDataKey(ctx context.Context, w core.WrappedKey, aad co
 }
 
 func (k watchedKMS) Status(ctx context.Context) (core.Status, error) {
-	k.begins()
+	began := k.begins()
 	s, err := k.modelKMS.Status(ctx)
 	err = k.ends(ctx, err)
-	k.p.status(k.modelKMS, err)
+	k.p.status(k.modelKMS, began, err)
 	return s, err
 }
 
