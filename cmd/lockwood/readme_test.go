@@ -86,6 +86,11 @@ func TestReadmeRuns(t *testing.T) {
 	cmd := exec.CommandContext(context.Background(), "sh", "-c", command)
 	cmd.Dir = checkout(t)
 	cmd.Env = append(os.Environ(), "HTTP_PORT=0", "ADMIN_ADDR=127.0.0.1:0", "GOFLAGS=-mod=readonly -buildvcs=false")
+	compile := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "./cmd/lockwood") // however long that takes
+	compile.Dir, compile.Env = cmd.Dir, cmd.Env
+	if text, err := compile.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
 	ownGroup(cmd)
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out
