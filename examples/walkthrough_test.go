@@ -32,7 +32,7 @@ func TestWalkthrough(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	if err := buildtest.Product(root, bin); err != nil {
+	if err := buildtest.Lockwood(root, bin); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "sh", "-euc", commands)
