@@ -13,7 +13,7 @@ var causeRemedies = map[store.Cause]string{
 	store.WrongPassword:    "correct the password in DATABASE_URL, or in the passfile that it names, which is read at each connection; or make the role",
 	store.NoRole:           "make the role, or correct the user in DATABASE_URL",
 	store.NoDatabase:       "make the database, or correct its name in DATABASE_URL",
-	store.NoRights:         "grant the role the rights that the README lists; lockwood doctor names what is missing",
+	store.NoRights:         "grant the role the rights that docs/operations.md lists under The role in PostgreSQL; lockwood doctor names what is missing",
 	store.DiskFull:         "make room on the disk of the database, or raise the quota or the limit on the size of files; it goes on by itself. If there is room, the disk fails: see the log of the system",
 	store.Moved:            "restart the service, once the file that it is to use is at its path",
 	store.TakesNoWrites:    "find out why the database takes no writes: it may be a former primary, transactions may be read-only for the role, or the file may be closed to this user",

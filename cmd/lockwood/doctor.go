@@ -99,7 +99,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 	}
 	if err != nil {
 		return append(findings,
-			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that the README lists, or correct DATABASE_SCHEMA")},
+			finding{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that docs/operations.md lists under The role in PostgreSQL, or correct DATABASE_SCHEMA")},
 			skipped("keys, records and instances", "the database"))
 	}
 	findings = append(findings, v.checkSchema(s), v.checkKey(s))
@@ -118,7 +118,7 @@ func (c *cli) examine(ctx context.Context) []finding {
 func (v *vault) checkDatabase(ctx context.Context) (findings []finding, usable bool) {
 	list, err := v.examineDatabase(ctx)
 	if err != nil {
-		return []finding{{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that the README lists, or correct DATABASE_SCHEMA")}}, false
+		return []finding{{"database", verdictFail, err.Error(), databaseRemedy(err, "grant the role the rights that docs/operations.md lists under The role in PostgreSQL, or correct DATABASE_SCHEMA")}}, false
 	}
 	usable = true
 	for _, p := range list {
