@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +35,7 @@ are for a test of the plugin's own (docs/plugins.md).`,
 			cfg, _ := config.Load(os.Environ(), c.variables())
 			x := &examination{binary: args[0], uri: uri, foreign: foreign, opts: &opts, host: plugins.HostOptions{
 				Logger: c.logger(cfg, toLook), Hidden: wiring.HiddenFiles(cfg),
+				StartTimeout: patience, CallTimeout: patience,
 			}}
 			findings := x.run(cmd.Context())
 			if err := c.print(findings, func(w io.Writer) { printFindings(w, findings) }); err != nil {
@@ -53,6 +55,10 @@ are for a test of the plugin's own (docs/plugins.md).`,
 	cmd.Flags().StringVar(&foreign, "foreign", "", "another key of the same kind")
 	return cmd
 }
+
+// patience is how long a plugin may take to start, or to answer a call, while it is
+// examined: what it does is judged, and not the machine that it is developed on.
+const patience = time.Minute
 
 // examination is one run of the conformance checks.
 type examination struct {
