@@ -29,6 +29,12 @@ type exchange struct {
 	caller        caller
 	denial        denial
 	claim         *claim // what the caller's request holds
+	w             http.ResponseWriter
+}
+
+// readUntil has reading the body fail from then on; zero is never.
+func (x *exchange) readUntil(t time.Time) {
+	_ = http.NewResponseController(x.w).SetReadDeadline(t) // fails with the writer of a test
 }
 
 // ServeHTTP implements http.Handler. A client that hangs up, or only says that it
@@ -40,7 +46,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(withRequestInfo(context.WithoutCancel(r.Context()), info), s.opts.RequestTimeout)
 	defer cancel()
 
-	x := &exchange{Request: r.WithContext(ctx)}
+	x := &exchange{Request: r.WithContext(ctx), w: w}
 	x.route, x.server = matchRoute(targetPath(r.RequestURI))
 	if !s.offers(x.route) {
 		x.route, x.server = routeOther, ""

@@ -62,25 +62,21 @@ func (s *Server) exchangeToken(x *exchange) response {
 	if x.claim = s.shares.enter(nobody); x.claim == nil {
 		return tooMany.after(time.Second)
 	}
-	p, refused := readParameters(x)
-	if refused == nil {
-		refused = p.judge()
-	}
+	p, refused := s.identify(x)
+	held := x.claim.bytes
+	x.claim.leave() // a refused request holds nothing of nobody's while its answer is written
+	x.claim = nil
 	if refused != nil {
 		return *refused
 	}
-	userID, why := s.auth.userID(p.one["subject_token"])
-	if why != denialNone {
-		x.denial = why
-		return invalidRequest("the subject token is not valid")
-	}
-	x.caller = caller{userID: userID}
-	if wait := s.limiter.wait(userID); wait > 0 {
+	if wait := s.limiter.wait(x.caller.userID); wait > 0 {
 		return tooMany.after(wait)
 	}
-	x.claim.leave()
-	if x.claim = s.shares.enter(userID); x.claim == nil {
+	if x.claim = s.shares.enter(x.caller.userID); x.claim == nil {
 		return tooMany.after(time.Second)
+	}
+	if x.claim.wait(x.Context(), held) != nil {
+		return busy
 	}
 	wire.Vouch(x.Context())
 	if x.server, refused = s.targetOf(x, p); refused != nil {
@@ -88,7 +84,7 @@ func (s *Server) exchangeToken(x *exchange) response {
 	}
 	ctx, cancel := context.WithTimeout(x.Context(), tokenTimeout)
 	defer cancel()
-	token, err := s.opts.AccessTokens.Token(ctx, access.Key{UserID: userID, MCPServerID: x.server}, access.Demand{})
+	token, err := s.opts.AccessTokens.Token(ctx, access.Key{UserID: x.caller.userID, MCPServerID: x.server}, access.Demand{})
 	if err != nil {
 		return s.notExchanged(x, err)
 	}
@@ -96,6 +92,22 @@ func (s *Server) exchangeToken(x *exchange) response {
 		return oauthError(http.StatusBadRequest, "invalid_scope", "the scope is not the one that the credential was granted")
 	}
 	return exchanged(token)
+}
+
+// identify reads the parameters, and makes the subject the caller.
+func (s *Server) identify(x *exchange) (*parameters, *response) {
+	p, refused := readParameters(x, s.strangers)
+	if refused != nil {
+		return nil, refused
+	}
+	if refused = p.judge(); refused != nil {
+		return nil, refused
+	}
+	if x.caller.userID, x.denial = s.auth.userID(p.one["subject_token"]); x.denial != denialNone {
+		resp := invalidRequest("the subject token is not valid")
+		return nil, &resp
+	}
+	return p, nil
 }
 
 // parameters are those of a token request. Without a value they are absent.
@@ -109,7 +121,7 @@ type parameters struct {
 var single = []string{"grant_type", "subject_token", "subject_token_type", "requested_token_type", "actor_token", "actor_token_type", "scope"}
 
 // readParameters reads the body. It is not decompressed, for nobody knows yet whose it is.
-func readParameters(x *exchange) (*parameters, *response) {
+func readParameters(x *exchange, s *strangers) (*parameters, *response) {
 	encoding := strings.Join(x.Header["Content-Encoding"], ", ")
 	switch {
 	case kindOf(x.Header.Get("Content-Type")) != bodyForm:
@@ -120,11 +132,20 @@ func readParameters(x *exchange) (*parameters, *response) {
 	case x.ContentLength > maxExchange:
 		return nil, &tooLarge
 	}
-	if x.claim.wait(x.Context(), bodyCost*(firstRead+1)) != nil {
+	room := int64(firstRead)
+	if x.ContentLength >= 0 {
+		room = min(room, x.ContentLength)
+	}
+	ctx, leave := s.enter(x)
+	defer leave()
+	if x.claim.wait(ctx, bodyCost*(room+1)) != nil {
 		return nil, &busy
 	}
-	text, refused := readAll(x.Body, make([]byte, 0, firstRead+1), x.claim, bodyCost, maxExchange)
-	if refused != nil {
+	text, refused := readAll(x.Body, make([]byte, 0, room+1), x.claim, bodyCost, maxExchange)
+	switch {
+	case refused == &unreadable && errors.Is(ctx.Err(), context.Canceled):
+		return nil, &busy
+	case refused != nil:
 		return nil, refused
 	}
 	p := &parameters{one: make(map[string]string)}

@@ -1,12 +1,17 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -229,6 +234,94 @@ func TestAnExchangeOfNobody(t *testing.T) {
 	if w := do(off, http.MethodPost, exchangeRoute, form(t), formType...); w.Code != 401 {
 		t.Errorf("where they are off: %d", w.Code)
 	}
+}
+
+// Bodies that do not come keep nobody out, neither by their number nor by the memory of what
+// came of them, and are not waited for.
+func TestStalledExchangesMakeRoom(t *testing.T) {
+	t.Parallel()
+	const head = "POST " + exchangeRoute + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 30000\r\n"
+	addr := serve(t, newExchange(t, &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}))
+	stall := func(text string) net.Conn {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	start := time.Now()
+	for range 300 {
+		stall(head + "\r\n" + strings.Repeat("x", 20<<10))
+	}
+	for range 10 {
+		if answer := exchangeRaw(t, addr, post(form(t))); !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
+			t.Errorf("beside bodies that do not come: %.200s", answer)
+		}
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	start = time.Now()
+	r := bufio.NewReader(stall(head + "Expect: 100-continue\r\n\r\n"))
+	for _, want := range []int{100, 400} {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%d, want %d", resp.StatusCode, want)
+		}
+	}
+	if took := time.Since(start); took < 2*time.Second || took > 15*time.Second {
+		t.Errorf("a body that does not come was waited for %v", took)
+	}
+}
+
+// post is an exchange as it is sent.
+func post(form string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", exchangeRoute, len(form), form)
+}
+
+// Whoever comes ends the oldest of those whose bodies are read, and only if they are as many as
+// may be; after its body a request is not ended any more.
+func TestStrangers(t *testing.T) {
+	s := httpapi.NewStrangers(2)
+	var leaves []func()
+	var contexts []context.Context
+	enter := func() {
+		ctx, leave := s.Enter(httptest.NewRequest(http.MethodPost, exchangeRoute, nil))
+		contexts, leaves = append(contexts, ctx), append(leaves, leave)
+	}
+	wantEnded := func(want ...int) {
+		t.Helper()
+		var ended []int
+		for i, ctx := range contexts {
+			if ctx.Err() != nil {
+				ended = append(ended, i)
+			}
+		}
+		if !slices.Equal(ended, want) {
+			t.Errorf("ended %v, want %v", ended, want)
+		}
+	}
+	enter()
+	enter()
+	wantEnded()
+	enter()
+	wantEnded(0)
+	leaves[0]()
+	leaves[1]()
+	wantEnded(0, 1)
+	enter()
+	wantEnded(0, 1)
+	enter()
+	wantEnded(0, 1, 2)
 }
 
 // The rate is that of the subject.
