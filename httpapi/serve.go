@@ -219,6 +219,9 @@ func (s *Server) failed(x *exchange, err error) response {
 // path or the query, which may hold a token.
 func (s *Server) record(x *exchange, status int, took time.Duration) {
 	s.metrics.observe(x.route, x.Method, status, took)
+	if x.denial == denialNone && x.route == routeExchange && status >= 400 && x.caller.userID == nobody {
+		x.denial = denialUnidentified
+	}
 	if x.denial != denialNone {
 		s.recordDenial(x, status, took)
 		return

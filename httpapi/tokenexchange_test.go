@@ -14,9 +14,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/access/protocol"
@@ -322,6 +325,34 @@ func TestStrangers(t *testing.T) {
 	wantEnded(0, 1)
 	enter()
 	wantEnded(0, 1, 2)
+}
+
+// Whoever names no user fills no log, whatever an exchange lacks.
+func TestRefusedExchangesDoNotFillTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // whose clock stands still
+		log, reg := &lockedBuffer{}, prometheus.NewRegistry()
+		server, _ := newServer(t, &httpapi.Options{
+			AccessTokens: &fakeTokens{err: access.ErrReauth}, Logger: slog.New(httpapi.LogHandler(slog.NewJSONHandler(log, nil))), Registerer: reg,
+		})
+		bodies := []string{"", form(t, "audience", ""), form(t, "subject_token", ""), strings.Repeat("x", 33<<10)}
+		for i := range 400 {
+			do(server, http.MethodPost, exchangeRoute, bodies[i%len(bodies)], formType...)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 50 {
+			t.Errorf("%d lines of 400 requests", n)
+		}
+		if !strings.Contains(log.String(), `"reason":"not_identified"`) || strings.Contains(log.String(), `"user_id"`) {
+			t.Errorf("the lines: %.300s", log)
+		}
+		if n, err := testutil.GatherAndCount(reg, "lockwood_http_denied_total"); err != nil || n != 1 {
+			t.Errorf("%d reasons, %v", n, err)
+		}
+		before := len(log.String())
+		do(server, http.MethodPost, exchangeRoute, form(t), formType...)
+		if line := log.String()[before:]; !strings.Contains(line, `"user_id":7`) || strings.Contains(line, "reason") {
+			t.Errorf("of a known user: %s", line)
+		}
+	})
 }
 
 // The rate is that of the subject.
