@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,10 @@ type Servers interface {
 // maxExchange is the longest body of a token exchange, in bytes: whoever sends it has shown
 // no token yet. A subject token has at most as much as a head could hold.
 const maxExchange = 32 << 10
+
+// maxTargets is how many audiences and resources a request may have: the directory is
+// asked for each resource.
+const maxTargets = 8
 
 // nobody is the user in whose share requests are counted until their token is known. No
 // token names it.
@@ -114,7 +119,7 @@ func (s *Server) identify(x *exchange) (*parameters, *response) {
 type parameters struct {
 	one                 map[string]string // of those that may come once
 	audience, resources []string
-	twice               bool
+	twice, many         bool
 }
 
 // single are the parameters that may come once and matter. Others are ignored.
@@ -160,6 +165,8 @@ func readParameters(x *exchange, s *strangers) (*parameters, *response) {
 
 func (p *parameters) add(name, value string) {
 	switch {
+	case (name == "audience" || name == "resource") && len(p.audience)+len(p.resources) >= maxTargets:
+		p.many = true
 	case name == "audience":
 		p.audience = append(p.audience, value)
 	case name == "resource":
@@ -189,6 +196,8 @@ func (p *parameters) judge() *response {
 		resp = invalidRequest("requested_token_type is not " + tokenTypeAccessToken)
 	case p.one["actor_token"] != "", p.one["actor_token_type"] != "":
 		resp = invalidRequest("there is no acting for somebody")
+	case p.many:
+		resp = invalidTarget("there are more than " + strconv.Itoa(maxTargets) + " audiences and resources")
 	case len(p.audience) == 0 && len(p.resources) == 0:
 		resp = invalidTarget("neither audience nor resource names an MCP server")
 	default:
@@ -213,6 +222,9 @@ func (s *Server) targetOf(x *exchange, p *parameters) (id string, refused *respo
 			candidates = nil
 		}
 		candidates = slices.DeleteFunc(candidates, func(id string) bool { return !slices.Contains(ids, id) })
+		if len(candidates) == 0 {
+			break
+		}
 	}
 	slices.Sort(candidates)
 	if candidates = slices.Compact(candidates); len(candidates) != 1 || !canBeID(candidates[0]) {

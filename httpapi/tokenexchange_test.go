@@ -355,6 +355,41 @@ func TestRefusedExchangesDoNotFillTheLog(t *testing.T) {
 	})
 }
 
+// countingDirectory counts how often it is asked.
+type countingDirectory struct {
+	fakeDirectory
+	asked int
+}
+
+func (d *countingDirectory) FindResource(ctx context.Context, uri string) ([]*servers.Server, error) {
+	d.asked++
+	return d.fakeDirectory.FindResource(ctx, uri)
+}
+
+// The directory is asked a few times for a request, and not once it is known that there is
+// no server.
+func TestManyTargets(t *testing.T) {
+	const one, two = "&resource=https://mcp.example.com/", "&resource=https://mcp.example.com/2"
+	for name, c := range map[string]struct {
+		body          string
+		status, asked int
+	}{
+		"eight":                  {form(t) + strings.Repeat(one, 7), 200, 7},
+		"nine":                   {form(t) + strings.Repeat(one, 8), 400, 0},
+		"nine audiences":         {form(t) + strings.Repeat("&audience=srv-1", 8), 400, 0},
+		"none left":              {form(t) + two + strings.Repeat(one, 5), 400, 1},
+		"none left of resources": {form(t, "audience", "") + one + two + strings.Repeat(one, 5), 400, 2},
+		"none at first":          {form(t, "audience", "") + "&resource=https://other.example.com/" + strings.Repeat(one, 5), 400, 1},
+	} {
+		d := &countingDirectory{fakeDirectory: directory}
+		server, _ := newServer(t, &httpapi.Options{AccessTokens: &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}, Servers: d})
+		w := do(server, http.MethodPost, exchangeRoute, c.body, formType...)
+		if w.Code != c.status || d.asked != c.asked || c.status == 400 && !strings.Contains(w.Body.String(), "invalid_target") {
+			t.Errorf("%s: %d %s, asked %d times; want %d, %d", name, w.Code, w.Body, d.asked, c.status, c.asked)
+		}
+	}
+}
+
 // The rate is that of the subject.
 func TestTheRateOfExchanges(t *testing.T) {
 	server, _ := newServer(t, &httpapi.Options{AccessTokens: &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}, RatePerUser: 1, RateBurst: 1})
