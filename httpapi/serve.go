@@ -109,7 +109,9 @@ func (s *Server) recovered(x *exchange) (resp response) {
 		}
 		s.opts.Logger.LogAttrs(x.Context(), slog.LevelError, "panic while serving",
 			slog.String("route", x.route), slog.String("panic", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())))
-		resp = internal
+		if resp = internal; x.route == routeExchange {
+			resp = notRead(internal)
+		}
 	}()
 	return s.serve(x)
 }

@@ -65,7 +65,7 @@ func invalidTarget(description string) response {
 // secret, is not looked at.
 func (s *Server) exchangeToken(x *exchange) response {
 	if x.claim = s.shares.enter(nobody); x.claim == nil {
-		return tooMany.after(time.Second)
+		return notRead(tooMany.after(time.Second))
 	}
 	p, refused := s.identify(x)
 	held := x.claim.bytes
@@ -75,15 +75,15 @@ func (s *Server) exchangeToken(x *exchange) response {
 		return *refused
 	}
 	if wait := s.limiter.wait(x.caller.userID); wait > 0 {
-		return tooMany.after(wait)
+		return notRead(tooMany.after(wait))
 	}
 	if x.claim = s.shares.enter(x.caller.userID); x.claim == nil {
-		return tooMany.after(time.Second)
-	}
-	if x.claim.wait(x.Context(), held) != nil {
-		return busy
+		return notRead(tooMany.after(time.Second))
 	}
 	wire.Vouch(x.Context())
+	if x.claim.wait(x.Context(), held) != nil {
+		return notRead(busy)
+	}
 	if x.server, refused = s.targetOf(x, p); refused != nil {
 		return *refused
 	}
@@ -125,17 +125,36 @@ type parameters struct {
 // single are the parameters that may come once and matter. Others are ignored.
 var single = []string{"grant_type", "subject_token", "subject_token_type", "requested_token_type", "actor_token", "actor_token_type", "scope"}
 
-// readParameters reads the body. It is not decompressed, for nobody knows yet whose it is.
+// readParameters reads the parameters from the body.
 func readParameters(x *exchange, s *strangers) (*parameters, *response) {
-	encoding := strings.Join(x.Header["Content-Encoding"], ", ")
-	switch {
-	case kindOf(x.Header.Get("Content-Type")) != bodyForm:
+	if kindOf(x.Header.Get("Content-Type")) != bodyForm {
 		resp := invalidRequest("the body is not application/x-www-form-urlencoded")
 		return nil, &resp
+	}
+	text, refused := readForm(x, s)
+	if refused != nil {
+		resp := notRead(*refused)
+		return nil, &resp
+	}
+	p := &parameters{one: make(map[string]string)}
+	for pair := range strings.SplitSeq(text, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		if value = decodeFormComponent(value); value != "" {
+			p.add(decodeFormComponent(name), value)
+		}
+	}
+	return p, nil
+}
+
+// readForm reads the body. It is not decompressed, for nobody knows yet whose it is. Its
+// refusals are those of the other routes.
+func readForm(x *exchange, s *strangers) (string, *response) {
+	encoding := strings.Join(x.Header["Content-Encoding"], ", ")
+	switch {
 	case encoding != "" && encoding != "identity":
-		return nil, &unknownCode
+		return "", &unknownCode
 	case x.ContentLength > maxExchange:
-		return nil, &tooLarge
+		return "", &tooLarge
 	}
 	room := int64(firstRead)
 	if x.ContentLength >= 0 {
@@ -144,23 +163,16 @@ func readParameters(x *exchange, s *strangers) (*parameters, *response) {
 	ctx, leave := s.enter(x)
 	defer leave()
 	if x.claim.wait(ctx, bodyCost*(room+1)) != nil {
-		return nil, &busy
+		return "", &busy
 	}
 	text, refused := readAll(x.Body, make([]byte, 0, room+1), x.claim, bodyCost, maxExchange)
-	switch {
-	case refused == &unreadable && errors.Is(ctx.Err(), context.Canceled):
-		return nil, &busy
-	case refused != nil:
-		return nil, refused
+	if refused == &unreadable && errors.Is(ctx.Err(), context.Canceled) {
+		refused = &busy
 	}
-	p := &parameters{one: make(map[string]string)}
-	for pair := range strings.SplitSeq(string(text), "&") {
-		name, value, _ := strings.Cut(pair, "=")
-		if value = decodeFormComponent(value); value != "" {
-			p.add(decodeFormComponent(name), value)
-		}
+	if refused != nil {
+		return "", refused
 	}
-	return p, nil
+	return string(text), nil
 }
 
 func (p *parameters) add(name, value string) {
@@ -278,7 +290,7 @@ func exchanged(token *access.Token) response {
 	}
 	text, err := json.Marshal(body, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
-		return internal
+		return notRead(internal)
 	}
 	return jsonResponse(http.StatusOK, string(text))
 }
@@ -286,13 +298,19 @@ func exchanged(token *access.Token) response {
 // notExchanged is the answer of the other route for access tokens, as an error of OAuth.
 func (s *Server) notExchanged(x *exchange, err error) response {
 	resp := s.noToken(x, err)
-	code := "temporarily_unavailable"
-	switch resp.status {
-	case http.StatusConflict: // the user has to connect again
-		resp.status, code = http.StatusBadRequest, "invalid_target"
-	case http.StatusBadRequest: // as little can a token be had for this server
-		code = "invalid_target"
-	case http.StatusBadGateway, http.StatusInternalServerError:
+	if resp.status == http.StatusConflict {
+		resp.status = http.StatusBadRequest // the user has to connect again
+	}
+	return asOAuth(resp, "invalid_target") // as little can a token be had for a server that is refused
+}
+
+// asOAuth makes an answer of the other routes an error of OAuth, which has the code where
+// neither the rate nor the server is to blame.
+func asOAuth(resp response, code string) response {
+	switch {
+	case resp.status == http.StatusTooManyRequests, resp.status == http.StatusServiceUnavailable:
+		code = "temporarily_unavailable"
+	case resp.status >= 500:
 		code = "server_error"
 	}
 	members, plain := strings.CutPrefix(resp.body, `{"error":`)
@@ -303,3 +321,6 @@ func (s *Server) notExchanged(x *exchange, err error) response {
 	}
 	return resp
 }
+
+// notRead is asOAuth for a request that cannot be read, or not now.
+func notRead(resp response) response { return asOAuth(resp, "invalid_request") }

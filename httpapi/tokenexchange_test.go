@@ -215,6 +215,8 @@ func TestAnExchangeOfNobody(t *testing.T) {
 	} {
 		if w := do(newExchange(t, fake), http.MethodPost, exchangeRoute, c.body, c.headers...); w.Code != c.status {
 			t.Errorf("%s: %d %s, want %d", name, w.Code, w.Body, c.status)
+		} else if !strings.HasPrefix(w.Body.String(), `{"error":"invalid_request"`) {
+			t.Errorf("%s: %s", name, w.Body)
 		}
 	}
 	chunked := exchangeRaw(t, serve(t, newExchange(t, fake)), "POST "+exchangeRoute+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n"+
@@ -258,6 +260,7 @@ func TestStalledExchangesMakeRoom(t *testing.T) {
 		return c
 	}
 	start := time.Now()
+	first := stall(head + "Expect: 100-continue\r\n\r\n")
 	for range 300 {
 		stall(head + "\r\n" + strings.Repeat("x", 20<<10))
 	}
@@ -268,6 +271,9 @@ func TestStalledExchangesMakeRoom(t *testing.T) {
 	}
 	if took := time.Since(start); took > 20*time.Second {
 		t.Errorf("it took %v", took)
+	}
+	if answer, _ := io.ReadAll(first); !strings.Contains(string(answer), " 503 ") || !strings.HasSuffix(string(answer), `{"error":"temporarily_unavailable","code":"server_busy"}`) {
+		t.Errorf("the oldest is told %s", answer)
 	}
 	start = time.Now()
 	r := bufio.NewReader(stall(head + "Expect: 100-continue\r\n\r\n"))
@@ -390,12 +396,36 @@ func TestManyTargets(t *testing.T) {
 	}
 }
 
+// What has nothing to do with tokens is an error of OAuth, too.
+func TestErrorsBesideAnExchange(t *testing.T) {
+	server := newExchange(t, &fakeTokens{})
+	panics, _ := newServer(t, &httpapi.Options{AccessTokens: panickingTokens{}})
+	addr := serve(t, server)
+	if answer := exchangeRaw(t, addr, "POST "+exchangeRoute+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"+
+		"Content-Type: application/x-www-form-urlencoded\r\n\r\nzz\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 400 ") || !strings.HasSuffix(answer, `{"error":"invalid_request"}`) {
+		t.Errorf("broken chunks: %s", answer)
+	}
+	if w := do(panics, http.MethodPost, exchangeRoute, form(t), formType...); w.Code != 500 || w.Body.String() != `{"error":"server_error"}` {
+		t.Errorf("a defect: %d %s", w.Code, w.Body)
+	}
+}
+
+type panickingTokens struct{}
+
+func (panickingTokens) Token(context.Context, access.Key, access.Demand) (*access.Token, error) {
+	panic("FAKE")
+}
+
 // The rate is that of the subject.
 func TestTheRateOfExchanges(t *testing.T) {
 	server, _ := newServer(t, &httpapi.Options{AccessTokens: &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}, RatePerUser: 1, RateBurst: 1})
 	for i, want := range []int{200, 429} {
-		if w := do(server, http.MethodPost, exchangeRoute, form(t), formType...); w.Code != want {
+		w := do(server, http.MethodPost, exchangeRoute, form(t), formType...)
+		if w.Code != want {
 			t.Errorf("request %d: %d", i, w.Code)
+		}
+		if want == 429 && (w.Body.String() != `{"error":"temporarily_unavailable"}` || w.Header().Get("Retry-After") == "") {
+			t.Errorf("%s, Retry-After %q", w.Body, w.Header().Get("Retry-After"))
 		}
 	}
 	if w := do(server, http.MethodPost, exchangeRoute, form(t, "subject_token", tokenOf(t, 8)), formType...); w.Code != 200 {
