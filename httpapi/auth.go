@@ -21,8 +21,9 @@ type caller struct {
 	byCookie bool // a browser may have added the token on its own
 }
 
-// denial is why a request is answered with 401. The client is not told; the log
-// and the metrics are, and so there is a closed list.
+// denial is why a request counts as nobody's: it is answered with 401 or, where it is
+// a token exchange, with an error of OAuth. The client is not told; the log and the
+// metrics are, and so there is a closed list.
 type denial string
 
 const (
@@ -38,6 +39,8 @@ const (
 	denialUser      denial = "user_id"
 	denialTwoUsers  denial = "two_users"
 	denialCookie    denial = "cookie"
+	// denialUnidentified is that of a token exchange whose subject token was not looked at.
+	denialUnidentified denial = "not_identified"
 )
 
 var errCritical = errors.New("the token's header holds a critical parameter")

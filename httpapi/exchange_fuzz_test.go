@@ -21,8 +21,9 @@ func FuzzParameters(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(text))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		x := &exchange{Request: r, claim: newShares(64<<20, 1).enter(nobody)}
-		if p, refused := readParameters(x); refused == nil && p.judge() == nil {
+		shares := newShares(64<<20, 1)
+		x := &exchange{Request: r, claim: shares.enter(nobody), w: httptest.NewRecorder()}
+		if p, refused := readParameters(x, newStrangers(shares)); refused == nil && p.judge() == nil {
 			if p.one["subject_token"] == "" || len(p.audience)+len(p.resources) == 0 || slices.Contains(slices.Concat(p.audience, p.resources), "") || p.one["actor_token"] != "" {
 				t.Errorf("accepted %+v", p.one)
 			}

@@ -1,6 +1,11 @@
 package httpapi
 
-import "strings"
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+)
 
 // ISOMillis is exported to the tests of the service.
 var ISOMillis = isoMillis
@@ -15,4 +20,15 @@ func Operations() []string {
 		}
 	}
 	return all
+}
+
+// Strangers is exported to the tests of token exchanges.
+type Strangers struct{ strangers }
+
+// NewStrangers returns those of whom most may be read.
+func NewStrangers(most int) *Strangers { return &Strangers{strangers{most: most}} }
+
+// Enter begins the reading of a body.
+func (s *Strangers) Enter(r *http.Request) (ctx context.Context, leave func()) {
+	return s.enter(&exchange{Request: r, w: httptest.NewRecorder()})
 }

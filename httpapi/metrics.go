@@ -34,7 +34,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"route"}),
 		denials: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lockwood_http_denied_total",
-			Help: "Requests answered 401, by the reason, which the client is not told.",
+			Help: "Requests without a valid token, by the reason, which the client is not told.",
 		}, []string{"reason"}),
 	}
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -29,6 +29,12 @@ type exchange struct {
 	caller        caller
 	denial        denial
 	claim         *claim // what the caller's request holds
+	w             http.ResponseWriter
+}
+
+// readUntil has reading the body fail from then on; zero is never.
+func (x *exchange) readUntil(t time.Time) {
+	_ = http.NewResponseController(x.w).SetReadDeadline(t) // fails with the writer of a test
 }
 
 // ServeHTTP implements http.Handler. A client that hangs up, or only says that it
@@ -40,7 +46,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(withRequestInfo(context.WithoutCancel(r.Context()), info), s.opts.RequestTimeout)
 	defer cancel()
 
-	x := &exchange{Request: r.WithContext(ctx)}
+	x := &exchange{Request: r.WithContext(ctx), w: w}
 	x.route, x.server = matchRoute(targetPath(r.RequestURI))
 	if !s.offers(x.route) {
 		x.route, x.server = routeOther, ""
@@ -103,7 +109,9 @@ func (s *Server) recovered(x *exchange) (resp response) {
 		}
 		s.opts.Logger.LogAttrs(x.Context(), slog.LevelError, "panic while serving",
 			slog.String("route", x.route), slog.String("panic", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())))
-		resp = internal
+		if resp = internal; x.route == routeExchange {
+			resp = notRead(internal)
+		}
 	}()
 	return s.serve(x)
 }
@@ -213,6 +221,9 @@ func (s *Server) failed(x *exchange, err error) response {
 // path or the query, which may hold a token.
 func (s *Server) record(x *exchange, status int, took time.Duration) {
 	s.metrics.observe(x.route, x.Method, status, took)
+	if x.denial == denialNone && x.route == routeExchange && status >= 400 && x.caller.userID == nobody {
+		x.denial = denialUnidentified
+	}
 	if x.denial != denialNone {
 		s.recordDenial(x, status, took)
 		return

@@ -39,6 +39,7 @@ type Server struct {
 	metrics     *metrics
 	limiter     *userLimiter // nil without a limit
 	shares      *shares
+	strangers   *strangers
 	denied      *sampler
 	outage      outage
 	state       atomic.Value // State
@@ -60,6 +61,7 @@ func New(credentials Credentials, authSecret core.Secret, opts *Options) (*Serve
 	})
 	s.limiter = newUserLimiter(s.opts.RatePerUser, s.opts.RateBurst)
 	s.shares = newShares(s.opts.MaxMemory, max(1, s.opts.MaxConnections/4))
+	s.strangers = newStrangers(s.shares)
 	s.denied = newSampler()
 	s.state.Store(StateIdle)
 	var err error

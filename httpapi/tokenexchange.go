@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,10 @@ type Servers interface {
 // maxExchange is the longest body of a token exchange, in bytes: whoever sends it has shown
 // no token yet. A subject token has at most as much as a head could hold.
 const maxExchange = 32 << 10
+
+// maxTargets is how many audiences and resources a request may have: the directory is
+// asked for each resource.
+const maxTargets = 8
 
 // nobody is the user in whose share requests are counted until their token is known. No
 // token names it.
@@ -60,35 +65,31 @@ func invalidTarget(description string) response {
 // secret, is not looked at.
 func (s *Server) exchangeToken(x *exchange) response {
 	if x.claim = s.shares.enter(nobody); x.claim == nil {
-		return tooMany.after(time.Second)
+		return notRead(tooMany.after(time.Second))
 	}
-	p, refused := readParameters(x)
-	if refused == nil {
-		refused = p.judge()
-	}
+	p, refused := s.identify(x)
+	held := x.claim.bytes
+	x.claim.leave() // a refused request holds nothing of nobody's while its answer is written
+	x.claim = nil
 	if refused != nil {
 		return *refused
 	}
-	userID, why := s.auth.userID(p.one["subject_token"])
-	if why != denialNone {
-		x.denial = why
-		return invalidRequest("the subject token is not valid")
+	if wait := s.limiter.wait(x.caller.userID); wait > 0 {
+		return notRead(tooMany.after(wait))
 	}
-	x.caller = caller{userID: userID}
-	if wait := s.limiter.wait(userID); wait > 0 {
-		return tooMany.after(wait)
-	}
-	x.claim.leave()
-	if x.claim = s.shares.enter(userID); x.claim == nil {
-		return tooMany.after(time.Second)
+	if x.claim = s.shares.enter(x.caller.userID); x.claim == nil {
+		return notRead(tooMany.after(time.Second))
 	}
 	wire.Vouch(x.Context())
+	if x.claim.wait(x.Context(), held) != nil {
+		return notRead(busy)
+	}
 	if x.server, refused = s.targetOf(x, p); refused != nil {
 		return *refused
 	}
 	ctx, cancel := context.WithTimeout(x.Context(), tokenTimeout)
 	defer cancel()
-	token, err := s.opts.AccessTokens.Token(ctx, access.Key{UserID: userID, MCPServerID: x.server}, access.Demand{})
+	token, err := s.opts.AccessTokens.Token(ctx, access.Key{UserID: x.caller.userID, MCPServerID: x.server}, access.Demand{})
 	if err != nil {
 		return s.notExchanged(x, err)
 	}
@@ -98,37 +99,45 @@ func (s *Server) exchangeToken(x *exchange) response {
 	return exchanged(token)
 }
 
+// identify reads the parameters, and makes the subject the caller.
+func (s *Server) identify(x *exchange) (*parameters, *response) {
+	p, refused := readParameters(x, s.strangers)
+	if refused != nil {
+		return nil, refused
+	}
+	if refused = p.judge(); refused != nil {
+		return nil, refused
+	}
+	if x.caller.userID, x.denial = s.auth.userID(p.one["subject_token"]); x.denial != denialNone {
+		resp := invalidRequest("the subject token is not valid")
+		return nil, &resp
+	}
+	return p, nil
+}
+
 // parameters are those of a token request. Without a value they are absent.
 type parameters struct {
 	one                 map[string]string // of those that may come once
 	audience, resources []string
-	twice               bool
+	twice, many         bool
 }
 
 // single are the parameters that may come once and matter. Others are ignored.
 var single = []string{"grant_type", "subject_token", "subject_token_type", "requested_token_type", "actor_token", "actor_token_type", "scope"}
 
-// readParameters reads the body. It is not decompressed, for nobody knows yet whose it is.
-func readParameters(x *exchange) (*parameters, *response) {
-	encoding := strings.Join(x.Header["Content-Encoding"], ", ")
-	switch {
-	case kindOf(x.Header.Get("Content-Type")) != bodyForm:
+// readParameters reads the parameters from the body.
+func readParameters(x *exchange, s *strangers) (*parameters, *response) {
+	if kindOf(x.Header.Get("Content-Type")) != bodyForm {
 		resp := invalidRequest("the body is not application/x-www-form-urlencoded")
 		return nil, &resp
-	case encoding != "" && encoding != "identity":
-		return nil, &unknownCode
-	case x.ContentLength > maxExchange:
-		return nil, &tooLarge
 	}
-	if x.claim.wait(x.Context(), bodyCost*(firstRead+1)) != nil {
-		return nil, &busy
-	}
-	text, refused := readAll(x.Body, make([]byte, 0, firstRead+1), x.claim, bodyCost, maxExchange)
+	text, refused := readForm(x, s)
 	if refused != nil {
-		return nil, refused
+		resp := notRead(*refused)
+		return nil, &resp
 	}
 	p := &parameters{one: make(map[string]string)}
-	for pair := range strings.SplitSeq(string(text), "&") {
+	for pair := range strings.SplitSeq(text, "&") {
 		name, value, _ := strings.Cut(pair, "=")
 		if value = decodeFormComponent(value); value != "" {
 			p.add(decodeFormComponent(name), value)
@@ -137,8 +146,39 @@ func readParameters(x *exchange) (*parameters, *response) {
 	return p, nil
 }
 
+// readForm reads the body. It is not decompressed, for nobody knows yet whose it is. Its
+// refusals are those of the other routes.
+func readForm(x *exchange, s *strangers) (string, *response) {
+	encoding := strings.Join(x.Header["Content-Encoding"], ", ")
+	switch {
+	case encoding != "" && encoding != "identity":
+		return "", &unknownCode
+	case x.ContentLength > maxExchange:
+		return "", &tooLarge
+	}
+	room := int64(firstRead)
+	if x.ContentLength >= 0 {
+		room = min(room, x.ContentLength)
+	}
+	ctx, leave := s.enter(x)
+	defer leave()
+	if x.claim.wait(ctx, bodyCost*(room+1)) != nil {
+		return "", &busy
+	}
+	text, refused := readAll(x.Body, make([]byte, 0, room+1), x.claim, bodyCost, maxExchange)
+	if refused == &unreadable && errors.Is(ctx.Err(), context.Canceled) {
+		refused = &busy
+	}
+	if refused != nil {
+		return "", refused
+	}
+	return string(text), nil
+}
+
 func (p *parameters) add(name, value string) {
 	switch {
+	case (name == "audience" || name == "resource") && len(p.audience)+len(p.resources) >= maxTargets:
+		p.many = true
 	case name == "audience":
 		p.audience = append(p.audience, value)
 	case name == "resource":
@@ -168,6 +208,8 @@ func (p *parameters) judge() *response {
 		resp = invalidRequest("requested_token_type is not " + tokenTypeAccessToken)
 	case p.one["actor_token"] != "", p.one["actor_token_type"] != "":
 		resp = invalidRequest("there is no acting for somebody")
+	case p.many:
+		resp = invalidTarget("there are more than " + strconv.Itoa(maxTargets) + " audiences and resources")
 	case len(p.audience) == 0 && len(p.resources) == 0:
 		resp = invalidTarget("neither audience nor resource names an MCP server")
 	default:
@@ -192,6 +234,9 @@ func (s *Server) targetOf(x *exchange, p *parameters) (id string, refused *respo
 			candidates = nil
 		}
 		candidates = slices.DeleteFunc(candidates, func(id string) bool { return !slices.Contains(ids, id) })
+		if len(candidates) == 0 {
+			break
+		}
 	}
 	slices.Sort(candidates)
 	if candidates = slices.Compact(candidates); len(candidates) != 1 || !canBeID(candidates[0]) {
@@ -245,7 +290,7 @@ func exchanged(token *access.Token) response {
 	}
 	text, err := json.Marshal(body, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
-		return internal
+		return notRead(internal)
 	}
 	return jsonResponse(http.StatusOK, string(text))
 }
@@ -253,13 +298,19 @@ func exchanged(token *access.Token) response {
 // notExchanged is the answer of the other route for access tokens, as an error of OAuth.
 func (s *Server) notExchanged(x *exchange, err error) response {
 	resp := s.noToken(x, err)
-	code := "temporarily_unavailable"
-	switch resp.status {
-	case http.StatusConflict: // the user has to connect again
-		resp.status, code = http.StatusBadRequest, "invalid_target"
-	case http.StatusBadRequest: // as little can a token be had for this server
-		code = "invalid_target"
-	case http.StatusBadGateway, http.StatusInternalServerError:
+	if resp.status == http.StatusConflict {
+		resp.status = http.StatusBadRequest // the user has to connect again
+	}
+	return asOAuth(resp, "invalid_target") // as little can a token be had for a server that is refused
+}
+
+// asOAuth makes an answer of the other routes an error of OAuth, which has the code where
+// neither the rate nor the server is to blame.
+func asOAuth(resp response, code string) response {
+	switch {
+	case resp.status == http.StatusTooManyRequests, resp.status == http.StatusServiceUnavailable:
+		code = "temporarily_unavailable"
+	case resp.status >= 500:
 		code = "server_error"
 	}
 	members, plain := strings.CutPrefix(resp.body, `{"error":`)
@@ -270,3 +321,6 @@ func (s *Server) notExchanged(x *exchange, err error) response {
 	}
 	return resp
 }
+
+// notRead is asOAuth for a request that cannot be read, or not now.
+func notRead(resp response) response { return asOAuth(resp, "invalid_request") }

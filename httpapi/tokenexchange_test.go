@@ -1,17 +1,25 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/access/protocol"
@@ -207,6 +215,8 @@ func TestAnExchangeOfNobody(t *testing.T) {
 	} {
 		if w := do(newExchange(t, fake), http.MethodPost, exchangeRoute, c.body, c.headers...); w.Code != c.status {
 			t.Errorf("%s: %d %s, want %d", name, w.Code, w.Body, c.status)
+		} else if !strings.HasPrefix(w.Body.String(), `{"error":"invalid_request"`) {
+			t.Errorf("%s: %s", name, w.Body)
 		}
 	}
 	chunked := exchangeRaw(t, serve(t, newExchange(t, fake)), "POST "+exchangeRoute+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n"+
@@ -231,12 +241,191 @@ func TestAnExchangeOfNobody(t *testing.T) {
 	}
 }
 
+// Bodies that do not come keep nobody out, neither by their number nor by the memory of what
+// came of them, and are not waited for.
+func TestStalledExchangesMakeRoom(t *testing.T) {
+	t.Parallel()
+	const head = "POST " + exchangeRoute + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 30000\r\n"
+	addr := serve(t, newExchange(t, &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}))
+	stall := func(text string) net.Conn {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	start := time.Now()
+	first := stall(head + "Expect: 100-continue\r\n\r\n")
+	for range 300 {
+		stall(head + "\r\n" + strings.Repeat("x", 20<<10))
+	}
+	for range 10 {
+		if answer := exchangeRaw(t, addr, post(form(t))); !strings.HasPrefix(answer, "HTTP/1.1 200 ") {
+			t.Errorf("beside bodies that do not come: %.200s", answer)
+		}
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if answer, _ := io.ReadAll(first); !strings.Contains(string(answer), " 503 ") || !strings.HasSuffix(string(answer), `{"error":"temporarily_unavailable","code":"server_busy"}`) {
+		t.Errorf("the oldest is told %s", answer)
+	}
+	start = time.Now()
+	r := bufio.NewReader(stall(head + "Expect: 100-continue\r\n\r\n"))
+	for _, want := range []int{100, 400} {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%d, want %d", resp.StatusCode, want)
+		}
+	}
+	if took := time.Since(start); took < 2*time.Second || took > 15*time.Second {
+		t.Errorf("a body that does not come was waited for %v", took)
+	}
+}
+
+// post is an exchange as it is sent.
+func post(form string) string {
+	return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", exchangeRoute, len(form), form)
+}
+
+// Whoever comes ends the oldest of those whose bodies are read, and only if they are as many as
+// may be; after its body a request is not ended any more.
+func TestStrangers(t *testing.T) {
+	s := httpapi.NewStrangers(2)
+	var leaves []func()
+	var contexts []context.Context
+	enter := func() {
+		ctx, leave := s.Enter(httptest.NewRequest(http.MethodPost, exchangeRoute, nil))
+		contexts, leaves = append(contexts, ctx), append(leaves, leave)
+	}
+	wantEnded := func(want ...int) {
+		t.Helper()
+		var ended []int
+		for i, ctx := range contexts {
+			if ctx.Err() != nil {
+				ended = append(ended, i)
+			}
+		}
+		if !slices.Equal(ended, want) {
+			t.Errorf("ended %v, want %v", ended, want)
+		}
+	}
+	enter()
+	enter()
+	wantEnded()
+	enter()
+	wantEnded(0)
+	leaves[0]()
+	leaves[1]()
+	wantEnded(0, 1)
+	enter()
+	wantEnded(0, 1)
+	enter()
+	wantEnded(0, 1, 2)
+}
+
+// Whoever names no user fills no log, whatever an exchange lacks.
+func TestRefusedExchangesDoNotFillTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // whose clock stands still
+		log, reg := &lockedBuffer{}, prometheus.NewRegistry()
+		server, _ := newServer(t, &httpapi.Options{
+			AccessTokens: &fakeTokens{err: access.ErrReauth}, Logger: slog.New(httpapi.LogHandler(slog.NewJSONHandler(log, nil))), Registerer: reg,
+		})
+		bodies := []string{"", form(t, "audience", ""), form(t, "subject_token", ""), strings.Repeat("x", 33<<10)}
+		for i := range 400 {
+			do(server, http.MethodPost, exchangeRoute, bodies[i%len(bodies)], formType...)
+		}
+		if n := strings.Count(log.String(), "\n"); n != 50 {
+			t.Errorf("%d lines of 400 requests", n)
+		}
+		if !strings.Contains(log.String(), `"reason":"not_identified"`) || strings.Contains(log.String(), `"user_id"`) {
+			t.Errorf("the lines: %.300s", log)
+		}
+		if n, err := testutil.GatherAndCount(reg, "lockwood_http_denied_total"); err != nil || n != 1 {
+			t.Errorf("%d reasons, %v", n, err)
+		}
+		before := len(log.String())
+		do(server, http.MethodPost, exchangeRoute, form(t), formType...)
+		if line := log.String()[before:]; !strings.Contains(line, `"user_id":7`) || strings.Contains(line, "reason") {
+			t.Errorf("of a known user: %s", line)
+		}
+	})
+}
+
+// countingDirectory counts how often it is asked.
+type countingDirectory struct {
+	fakeDirectory
+	asked int
+}
+
+func (d *countingDirectory) FindResource(ctx context.Context, uri string) ([]*servers.Server, error) {
+	d.asked++
+	return d.fakeDirectory.FindResource(ctx, uri)
+}
+
+// The directory is asked a few times for a request, and not once it is known that there is
+// no server.
+func TestManyTargets(t *testing.T) {
+	const one, two = "&resource=https://mcp.example.com/", "&resource=https://mcp.example.com/2"
+	for name, c := range map[string]struct {
+		body          string
+		status, asked int
+	}{
+		"eight":                  {form(t) + strings.Repeat(one, 7), 200, 7},
+		"nine":                   {form(t) + strings.Repeat(one, 8), 400, 0},
+		"nine audiences":         {form(t) + strings.Repeat("&audience=srv-1", 8), 400, 0},
+		"none left":              {form(t) + two + strings.Repeat(one, 5), 400, 1},
+		"none left of resources": {form(t, "audience", "") + one + two + strings.Repeat(one, 5), 400, 2},
+		"none at first":          {form(t, "audience", "") + "&resource=https://other.example.com/" + strings.Repeat(one, 5), 400, 1},
+	} {
+		d := &countingDirectory{fakeDirectory: directory}
+		server, _ := newServer(t, &httpapi.Options{AccessTokens: &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}, Servers: d})
+		w := do(server, http.MethodPost, exchangeRoute, c.body, formType...)
+		if w.Code != c.status || d.asked != c.asked || c.status == 400 && !strings.Contains(w.Body.String(), "invalid_target") {
+			t.Errorf("%s: %d %s, asked %d times; want %d, %d", name, w.Code, w.Body, d.asked, c.status, c.asked)
+		}
+	}
+}
+
+// What has nothing to do with tokens is an error of OAuth, too.
+func TestErrorsBesideAnExchange(t *testing.T) {
+	server := newExchange(t, &fakeTokens{})
+	panics, _ := newServer(t, &httpapi.Options{AccessTokens: panickingTokens{}})
+	addr := serve(t, server)
+	if answer := exchangeRaw(t, addr, "POST "+exchangeRoute+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"+
+		"Content-Type: application/x-www-form-urlencoded\r\n\r\nzz\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 400 ") || !strings.HasSuffix(answer, `{"error":"invalid_request"}`) {
+		t.Errorf("broken chunks: %s", answer)
+	}
+	if w := do(panics, http.MethodPost, exchangeRoute, form(t), formType...); w.Code != 500 || w.Body.String() != `{"error":"server_error"}` {
+		t.Errorf("a defect: %d %s", w.Code, w.Body)
+	}
+}
+
+type panickingTokens struct{}
+
+func (panickingTokens) Token(context.Context, access.Key, access.Demand) (*access.Token, error) {
+	panic("FAKE")
+}
+
 // The rate is that of the subject.
 func TestTheRateOfExchanges(t *testing.T) {
 	server, _ := newServer(t, &httpapi.Options{AccessTokens: &fakeTokens{token: &access.Token{AccessToken: "FAKE-at"}}, RatePerUser: 1, RateBurst: 1})
 	for i, want := range []int{200, 429} {
-		if w := do(server, http.MethodPost, exchangeRoute, form(t), formType...); w.Code != want {
+		w := do(server, http.MethodPost, exchangeRoute, form(t), formType...)
+		if w.Code != want {
 			t.Errorf("request %d: %d", i, w.Code)
+		}
+		if want == 429 && (w.Body.String() != `{"error":"temporarily_unavailable"}` || w.Header().Get("Retry-After") == "") {
+			t.Errorf("%s, Retry-After %q", w.Body, w.Header().Get("Retry-After"))
 		}
 	}
 	if w := do(server, http.MethodPost, exchangeRoute, form(t, "subject_token", tokenOf(t, 8)), formType...); w.Code != 200 {

@@ -19,8 +19,9 @@ import (
 
 // The bounds of what is taken from an answer.
 const (
-	maxBody       = 1 << 20 // bytes
-	maxScope      = 2048    // bytes
+	maxBody       = 1 << 20  // bytes
+	maxToken      = 16 << 10 // bytes of an access token, as many as a head
+	maxScope      = 2048     // bytes
 	maxExpiresIn  = 365 * 24 * time.Hour
 	maxRetryAfter = time.Hour
 )
@@ -125,9 +126,10 @@ func (a *Answer) granted(b *body) {
 	}
 }
 
-// usable reports whether a token can stand in a header.
+// usable reports whether a token can stand in a header. Each request that is answered
+// holds it, and does not count it as memory: so it is not long.
 func usable(token string) bool {
-	return token != "" && utf8.ValidString(token) && !strings.ContainsFunc(token, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) })
+	return token != "" && len(token) <= maxToken && utf8.ValidString(token) && !strings.ContainsFunc(token, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) })
 }
 
 // text returns a JSON string, and "" for what is none.

@@ -115,6 +115,7 @@ func TestTheRequest(t *testing.T) {
 func TestAnswers(t *testing.T) {
 	const at = `{"access_token":"FAKE-at"`
 	long := strings.Repeat("x", 1<<20)
+	much := `{"access_token":"` + strings.Repeat("x", 16<<10+1) + `"`
 	year := 365 * 24 * time.Hour
 	for name, c := range map[string]struct {
 		status  int
@@ -150,6 +151,7 @@ func TestAnswers(t *testing.T) {
 		"a next token beside an error":    {400, `{"error":"invalid_scope","refresh_token":"FAKE-rt-2"}`, protocol.Refused, -1, "", "invalid_scope"},
 		"a token with a line feed":        {200, `{"access_token":"a\nb"}`, protocol.Failed, -1, "", ""},
 		"a token with a space":            {200, `{"access_token":"a b"}`, protocol.Failed, -1, "", ""},
+		"a token that is too long":        {200, much + `,"refresh_token":"FAKE-rt-2"}`, protocol.Failed, -1, "FAKE-rt-2", ""},
 		"an empty token":                  {200, `{"access_token":""}`, protocol.Failed, -1, "", ""},
 		"a number for a token":            {200, `{"access_token":5}`, protocol.Failed, -1, "", ""},
 		"another name in capitals":        {200, `{"ACCESS_TOKEN":"FAKE-at"}`, protocol.Failed, -1, "", ""},
@@ -459,5 +461,14 @@ func TestACallerMayEndIt(t *testing.T) {
 	a := grant.NewClient(grant.Options{Endpoints: local}).Do(ctx, &grant.Request{TokenEndpoint: endpoint, RefreshToken: "FAKE-rt"}, may)
 	if a.Verdict != protocol.Unknown {
 		t.Errorf("%+v", a)
+	}
+}
+
+// TestTheLongestToken holds that an access token of 16 KiB is taken.
+func TestTheLongestToken(t *testing.T) {
+	token := strings.Repeat("x", 16<<10)
+	endpoint, _ := answering(t, 200, nil, `{"access_token":"`+token+`"}`)
+	if a := do(t, grant.Options{Endpoints: local}, &grant.Request{TokenEndpoint: endpoint, RefreshToken: "FAKE-rt"}); a.Verdict != protocol.None || string(a.AccessToken) != token {
+		t.Errorf("the verdict is %q, of %d bytes", a.Verdict, len(a.AccessToken))
 	}
 }

@@ -125,8 +125,7 @@ func (d *Directory) FindResource(ctx context.Context, uri string) ([]*Server, er
 	servers, err := d.Servers(ctx)
 	var found []*Server
 	for _, s := range servers {
-		indicator, _ := admitted(s.Resource, d.egress.Endpoints) // judged when it was read; "" is none
-		if s.URL == canonical || indicator == canonical {
+		if s.URL == canonical || s.indicator == canonical {
 			found = append(found, s)
 		}
 	}

@@ -60,6 +60,8 @@ type Server struct {
 	// as the WHATWG serializer writes it; "" for none. In an entry from Forest it counts only
 	// if it is of the token endpoint's origin.
 	RevocationEndpoint string
+
+	indicator string // Resource as the WHATWG serializer writes it
 }
 
 // OAuth reports whether the server takes the access tokens of credentials.
@@ -99,7 +101,7 @@ func (e *entry) server(name string, source Source, endpoints tokenendpoint.Optio
 	if s.Headers, err = headers(e.Headers); err != nil {
 		return nil, fmt.Errorf("headers: %w", err)
 	}
-	if s.Resource, err = e.resource(endpoints); err != nil {
+	if s.Resource, s.indicator, err = e.resource(endpoints); err != nil {
 		return nil, fmt.Errorf("resource: %w", err)
 	}
 	if e.RevocationEndpoint != "" {
@@ -140,23 +142,25 @@ func admitted(raw string, endpoints tokenendpoint.Options) (string, error) {
 	return canonical, nil
 }
 
-// resource returns the resource indicator as it is written: an authorization server may
-// compare it letter by letter.
-func (e *entry) resource(endpoints tokenendpoint.Options) (string, error) {
+// resource returns the resource indicator as it is written, for an authorization server may
+// compare it letter by letter, and as it is compared here.
+func (e *entry) resource(endpoints tokenendpoint.Options) (raw, canonical string, err error) {
 	switch v := e.Resource; v.Kind() {
 	case 0, 'n', 'f':
-		return "", nil
+		return "", "", nil
 	case 't':
-		return e.URL, nil
+		raw = e.URL
 	case '"':
-		var raw string
-		if json.Unmarshal(v, &raw) == nil && raw != "" {
-			_, err := admitted(raw, endpoints)
-			return raw, err
+		if json.Unmarshal(v, &raw) != nil {
+			raw = ""
 		}
 	default:
 	}
-	return "", errors.New("want true, for the server's own URL, or a URL")
+	if raw == "" {
+		return "", "", errors.New("want true, for the server's own URL, or a URL")
+	}
+	canonical, err = admitted(raw, endpoints)
+	return raw, canonical, err
 }
 
 // ofTheProtocol are headers that HTTP or MCP sets.
