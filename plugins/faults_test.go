@@ -183,7 +183,7 @@ func TestHealsAfterBadStart(t *testing.T) {
 	c := newControl(t)
 	t.Setenv("LATE_FILE", c.dir+"/ready")
 	opts := &plugintest.Options{
-		Host: plugins.HostOptions{StartTimeout: 500 * time.Millisecond, MaxRestartPause: 100 * time.Millisecond},
+		Host: plugins.HostOptions{StartTimeout: 5 * time.Second, MaxRestartPause: 100 * time.Millisecond}, // enough for a busy machine, too
 		Env:  []string{"LATE_FILE"},
 	}
 	p := mustOpen(t, newHost(t, []string{"late"}, opts), c.uri("late", "one"))

@@ -30,7 +30,8 @@ func (c *chaos) judge(t *testing.T, env []string) {
 	c.judgeNumbers(t, v, &report)
 	c.judgeCredentials(t, v)
 	c.judgeKeys(t, v)
-	if found == 0 || c.listed.Load() == 0 || c.doubtful.Load() > c.answered.Load() {
+	// On a busy machine instances take long to start, and more requests find none.
+	if found == 0 || c.listed.Load() == 0 || c.doubtful.Load() > 4*c.answered.Load() {
 		t.Errorf("%d credentials are left, %d requests were answered and %d not, %d lists were compared: the test shows nothing",
 			found, c.answered.Load(), c.doubtful.Load(), c.listed.Load())
 	}
