@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,8 +98,8 @@ type Subject struct {
 }
 
 // Check examines a database, and writes nothing. It returns core.ErrStoreUnavailable
-// while the database does not answer; that a key is missing, or does not answer, is part
-// of the report.
+// while the database does not answer, and an error if ctx ends; that a key is missing, or
+// does not answer, is part of the report.
 func Check(ctx context.Context, s Subject) (*Report, error) {
 	state, err := s.Store.LoadRing(ctx)
 	if err != nil {
@@ -118,8 +119,10 @@ func Check(ctx context.Context, s Subject) (*Report, error) {
 	}
 	r.Opened, err = s.Credentials.Verify(ctx, s.Verify)
 	switch {
-	case errors.Is(err, core.ErrStoreUnavailable), ctx.Err() != nil:
+	case errors.Is(err, core.ErrStoreUnavailable):
 		return nil, err
+	case ctx.Err() != nil:
+		return nil, cmp.Or(err, context.Cause(ctx))
 	case err != nil:
 		r.NotTried = err.Error()
 	}
