@@ -131,7 +131,7 @@ func (c *cli) copyStore(ctx context.Context, to, schema string, dryRun bool) err
 
 // runCopy copies the store of v, or only says whether it could be, into there.
 func (c *cli) runCopy(ctx context.Context, v *vault, there store.Store, target *config.Database, outcome *copiedStore) error {
-	if last, err := v.rotator().LastReport(ctx); err != nil {
+	if last, err := v.lastRotation(ctx); err != nil {
 		return err
 	} else if last != nil && last.State != "done" {
 		return fmt.Errorf("a rotation is not finished; run first: %s", plain.Prose(rotateAgain(last)))

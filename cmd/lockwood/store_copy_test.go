@@ -212,3 +212,26 @@ func TestStoreCopyIsCancelled(t *testing.T) {
 		}
 	}
 }
+
+// What "key prune" notes in a store that never rotated is no rotation: the report says that
+// there was none, and the store is copied.
+func TestAPruneIsNoRotation(t *testing.T) {
+	t.Parallel()
+	d := filledSQLite(t)
+	env := d.changedKey()
+	if r := do(t, env, "key", "rewrap"); r.code != exitOK {
+		t.Fatal(r.stderr)
+	}
+	if r := do(t, env, "key", "prune"); r.code != exitOK || !strings.Contains(r.stdout, "removed") {
+		t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := do(t, env, "key", "report"); r.code != exitOK || !strings.Contains(r.stdout, "no report of a rotation") {
+		t.Errorf("the report: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := do(t, env, "key", "report", "--json"); r.code != exitOK || strings.TrimSpace(r.stdout) != "null" {
+		t.Errorf("the report as JSON: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := do(t, env, "store", "copy", "--to", "sqlite:"+filepath.Join(t.TempDir(), "to.db")); r.code != exitOK {
+		t.Errorf("a copy: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
