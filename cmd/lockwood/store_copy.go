@@ -131,10 +131,8 @@ func (c *cli) copyStore(ctx context.Context, to, schema string, dryRun bool) err
 
 // runCopy copies the store of v, or only says whether it could be, into there.
 func (c *cli) runCopy(ctx context.Context, v *vault, there store.Store, target *config.Database, outcome *copiedStore) error {
-	if last, err := v.lastRotation(ctx); err != nil {
+	if err := v.requireRotated(ctx); err != nil {
 		return err
-	} else if last != nil && last.State != "done" {
-		return fmt.Errorf("a rotation is not finished; run first: %s", plain.Prose(rotateAgain(last)))
 	}
 	if err := fitToCopy(ctx, v.store, there); err != nil {
 		return err
@@ -165,6 +163,20 @@ func (c *cli) runCopy(ctx context.Context, v *vault, there store.Store, target *
 	}
 	v.log.Warn("audit", "event", "store_copied", "from", outcome.From, "to", outcome.To, "credentials", outcome.Credentials)
 	outcome.Check, err = c.examineCopy(ctx, v, there, outcome.Credentials)
+	return err
+}
+
+// requireRotated returns an error while a rotation of the source is not finished. Once a copy
+// has begun the source refuses to rotate, so that the rotation goes on in the target.
+func (v *vault) requireRotated(ctx context.Context) error {
+	m, err := v.store.RelocationMark(ctx)
+	if err != nil || m.Role == relocation.Source {
+		return err
+	}
+	last, err := v.lastRotation(ctx)
+	if err == nil && last != nil && last.State != "done" {
+		err = fmt.Errorf("a rotation is not finished; run first: %s", plain.Prose(rotateAgain(last)))
+	}
 	return err
 }
 

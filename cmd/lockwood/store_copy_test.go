@@ -235,3 +235,23 @@ func TestAPruneIsNoRotation(t *testing.T) {
 		t.Errorf("a copy: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 }
+
+// A copy that has begun goes on although a rotation of the source is not finished: the source
+// would refuse to finish it.
+func TestStoreCopyGoesOnBesideARotation(t *testing.T) {
+	t.Parallel()
+	from := filledSQLite(t)
+	to := "sqlite:" + filepath.Join(t.TempDir(), "to.db")
+	from.exec(t, `UPDATE lockwood_store SET report = '{"version":1,"state":"running"}'`)
+	if r := do(t, from.env, "store", "copy", "--to", to); r.code != exitFound || !strings.Contains(r.stderr, "rotation is not finished") {
+		t.Fatalf("before it began: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	from.exec(t, "UPDATE lockwood_store SET report = NULL")
+	if r := do(t, from.env, "store", "copy", "--to", to); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	from.exec(t, `UPDATE lockwood_store SET report = '{"version":1,"state":"running"}'`)
+	if r := do(t, from.env, "store", "copy", "--to", to); r.code != exitOK {
+		t.Errorf("again: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
