@@ -118,7 +118,7 @@ func (c *cli) copyStore(ctx context.Context, to, schema string, dryRun bool) err
 	}
 	defer there.Close()
 	if err := c.runCopy(ctx, v, there, &target, &outcome); err != nil {
-		return v.afterCopyFailed(ctx, err)
+		return v.afterCopyFailed(ctx, there, err)
 	}
 	if err := c.print(outcome, func(w io.Writer) { outcome.print(w) }); err != nil {
 		return err
@@ -212,14 +212,21 @@ func fitToCopy(ctx context.Context, databases ...store.Store) error {
 }
 
 // afterCopyFailed says how to go on after err, if the source refuses writes.
-func (v *vault) afterCopyFailed(ctx context.Context, err error) error {
+func (v *vault) afterCopyFailed(ctx context.Context, there store.Store, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	m, markErr := v.store.RelocationMark(ctx)
 	if markErr != nil || m.Role != relocation.Source || errors.Is(err, relocation.ErrOtherCopy) {
 		return err
 	}
-	return &advisedError{err, "until the copy is finished the source takes no writes: run the same command again, which goes on; to have the source take writes again run lockwood store copy --cancel"}
+	if m.Phase != relocation.Moved {
+		return &advisedError{err, "until the copy is finished the source takes no writes: run the same command again, which goes on; to have the source take writes again run lockwood store copy --cancel"}
+	}
+	target, markErr := there.RelocationMark(ctx)
+	if markErr != nil || target.CopyID != m.CopyID || target.Phase != relocation.Done {
+		return &advisedError{err, "the source has given the store up, and the target is not seen to take writes yet: run the same command again, which goes on"}
+	}
+	return &advisedError{err, "the store was handed over to the target, which was not examined: set DATABASE_URL to the target on every instance and restart them; the same command, run again, examines it"}
 }
 
 // cancelCopy has the source of a copy take writes again.

@@ -255,3 +255,21 @@ func TestStoreCopyGoesOnBesideARotation(t *testing.T) {
 		t.Errorf("again: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 }
+
+// An error after the store was handed over says so, and does not advise to cancel.
+func TestStoreCopyFailsAfterTheHandover(t *testing.T) {
+	t.Parallel()
+	from, to := filledSQLite(t), sqliteDatabase(t)
+	if r := do(t, from.env, "store", "copy", "--to", to.url); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	to.exec(t, "ALTER TABLE "+to.table+" RENAME COLUMN scopes TO no_scopes") // so that it cannot be read
+	r := do(t, from.env, "store", "copy", "--to", to.url)
+	if r.code == exitOK || !strings.Contains(r.stderr, "was handed over to the target") || strings.Contains(r.stderr, "--cancel") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	to.exec(t, "UPDATE lockwood_relocation SET phase = 'copying'")
+	if r := do(t, from.env, "store", "copy", "--to", to.url, "--dry-run"); strings.Contains(r.stderr, "was handed over") {
+		t.Errorf("before the target takes writes: %s", r.stderr)
+	}
+}
