@@ -88,7 +88,9 @@ func (c *cli) copyStore(ctx context.Context, to, schema string, dryRun bool) err
 	if dryRun {
 		purpose = toLook
 	}
-	v, err := c.open(ctx, os.Environ(), purpose)
+	opening := *c
+	opening.target = to
+	v, err := opening.open(ctx, os.Environ(), purpose)
 	if err != nil {
 		return err
 	}
