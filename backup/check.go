@@ -49,6 +49,9 @@ type DataKey struct {
 	// Problem says.
 	Via     core.KEKID `json:"via,omitempty"`
 	Problem string     `json:"problem,omitempty"`
+	// Refused says that a KEK at hand did not answer, denied its use or did not open what
+	// is wrapped under it, as against one that is not at hand.
+	Refused bool `json:"refused,omitempty"`
 }
 
 // Needed reports whether something is lost without the data key.
@@ -145,12 +148,18 @@ func (r *Report) addKeys(ctx context.Context, s *Subject, state *keyring.State, 
 				continue
 			}
 			if key.Via = f.Via; f.Err != nil {
-				key.Via, key.Problem = "", f.Err.Error()
+				key.Via, key.Problem, key.Refused = "", f.Err.Error(), refused(f.Err)
 			}
 		}
 		r.DataKeys = append(r.DataKeys, key)
 	}
 	return nil
+}
+
+// refused reports whether an attempt to unwrap ended with more than that no KEK is at hand.
+func refused(err error) bool {
+	absent := errors.Is(err, core.ErrKeyMismatch) || errors.Is(err, core.ErrKeyMissing)
+	return !absent || errors.Is(err, core.ErrUnavailable) || errors.Is(err, core.ErrKeyDenied)
 }
 
 // addLost finds the data keys that records name in vain.

@@ -58,3 +58,15 @@ func TestCheckIsCancelledAtItsEnd(t *testing.T) {
 		t.Errorf("it returns %+v, %v", report, err)
 	}
 }
+
+// What is at hand and fails is told from what is not at hand.
+func TestRefused(t *testing.T) {
+	for err, want := range map[error]bool{
+		core.ErrKeyMismatch: false, core.ErrKeyMissing: false, core.ErrUnavailable: true, core.ErrKeyDenied: true, core.ErrInvalidCiphertext: true,
+		errors.Join(core.ErrKeyMissing, core.ErrUnavailable): true,
+	} {
+		if got := refused(err); got != want {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+}

@@ -233,6 +233,10 @@ func printBackupKey(w io.Writer, k *backup.DataKey) {
 		plain.Fprintf(w, "%s opens with %s\n", plain.Prose(head), k.Via)
 		return
 	}
+	if k.Refused {
+		plain.Fprintf(w, "%s needs %s, and what is at hand did not open it: %s\n", plain.Prose(head), orNone(joinIDs(k.KEKIDs)), strings.ReplaceAll(k.Problem, "\n", "; "))
+		return
+	}
 	plain.Fprintf(w, "%s needs %s, of which none is at hand: configure one of these, as the current, a previous or a recovery key\n", plain.Prose(head), orNone(joinIDs(k.KEKIDs)))
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/backup"
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
@@ -156,6 +157,17 @@ func TestBackupCheck(t *testing.T) {
 	}
 	if r := do(t, d.env, "backup", "check", filepath.Join(dir, "none.db")); r.code != exitUsage {
 		t.Errorf("of no file: exit code %d, %s", r.code, r.stderr)
+	}
+}
+
+// A key that is at hand and does not open is told from one that is not at hand.
+func TestBackupSaysWhyAKeyDoesNotOpen(t *testing.T) {
+	t.Parallel()
+	k := backup.DataKey{KeyID: "id", KEKIDs: []core.KEKID{"test:key#1"}, Problem: "the key provider is unavailable\nsecond", Refused: true}
+	var out strings.Builder
+	printBackupKey(&out, &k)
+	if text := out.String(); !strings.Contains(text, "did not open it: the key provider is unavailable; second") || strings.Contains(text, "none is at hand") {
+		t.Errorf("it says %q", text)
 	}
 }
 
