@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/core"
@@ -148,6 +149,19 @@ func (c *Copier) Run(ctx context.Context) (*Outcome, error) {
 	}
 	return o, count(ctx, c.target.Store, o)
 }
+
+// putBack gives a store the mark back that it had before one of this copier, also if ctx has
+// ended.
+func putBack(ctx context.Context, s Stores, mark, back Mark) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTimeout)
+	defer cancel()
+	if err := s.SetRelocationMark(ctx, mark, back); err != nil {
+		return fmt.Errorf("putting the mark of the target back: %w", err)
+	}
+	return nil
+}
+
+const putBackTimeout = 10 * time.Second
 
 // Plan returns what Run would copy, or the error with which it would refuse to, as far as
 // that can be known without writing.

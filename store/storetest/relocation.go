@@ -30,6 +30,7 @@ func testRelocation(t *testing.T, h Harness) {
 	t.Run("copies a store", func(t *testing.T) { testCopy(t, h) })
 	t.Run("goes on where it was stopped", func(t *testing.T) { testCopyResumes(t, h) })
 	t.Run("refuses what is not to be copied", func(t *testing.T) { testCopyRefuses(t, h) })
+	t.Run("refuses a copy onto itself", func(t *testing.T) { testCopyOntoItself(t, h) })
 }
 
 // marked puts the mark in the place of the one that is there.
@@ -429,6 +430,18 @@ func testCopyRefuses(t *testing.T, h Harness) {
 	if _, err := copierOf(t, half, h.New(t).Open(t)).Run(t.Context()); !errors.Is(err, relocation.ErrOtherCopy) {
 		t.Errorf("from a copy that is not finished: %v", err)
 	}
+}
+
+// A store that is empty may be named as its own target: it is as it was then.
+func testCopyOntoItself(t *testing.T, h Harness) {
+	_, s := migrated(t, h, store.MigrateOptions{})
+	if _, err := copierOf(t, s, s).Run(t.Context()); !errors.Is(err, relocation.ErrOtherCopy) {
+		t.Errorf("a copy onto itself: %v", err)
+	}
+	if m, err := s.RelocationMark(t.Context()); err != nil || m.CopyID != "" {
+		t.Errorf("its mark is %+v, %v", m, err)
+	}
+	insertKey(t, s, 1, envelope.KeyID{})
 }
 
 // wide is the row with scopes that PostgreSQL refuses.
