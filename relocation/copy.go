@@ -146,8 +146,27 @@ func (c *Copier) Run(ctx context.Context) (*Outcome, error) {
 		if err := c.target.Store.SetRelocationMark(ctx, target, done); err != nil {
 			return nil, fmt.Errorf("opening the target: %w", err)
 		}
+		if err := c.requireGivenUp(ctx, done, target); err != nil {
+			return nil, err
+		}
 	}
 	return o, count(ctx, c.target.Store, o)
+}
+
+// requireGivenUp closes the target again, with the mark that it had, unless the source is seen
+// to be given up still: it may have been taken back between the last look at it and the
+// opening of the target.
+func (c *Copier) requireGivenUp(ctx context.Context, done, back Mark) error {
+	now, err := c.source.Store.RelocationMark(ctx)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("reading the source: %w", err)
+	case now.Phase == Moved && now.CopyID == done.CopyID:
+		return nil
+	default:
+		err = fmt.Errorf("%w: somebody cancelled it", ErrOtherCopy)
+	}
+	return errors.Join(err, putBack(ctx, c.target.Store, done, back))
 }
 
 // putBack gives a store the mark back that it had before one of this copier, also if ctx has
