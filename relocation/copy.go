@@ -29,6 +29,8 @@ var (
 	ErrDiffers = errors.New("the copy is not the same as the source")
 	// ErrNothingToCancel means that the store is not the source of a copy.
 	ErrNothingToCancel = errors.New("the store is not the source of a copy")
+	// ErrNothingToTake means that the store is not the unfinished target of a copy.
+	ErrNothingToTake = errors.New("the store is not an unfinished copy")
 	// ErrHandedOver means that the copy was handed over, so that only who says so again
 	// takes the source back.
 	ErrHandedOver = errors.New("the store has moved already")
@@ -332,4 +334,20 @@ func Cancel(ctx context.Context, source Store, taken bool) (Mark, error) {
 		return m, fmt.Errorf("%w, to %s", ErrHandedOver, core.Text(m.Peer))
 	}
 	return m, source.SetRelocationMark(ctx, m, Mark{})
+}
+
+// Take has the unfinished target of a copy take writes, for where the source is lost for good.
+// Nobody but who ran the copy knows whether it is complete. It returns ErrNothingToTake for
+// any other store.
+func Take(ctx context.Context, target Store) (Mark, error) {
+	m, err := target.RelocationMark(ctx)
+	if err != nil {
+		return m, err
+	}
+	if m.Role != Target || m.Phase != Copying {
+		return m, ErrNothingToTake
+	}
+	done := m
+	done.Phase = Done
+	return m, target.SetRelocationMark(ctx, m, done)
 }

@@ -24,19 +24,23 @@ import (
 // targetIsUnused is what an operator types to take a store back that has moved.
 const targetIsUnused = "the target is not used"
 
+// sourceIsLost is what an operator types to take an unfinished copy into use.
+const sourceIsLost = "the source is lost"
+
 func newStore(c *cli) *cobra.Command {
 	return group("store", "The database: move it to another one", newStoreCopy(c))
 }
 
 func newStoreCopy(c *cli) *cobra.Command {
 	var to, schema string
-	var cancel, yes, dryRun bool
+	var cancel, take, yes, dryRun bool
 	cmd := &cobra.Command{
 		Use: "copy", Short: "Copy the store to another database, and hand it over", Args: noArgs,
 		Example: `  lockwood store copy --to postgres://lockwood@db.example.com/app --dry-run
   lockwood store copy --to postgres://lockwood@db.example.com/app
   lockwood store copy --to sqlite:/var/lib/lockwood/lockwood.db
-  lockwood store copy --cancel`,
+  lockwood store copy --cancel
+  lockwood store copy --take`,
 		Long: `Copies the configured store to the empty database of --to, between SQLite and
 PostgreSQL or within one kind, compares the two record by record, and hands over. The
 copy is the same store, with the same ID, data keys and records.
@@ -48,14 +52,19 @@ The first instance on the target makes a new data key before it seals.
 Access tokens are fetched anew; what is known of their grants is copied.
 
 It may be stopped at any moment: run it again, and it goes on; --cancel has the source
-take writes again. The password of --to comes from a passfile or from PGPASSWORD; TLS is
-as DATABASE_SSL says. On PostgreSQL the role has to own the tables of the source.`,
+take writes again. Where the source is lost for good, --take has the configured store, an
+unfinished copy, take writes. The password of --to comes from a passfile or from
+PGPASSWORD; TLS is as DATABASE_SSL says. On PostgreSQL the role has to own the tables of the source.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(exclusive(cmd, "to", "cancel"), exclusive(cmd, "cancel", "dry-run")); err != nil {
+			if err := errors.Join(exclusive(cmd, "to", "cancel"), exclusive(cmd, "cancel", "dry-run"),
+				exclusive(cmd, "take", "to"), exclusive(cmd, "take", "cancel"), exclusive(cmd, "take", "dry-run")); err != nil {
 				return err
 			}
 			if cancel {
 				return c.cancelCopy(cmd.Context(), yes)
+			}
+			if take {
+				return c.takeCopy(cmd.Context(), yes)
 			}
 			if to == "" {
 				return usageError(errors.New("--to is missing: name the database to copy to"))
@@ -67,7 +76,8 @@ as DATABASE_SSL says. On PostgreSQL the role has to own the tables of the source
 	f.StringVar(&to, "to", "", "URL of an empty database: postgres://… or sqlite:PATH")
 	f.StringVar(&schema, "to-schema", "", "schema of the target, if not that of DATABASE_SCHEMA")
 	f.BoolVar(&cancel, "cancel", false, "have the source of a copy take writes again")
-	f.BoolVar(&yes, "yes", false, "with --cancel: the target is not used, do not ask")
+	f.BoolVar(&take, "take", false, "have an unfinished copy take writes, its source being lost")
+	f.BoolVar(&yes, "yes", false, "with --cancel: the target is not used; with --take: the source is lost; do not ask")
 	dryRunFlag(cmd, &dryRun)
 	return cmd
 }
@@ -255,6 +265,38 @@ func (c *cli) cancelCopy(ctx context.Context, yes bool) error {
 	v.log.Warn("audit", "event", "store_copy_cancelled", "to", mark.Peer, "phase", string(mark.Phase))
 	return c.print(map[string]string{"to": mark.Peer, "phase": string(mark.Phase)}, func(w io.Writer) {
 		plain.Fprintf(w, "The store takes writes again. The copy in %s is of no use: remove it before another copy is made there.\n", mark.Peer)
+	})
+}
+
+// takeCopy has the target of a copy take writes whose source is lost.
+func (c *cli) takeCopy(ctx context.Context, yes bool) error {
+	v, err := c.open(ctx, os.Environ(), toChange)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	mark, err := v.store.RelocationMark(ctx)
+	if err != nil {
+		return err
+	}
+	if mark.Role != relocation.Target || mark.Phase != relocation.Copying {
+		return fmt.Errorf("there is nothing to take: %w", relocation.ErrNothingToTake)
+	}
+	counts, err := v.store.Counts(ctx)
+	if err != nil {
+		return err
+	}
+	warning := fmt.Sprintf("This store is an unfinished copy of %s, and holds %s. What was not copied yet is lost. If the source comes back, or still takes writes, two databases are one store: serve on this one alone, and remove the source.\n",
+		core.Text(mark.Peer), plain.Count(counts.Credentials, "credential", "credentials"))
+	if err := c.confirm(ctx, yes, warning, sourceIsLost); err != nil {
+		return err
+	}
+	if mark, err = relocation.Take(ctx, v.store); err != nil {
+		return err
+	}
+	v.log.Warn("audit", "event", "store_copy_taken", "from", mark.Peer, "credentials", counts.Credentials)
+	return c.print(map[string]any{"from": mark.Peer, "credentials": counts.Credentials}, func(w io.Writer) {
+		plain.Fprintf(w, "The store takes writes. See what opens with lockwood credentials verify, and remove its source, %s, if it comes back.\n", mark.Peer)
 	})
 }
 

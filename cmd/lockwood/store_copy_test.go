@@ -12,6 +12,8 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/relocation"
+	"github.com/lockwood-kms/lockwood/store/sqlite"
 )
 
 // eachCopy runs f with a source and an empty target of each kind.
@@ -272,4 +274,42 @@ func TestStoreCopyFailsAfterTheHandover(t *testing.T) {
 	if r := do(t, from.env, "store", "copy", "--to", to.url, "--dry-run"); strings.Contains(r.stderr, "was handed over") {
 		t.Errorf("before the target takes writes: %s", r.stderr)
 	}
+}
+
+// An unfinished copy whose source is lost takes writes only when that is said in as many words.
+func TestStoreCopyIsTaken(t *testing.T) {
+	t.Parallel()
+	from, to := filledSQLite(t), sqliteDatabase(t)
+	if r := do(t, from.env, "store", "copy", "--to", to.url); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	for _, d := range []*testDatabase{from, to} { // the one has moved, the other is open
+		if r := do(t, d.env, "store", "copy", "--take", "--yes"); r.code != exitFound || !strings.Contains(r.stderr, "nothing to take") {
+			t.Errorf("exit code %d, %s", r.code, r.stderr)
+		}
+	}
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: strings.TrimPrefix(to.url, "sqlite:")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	done, err := s.RelocationMark(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	copying := done
+	copying.Phase = relocation.Copying
+	if err := s.SetRelocationMark(t.Context(), done, copying); err != nil {
+		t.Fatal(err)
+	}
+	if r := finish(t, lockwood(t.Context(), t, to.env, "store", "copy", "--take"), "yes\n"); r.code != exitUsage || !strings.Contains(r.stderr, "10 credentials") {
+		t.Errorf("without a word: exit code %d, %s", r.code, r.stderr)
+	}
+	if p := phases(t, to); p[0] != "copying" {
+		t.Errorf("the phase is %q", p)
+	}
+	if r := finish(t, lockwood(t.Context(), t, to.env, "store", "copy", "--take"), sourceIsLost+"\n"); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	serve(t, to.env).ready(t).seals(t)
 }
