@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,9 @@ type DataKey struct {
 	// Problem says.
 	Via     core.KEKID `json:"via,omitempty"`
 	Problem string     `json:"problem,omitempty"`
+	// Refused says that a KEK at hand did not answer, denied its use or did not open what
+	// is wrapped under it, as against one that is not at hand.
+	Refused bool `json:"refused,omitempty"`
 }
 
 // Needed reports whether something is lost without the data key.
@@ -97,8 +101,8 @@ type Subject struct {
 }
 
 // Check examines a database, and writes nothing. It returns core.ErrStoreUnavailable
-// while the database does not answer; that a key is missing, or does not answer, is part
-// of the report.
+// while the database does not answer, and an error if ctx ends; that a key is missing, or
+// does not answer, is part of the report.
 func Check(ctx context.Context, s Subject) (*Report, error) {
 	state, err := s.Store.LoadRing(ctx)
 	if err != nil {
@@ -118,8 +122,10 @@ func Check(ctx context.Context, s Subject) (*Report, error) {
 	}
 	r.Opened, err = s.Credentials.Verify(ctx, s.Verify)
 	switch {
-	case errors.Is(err, core.ErrStoreUnavailable), ctx.Err() != nil:
+	case errors.Is(err, core.ErrStoreUnavailable):
 		return nil, err
+	case ctx.Err() != nil:
+		return nil, cmp.Or(err, context.Cause(ctx))
 	case err != nil:
 		r.NotTried = err.Error()
 	}
@@ -142,12 +148,18 @@ func (r *Report) addKeys(ctx context.Context, s *Subject, state *keyring.State, 
 				continue
 			}
 			if key.Via = f.Via; f.Err != nil {
-				key.Via, key.Problem = "", f.Err.Error()
+				key.Via, key.Problem, key.Refused = "", f.Err.Error(), refused(f.Err)
 			}
 		}
 		r.DataKeys = append(r.DataKeys, key)
 	}
 	return nil
+}
+
+// refused reports whether an attempt to unwrap ended with more than that no KEK is at hand.
+func refused(err error) bool {
+	absent := errors.Is(err, core.ErrKeyMismatch) || errors.Is(err, core.ErrKeyMissing)
+	return !absent || errors.Is(err, core.ErrUnavailable) || errors.Is(err, core.ErrKeyDenied)
 }
 
 // addLost finds the data keys that records name in vain.

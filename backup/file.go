@@ -40,7 +40,10 @@ func Write(ctx context.Context, path string, fill func(ctx context.Context, part
 	if err := name(partial, path); err != nil {
 		return fmt.Errorf("naming the backup: %w", err)
 	}
-	return syncDir(dir)
+	if err := syncDir(dir); err != nil { // a power cut could take the name
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 // name gives the file at partial the name path as well, unless there is something. Where

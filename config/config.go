@@ -24,6 +24,9 @@ import (
 type Config struct {
 	AuthSecret core.Secret // signs the tokens of callers
 	Database   Database
+	// Further are databases that a command opens besides: a file that it examines, the
+	// target of a copy. Load leaves it empty.
+	Further []Database
 
 	HTTPHost   string // empty: all interfaces
 	HTTPPort   int    // zero: any free one

@@ -3,6 +3,7 @@ package relocation
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -78,7 +79,22 @@ func (c *Copier) prepareTarget(ctx context.Context, mark Mark) (Mark, error) {
 	if err := c.target.Store.SetRelocationMark(ctx, mark, next); err != nil {
 		return mark, fmt.Errorf("closing the target: %w", err)
 	}
-	return next, nil
+	return next, c.requireOther(ctx, next, mark)
+}
+
+// requireOther returns ErrOtherCopy, with the target as it was, if source and target are one
+// database under two names: then the mark of the target is the source's too.
+func (c *Copier) requireOther(ctx context.Context, mark, back Mark) error {
+	m, err := c.source.Store.RelocationMark(ctx)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("reading the source: %w", err)
+	case m.CopyID == mark.CopyID:
+		err = fmt.Errorf("%w: the target is the source itself", ErrOtherCopy)
+	default:
+		return nil
+	}
+	return errors.Join(err, putBack(ctx, c.target.Store, mark, back))
 }
 
 // requireEmpty returns ErrNotEmpty if the target holds a credential or a data key, or is

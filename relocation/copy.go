@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/lockwood-kms/lockwood/access"
 	"github.com/lockwood-kms/lockwood/core"
@@ -28,6 +29,8 @@ var (
 	ErrDiffers = errors.New("the copy is not the same as the source")
 	// ErrNothingToCancel means that the store is not the source of a copy.
 	ErrNothingToCancel = errors.New("the store is not the source of a copy")
+	// ErrNothingToTake means that the store is not the unfinished target of a copy.
+	ErrNothingToTake = errors.New("the store is not an unfinished copy")
 	// ErrHandedOver means that the copy was handed over, so that only who says so again
 	// takes the source back.
 	ErrHandedOver = errors.New("the store has moved already")
@@ -145,9 +148,41 @@ func (c *Copier) Run(ctx context.Context) (*Outcome, error) {
 		if err := c.target.Store.SetRelocationMark(ctx, target, done); err != nil {
 			return nil, fmt.Errorf("opening the target: %w", err)
 		}
+		if err := c.requireGivenUp(ctx, done, target); err != nil {
+			return nil, err
+		}
 	}
 	return o, count(ctx, c.target.Store, o)
 }
+
+// requireGivenUp closes the target again, with the mark that it had, unless the source is seen
+// to be given up still: it may have been taken back between the last look at it and the
+// opening of the target.
+func (c *Copier) requireGivenUp(ctx context.Context, done, back Mark) error {
+	now, err := c.source.Store.RelocationMark(ctx)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("reading the source: %w", err)
+	case now.Phase == Moved && now.CopyID == done.CopyID:
+		return nil
+	default:
+		err = fmt.Errorf("%w: somebody cancelled it", ErrOtherCopy)
+	}
+	return errors.Join(err, putBack(ctx, c.target.Store, done, back))
+}
+
+// putBack gives a store the mark back that it had before one of this copier, also if ctx has
+// ended.
+func putBack(ctx context.Context, s Stores, mark, back Mark) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putBackTimeout)
+	defer cancel()
+	if err := s.SetRelocationMark(ctx, mark, back); err != nil {
+		return fmt.Errorf("putting the mark of the target back: %w", err)
+	}
+	return nil
+}
+
+const putBackTimeout = 10 * time.Second
 
 // Plan returns what Run would copy, or the error with which it would refuse to, as far as
 // that can be known without writing.
@@ -299,4 +334,20 @@ func Cancel(ctx context.Context, source Store, taken bool) (Mark, error) {
 		return m, fmt.Errorf("%w, to %s", ErrHandedOver, core.Text(m.Peer))
 	}
 	return m, source.SetRelocationMark(ctx, m, Mark{})
+}
+
+// Take has the unfinished target of a copy take writes, for where the source is lost for good.
+// Nobody but who ran the copy knows whether it is complete. It returns ErrNothingToTake for
+// any other store.
+func Take(ctx context.Context, target Store) (Mark, error) {
+	m, err := target.RelocationMark(ctx)
+	if err != nil {
+		return m, err
+	}
+	if m.Role != Target || m.Phase != Copying {
+		return m, ErrNothingToTake
+	}
+	done := m
+	done.Phase = Done
+	return m, target.SetRelocationMark(ctx, m, done)
 }

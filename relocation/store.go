@@ -80,7 +80,6 @@ type Part struct {
 	Ring        *keyring.State
 	Credentials []credential.Row
 	Grants      []Grant
-	Report      []byte // of the last rotation
 	Sequences   *Sequences
 }
 

@@ -115,13 +115,15 @@ func (r *Rotator) begin(ctx context.Context, opts RotateOptions) (*Report, error
 }
 
 // formerWraps returns the wraps that are known to have been removed of data keys that
-// the snapshot still has.
+// the snapshot still has: those that the last report names, and those that were there when
+// the last rotation began and are not any more. It may have been cut off after it removed
+// them and before it noted that.
 func (r *Rotator) formerWraps(ctx context.Context, s *Snapshot) ([]Wrap, error) {
 	last, err := r.LastReport(ctx)
 	if err != nil || last == nil {
 		return nil, err
 	}
-	return s.stillEnabled(slices.Concat(last.Former, last.Pruned)), nil
+	return s.stillEnabled(slices.Concat(last.Former, last.Pruned, s.lacking(&last.Before))), nil
 }
 
 // nameCompromised names the keys of the previous providers compromised.

@@ -2,6 +2,9 @@ package rotation
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,5 +87,32 @@ func TestReportNamesKeys(t *testing.T) {
 	}
 	if strings.Contains(text.String(), "keep that key") || !report.Independent {
 		t.Errorf("the report is\n%s", &text)
+	}
+}
+
+// reported is a store of which only the report is asked.
+type reported struct {
+	Stores
+	report []byte
+}
+
+func (s reported) LastReport(context.Context) ([]byte, error) { return s.report, nil }
+
+// A rotation that was cut off after it removed a wrap, and before it noted that, leaves the
+// wrap in what it found at first: the next rotation counts it among the former ones.
+func TestFormerWrapsOfARotationThatWasCutOff(t *testing.T) {
+	last := Report{
+		State:  "running",
+		Before: Snapshot{DataKeys: []DataKey{{KeyID: "k", KEKIDs: []core.KEKID{"old", "new"}}, {KeyID: "destroyed", KEKIDs: []core.KEKID{"old"}}}},
+		Former: []Wrap{{"k", "older"}},
+	}
+	text, err := json.Marshal(&last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := Snapshot{DataKeys: []DataKey{{KeyID: "k", KEKIDs: []core.KEKID{"new"}}}}
+	got, err := (&Rotator{store: reported{report: text}}).formerWraps(t.Context(), &now)
+	if want := []Wrap{{"k", "older"}, {"k", "old"}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("they are %v, %v; want %v", got, err, want)
 	}
 }

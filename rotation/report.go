@@ -139,6 +139,29 @@ func (s *Snapshot) primary() string {
 	return ""
 }
 
+// lacking returns the wraps of an earlier snapshot that this one does not have.
+func (s *Snapshot) lacking(earlier *Snapshot) (wraps []Wrap) {
+	there := make(map[Wrap]bool)
+	for _, w := range s.wraps() {
+		there[w] = true
+	}
+	for _, w := range earlier.wraps() {
+		if !there[w] {
+			wraps = append(wraps, w)
+		}
+	}
+	return wraps
+}
+
+func (s *Snapshot) wraps() (wraps []Wrap) {
+	for _, k := range s.DataKeys {
+		for _, id := range k.KEKIDs {
+			wraps = append(wraps, Wrap{k.KeyID, id})
+		}
+	}
+	return wraps
+}
+
 // stillEnabled returns those of wraps whose data key the snapshot has.
 func (s *Snapshot) stillEnabled(wraps []Wrap) (still []Wrap) {
 	for _, w := range wraps {

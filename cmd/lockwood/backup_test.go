@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/backup"
+	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
 )
@@ -156,6 +157,37 @@ func TestBackupCheck(t *testing.T) {
 	}
 	if r := do(t, d.env, "backup", "check", filepath.Join(dir, "none.db")); r.code != exitUsage {
 		t.Errorf("of no file: exit code %d, %s", r.code, r.stderr)
+	}
+}
+
+// A backup is kept where the configuration of the keys is not in order, and said not to be
+// examined.
+func TestBackupIsKeptWithoutItsKeys(t *testing.T) {
+	t.Parallel()
+	d := filledSQLite(t)
+	file := filepath.Join(t.TempDir(), "backup.db")
+	for _, env := range [][]string{d.with("FOREST_EXECUTOR_ENCRYPTION_KEY=weak"), d.with("FOREST_EXECUTOR_KEY_PROVIDER=nosuchkms://key")} {
+		r := do(t, env, "backup", file, "--json")
+		if r.code != exitFound || !strings.Contains(r.stdout, `"not_examined"`) || !strings.Contains(r.stderr, "was not examined") {
+			t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+		}
+		if r := do(t, d.env, "backup", "check", file); r.code != exitOK || !strings.Contains(r.stdout, "10 of 10 records open") {
+			t.Errorf("the backup: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A key that is at hand and does not open is told from one that is not at hand.
+func TestBackupSaysWhyAKeyDoesNotOpen(t *testing.T) {
+	t.Parallel()
+	k := backup.DataKey{KeyID: "id", KEKIDs: []core.KEKID{"test:key#1"}, Problem: "the key provider is unavailable\nsecond", Refused: true}
+	var out strings.Builder
+	printBackupKey(&out, &k)
+	if text := out.String(); !strings.Contains(text, "did not open it: the key provider is unavailable; second") || strings.Contains(text, "none is at hand") {
+		t.Errorf("it says %q", text)
 	}
 }
 

@@ -306,7 +306,9 @@ func (c *cli) prune(ctx context.Context, v *vault, dryRun, force bool) error {
 	wraps := plan.Prune
 	if !dryRun {
 		c.tellNeeds(plan.Backups)
-		wraps, err = v.rotator().Prune(ctx, force)
+		if wraps, err = v.rotator().Prune(ctx, force); err != nil && len(wraps) == 0 {
+			return err
+		}
 	}
 	return errors.Join(err, c.print(map[string]any{"pruned": nonNil(wraps), "backups": nonNil(plan.Backups), "dry_run": dryRun}, func(w io.Writer) {
 		if dryRun {

@@ -16,7 +16,7 @@ import (
 // checkRotation looks for a rotation or a re-seal that is not finished, and for what the
 // last one left.
 func (v *vault) checkRotation(ctx context.Context, s *keyStatus) []finding {
-	last, err := v.rotator().LastReport(ctx)
+	last, err := v.lastRotation(ctx)
 	if err != nil {
 		return []finding{{"rotation", verdictFail, err.Error(), databaseRemedy(err, "run doctor again")}}
 	}
@@ -25,7 +25,7 @@ func (v *vault) checkRotation(ctx context.Context, s *keyStatus) []finding {
 		findings = append(findings, finding{"rotation", verdictWarn, detail, remedy})
 	}
 	switch {
-	case last == nil || last.State == "":
+	case last == nil:
 	case last.State != "done":
 		warn(fmt.Sprintf("the rotation to %s that began at %s is not finished", last.KEKID, last.StartedAt.UTC().Format(time.RFC3339)), "run: "+rotateAgain(last))
 	case len(last.Remains) > 0:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -128,6 +129,37 @@ func TestHiddenFiles(t *testing.T) {
 		for _, want := range test.want {
 			if !slices.Contains(test.got, want) {
 				t.Errorf("%s: %s is not among %q", name, want, test.got)
+			}
+		}
+	}
+}
+
+// TestHiddenFilesOfACommand asserts that the databases which a command opens besides the
+// configured one, and the files that their URLs name, are kept from plugins.
+func TestHiddenFilesOfACommand(t *testing.T) {
+	d := filledSQLite(t)
+	configured := strings.TrimPrefix(d.url, "sqlite:")
+	other := strings.TrimPrefix(filledSQLite(t).url, "sqlite:")
+	for name, test := range map[string]struct {
+		database *config.Database
+		target   string
+		want     []string
+	}{
+		"a file examined":   {database: &config.Database{Driver: config.SQLite, Path: other}, want: []string{configured, configured + "-wal", other, other + "-wal"}},
+		"a target of files": {target: "sqlite:/t/to.db", want: []string{configured, "/t/to.db", "/t/to.db-journal"}},
+		"a target server":   {target: "postgres://u@h/d?passfile=/p/pass&sslkey=/p/key", want: []string{configured, "/p/pass", "/p/key", "/h/.pgpass"}},
+	} {
+		c := newCLI(io.Discard, io.Discard)
+		c.database, c.target = test.database, test.target
+		v, err := c.open(t.Context(), append(d.env, "HOME=/h"), toLook)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got := wiring.HiddenFiles(v.cfg)
+		v.close()
+		for _, want := range test.want {
+			if !slices.Contains(got, want) {
+				t.Errorf("%s: %s is not among %q", name, want, got)
 			}
 		}
 	}

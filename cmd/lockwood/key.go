@@ -50,7 +50,7 @@ func (c *cli) report(ctx context.Context) error {
 		return err
 	}
 	defer v.close()
-	last, err := v.rotator().LastReport(ctx)
+	last, err := v.lastRotation(ctx)
 	if err != nil {
 		return err
 	}
@@ -61,6 +61,16 @@ func (c *cli) report(ctx context.Context) error {
 		return errFound
 	}
 	return nil
+}
+
+// lastRotation returns the report of the last rotation, or nil where none began: the store
+// may then keep what "key prune" noted for the next.
+func (v *vault) lastRotation(ctx context.Context) (*rotation.Report, error) {
+	last, err := v.rotator().LastReport(ctx)
+	if err != nil || last == nil || last.State == "" {
+		return nil, err
+	}
+	return last, nil
 }
 
 func printLast(w io.Writer, last *rotation.Report) {

@@ -131,6 +131,8 @@ type cli struct {
 	json           bool
 	// database stands for the configured one, if it is not nil.
 	database *config.Database
+	// target is the URL of a database to which the command copies, or "".
+	target string
 }
 
 func newCLI(stdout, stderr io.Writer) *cli {

@@ -162,7 +162,7 @@ func (v *vault) resealStatus(ctx context.Context) (*resealStatus, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	last, err := v.rotator().LastReport(ctx)
+	last, err := v.lastRotation(ctx)
 	if err != nil {
 		return nil, err
 	}

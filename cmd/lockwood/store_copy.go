@@ -24,19 +24,23 @@ import (
 // targetIsUnused is what an operator types to take a store back that has moved.
 const targetIsUnused = "the target is not used"
 
+// sourceIsLost is what an operator types to take an unfinished copy into use.
+const sourceIsLost = "the source is lost"
+
 func newStore(c *cli) *cobra.Command {
 	return group("store", "The database: move it to another one", newStoreCopy(c))
 }
 
 func newStoreCopy(c *cli) *cobra.Command {
 	var to, schema string
-	var cancel, yes, dryRun bool
+	var cancel, take, yes, dryRun bool
 	cmd := &cobra.Command{
 		Use: "copy", Short: "Copy the store to another database, and hand it over", Args: noArgs,
 		Example: `  lockwood store copy --to postgres://lockwood@db.example.com/app --dry-run
   lockwood store copy --to postgres://lockwood@db.example.com/app
   lockwood store copy --to sqlite:/var/lib/lockwood/lockwood.db
-  lockwood store copy --cancel`,
+  lockwood store copy --cancel
+  lockwood store copy --take`,
 		Long: `Copies the configured store to the empty database of --to, between SQLite and
 PostgreSQL or within one kind, compares the two record by record, and hands over. The
 copy is the same store, with the same ID, data keys and records.
@@ -48,14 +52,19 @@ The first instance on the target makes a new data key before it seals.
 Access tokens are fetched anew; what is known of their grants is copied.
 
 It may be stopped at any moment: run it again, and it goes on; --cancel has the source
-take writes again. The password of --to comes from a passfile or from PGPASSWORD; TLS is
-as DATABASE_SSL says. On PostgreSQL the role has to own the tables of the source.`,
+take writes again. Where the source is lost for good, --take has the configured store, an
+unfinished copy, take writes. The password of --to comes from a passfile or from
+PGPASSWORD; TLS is as DATABASE_SSL says. On PostgreSQL the role has to own the tables of the source.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(exclusive(cmd, "to", "cancel"), exclusive(cmd, "cancel", "dry-run")); err != nil {
+			if err := errors.Join(exclusive(cmd, "to", "cancel"), exclusive(cmd, "cancel", "dry-run"),
+				exclusive(cmd, "take", "to"), exclusive(cmd, "take", "cancel"), exclusive(cmd, "take", "dry-run")); err != nil {
 				return err
 			}
 			if cancel {
 				return c.cancelCopy(cmd.Context(), yes)
+			}
+			if take {
+				return c.takeCopy(cmd.Context(), yes)
 			}
 			if to == "" {
 				return usageError(errors.New("--to is missing: name the database to copy to"))
@@ -67,7 +76,8 @@ as DATABASE_SSL says. On PostgreSQL the role has to own the tables of the source
 	f.StringVar(&to, "to", "", "URL of an empty database: postgres://… or sqlite:PATH")
 	f.StringVar(&schema, "to-schema", "", "schema of the target, if not that of DATABASE_SCHEMA")
 	f.BoolVar(&cancel, "cancel", false, "have the source of a copy take writes again")
-	f.BoolVar(&yes, "yes", false, "with --cancel: the target is not used, do not ask")
+	f.BoolVar(&take, "take", false, "have an unfinished copy take writes, its source being lost")
+	f.BoolVar(&yes, "yes", false, "with --cancel: the target is not used; with --take: the source is lost; do not ask")
 	dryRunFlag(cmd, &dryRun)
 	return cmd
 }
@@ -88,7 +98,9 @@ func (c *cli) copyStore(ctx context.Context, to, schema string, dryRun bool) err
 	if dryRun {
 		purpose = toLook
 	}
-	v, err := c.open(ctx, os.Environ(), purpose)
+	opening := *c
+	opening.target = to
+	v, err := opening.open(ctx, os.Environ(), purpose)
 	if err != nil {
 		return err
 	}
@@ -118,7 +130,7 @@ func (c *cli) copyStore(ctx context.Context, to, schema string, dryRun bool) err
 	}
 	defer there.Close()
 	if err := c.runCopy(ctx, v, there, &target, &outcome); err != nil {
-		return v.afterCopyFailed(ctx, err)
+		return v.afterCopyFailed(ctx, there, err)
 	}
 	if err := c.print(outcome, func(w io.Writer) { outcome.print(w) }); err != nil {
 		return err
@@ -131,10 +143,8 @@ func (c *cli) copyStore(ctx context.Context, to, schema string, dryRun bool) err
 
 // runCopy copies the store of v, or only says whether it could be, into there.
 func (c *cli) runCopy(ctx context.Context, v *vault, there store.Store, target *config.Database, outcome *copiedStore) error {
-	if last, err := v.rotator().LastReport(ctx); err != nil {
+	if err := v.requireRotated(ctx); err != nil {
 		return err
-	} else if last != nil && last.State != "done" {
-		return fmt.Errorf("a rotation is not finished; run first: %s", plain.Prose(rotateAgain(last)))
 	}
 	if err := fitToCopy(ctx, v.store, there); err != nil {
 		return err
@@ -165,6 +175,20 @@ func (c *cli) runCopy(ctx context.Context, v *vault, there store.Store, target *
 	}
 	v.log.Warn("audit", "event", "store_copied", "from", outcome.From, "to", outcome.To, "credentials", outcome.Credentials)
 	outcome.Check, err = c.examineCopy(ctx, v, there, outcome.Credentials)
+	return err
+}
+
+// requireRotated returns an error while a rotation of the source is not finished. Once a copy
+// has begun the source refuses to rotate, so that the rotation goes on in the target.
+func (v *vault) requireRotated(ctx context.Context) error {
+	m, err := v.store.RelocationMark(ctx)
+	if err != nil || m.Role == relocation.Source {
+		return err
+	}
+	last, err := v.lastRotation(ctx)
+	if err == nil && last != nil && last.State != "done" {
+		err = fmt.Errorf("a rotation is not finished; run first: %s", plain.Prose(rotateAgain(last)))
+	}
 	return err
 }
 
@@ -200,14 +224,21 @@ func fitToCopy(ctx context.Context, databases ...store.Store) error {
 }
 
 // afterCopyFailed says how to go on after err, if the source refuses writes.
-func (v *vault) afterCopyFailed(ctx context.Context, err error) error {
+func (v *vault) afterCopyFailed(ctx context.Context, there store.Store, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	m, markErr := v.store.RelocationMark(ctx)
 	if markErr != nil || m.Role != relocation.Source || errors.Is(err, relocation.ErrOtherCopy) {
 		return err
 	}
-	return &advisedError{err, "until the copy is finished the source takes no writes: run the same command again, which goes on; to have the source take writes again run lockwood store copy --cancel"}
+	if m.Phase != relocation.Moved {
+		return &advisedError{err, "until the copy is finished the source takes no writes: run the same command again, which goes on; to have the source take writes again run lockwood store copy --cancel"}
+	}
+	target, markErr := there.RelocationMark(ctx)
+	if markErr != nil || target.CopyID != m.CopyID || target.Phase != relocation.Done {
+		return &advisedError{err, "the source has given the store up, and the target is not seen to take writes yet: run the same command again, which goes on"}
+	}
+	return &advisedError{err, "the store was handed over to the target, which was not examined: set DATABASE_URL to the target on every instance and restart them; the same command, run again, examines it"}
 }
 
 // cancelCopy has the source of a copy take writes again.
@@ -234,6 +265,38 @@ func (c *cli) cancelCopy(ctx context.Context, yes bool) error {
 	v.log.Warn("audit", "event", "store_copy_cancelled", "to", mark.Peer, "phase", string(mark.Phase))
 	return c.print(map[string]string{"to": mark.Peer, "phase": string(mark.Phase)}, func(w io.Writer) {
 		plain.Fprintf(w, "The store takes writes again. The copy in %s is of no use: remove it before another copy is made there.\n", mark.Peer)
+	})
+}
+
+// takeCopy has the target of a copy take writes whose source is lost.
+func (c *cli) takeCopy(ctx context.Context, yes bool) error {
+	v, err := c.open(ctx, os.Environ(), toChange)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	mark, err := v.store.RelocationMark(ctx)
+	if err != nil {
+		return err
+	}
+	if mark.Role != relocation.Target || mark.Phase != relocation.Copying {
+		return fmt.Errorf("there is nothing to take: %w", relocation.ErrNothingToTake)
+	}
+	counts, err := v.store.Counts(ctx)
+	if err != nil {
+		return err
+	}
+	warning := fmt.Sprintf("This store is an unfinished copy of %s, and holds %s. What was not copied yet is lost. If the source comes back, or still takes writes, two databases are one store: serve on this one alone, and remove the source.\n",
+		core.Text(mark.Peer), plain.Count(counts.Credentials, "credential", "credentials"))
+	if err := c.confirm(ctx, yes, warning, sourceIsLost); err != nil {
+		return err
+	}
+	if mark, err = relocation.Take(ctx, v.store); err != nil {
+		return err
+	}
+	v.log.Warn("audit", "event", "store_copy_taken", "from", mark.Peer, "credentials", counts.Credentials)
+	return c.print(map[string]any{"from": mark.Peer, "credentials": counts.Credentials}, func(w io.Writer) {
+		plain.Fprintf(w, "The store takes writes. See what opens with lockwood credentials verify, and remove its source, %s, if it comes back.\n", mark.Peer)
 	})
 }
 

@@ -12,6 +12,8 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
 	"github.com/lockwood-kms/lockwood/internal/pgtest"
+	"github.com/lockwood-kms/lockwood/relocation"
+	"github.com/lockwood-kms/lockwood/store/sqlite"
 )
 
 // eachCopy runs f with a source and an empty target of each kind.
@@ -211,4 +213,103 @@ func TestStoreCopyIsCancelled(t *testing.T) {
 			t.Errorf("%s: %s", what, r.stdout)
 		}
 	}
+}
+
+// What "key prune" notes in a store that never rotated is no rotation: the report says that
+// there was none, and the store is copied.
+func TestAPruneIsNoRotation(t *testing.T) {
+	t.Parallel()
+	d := filledSQLite(t)
+	env := d.changedKey()
+	if r := do(t, env, "key", "rewrap"); r.code != exitOK {
+		t.Fatal(r.stderr)
+	}
+	if r := do(t, env, "key", "prune"); r.code != exitOK || !strings.Contains(r.stdout, "removed") {
+		t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := do(t, env, "key", "report"); r.code != exitOK || !strings.Contains(r.stdout, "no report of a rotation") {
+		t.Errorf("the report: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := do(t, env, "key", "report", "--json"); r.code != exitOK || strings.TrimSpace(r.stdout) != "null" {
+		t.Errorf("the report as JSON: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := do(t, env, "store", "copy", "--to", "sqlite:"+filepath.Join(t.TempDir(), "to.db")); r.code != exitOK {
+		t.Errorf("a copy: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// A copy that has begun goes on although a rotation of the source is not finished: the source
+// would refuse to finish it.
+func TestStoreCopyGoesOnBesideARotation(t *testing.T) {
+	t.Parallel()
+	from := filledSQLite(t)
+	to := "sqlite:" + filepath.Join(t.TempDir(), "to.db")
+	from.exec(t, `UPDATE lockwood_store SET report = '{"version":1,"state":"running"}'`)
+	if r := do(t, from.env, "store", "copy", "--to", to); r.code != exitFound || !strings.Contains(r.stderr, "rotation is not finished") {
+		t.Fatalf("before it began: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	from.exec(t, "UPDATE lockwood_store SET report = NULL")
+	if r := do(t, from.env, "store", "copy", "--to", to); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	from.exec(t, `UPDATE lockwood_store SET report = '{"version":1,"state":"running"}'`)
+	if r := do(t, from.env, "store", "copy", "--to", to); r.code != exitOK {
+		t.Errorf("again: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// An error after the store was handed over says so, and does not advise to cancel.
+func TestStoreCopyFailsAfterTheHandover(t *testing.T) {
+	t.Parallel()
+	from, to := filledSQLite(t), sqliteDatabase(t)
+	if r := do(t, from.env, "store", "copy", "--to", to.url); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	to.exec(t, "ALTER TABLE "+to.table+" RENAME COLUMN scopes TO no_scopes") // so that it cannot be read
+	r := do(t, from.env, "store", "copy", "--to", to.url)
+	if r.code == exitOK || !strings.Contains(r.stderr, "was handed over to the target") || strings.Contains(r.stderr, "--cancel") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	to.exec(t, "UPDATE lockwood_relocation SET phase = 'copying'")
+	if r := do(t, from.env, "store", "copy", "--to", to.url, "--dry-run"); strings.Contains(r.stderr, "was handed over") {
+		t.Errorf("before the target takes writes: %s", r.stderr)
+	}
+}
+
+// An unfinished copy whose source is lost takes writes only when that is said in as many words.
+func TestStoreCopyIsTaken(t *testing.T) {
+	t.Parallel()
+	from, to := filledSQLite(t), sqliteDatabase(t)
+	if r := do(t, from.env, "store", "copy", "--to", to.url); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	for _, d := range []*testDatabase{from, to} { // the one has moved, the other is open
+		if r := do(t, d.env, "store", "copy", "--take", "--yes"); r.code != exitFound || !strings.Contains(r.stderr, "nothing to take") {
+			t.Errorf("exit code %d, %s", r.code, r.stderr)
+		}
+	}
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Path: strings.TrimPrefix(to.url, "sqlite:")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	done, err := s.RelocationMark(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	copying := done
+	copying.Phase = relocation.Copying
+	if err := s.SetRelocationMark(t.Context(), done, copying); err != nil {
+		t.Fatal(err)
+	}
+	if r := finish(t, lockwood(t.Context(), t, to.env, "store", "copy", "--take"), "yes\n"); r.code != exitUsage || !strings.Contains(r.stderr, "10 credentials") {
+		t.Errorf("without a word: exit code %d, %s", r.code, r.stderr)
+	}
+	if p := phases(t, to); p[0] != "copying" {
+		t.Errorf("the phase is %q", p)
+	}
+	if r := finish(t, lockwood(t.Context(), t, to.env, "store", "copy", "--take"), sourceIsLost+"\n"); r.code != exitOK {
+		t.Fatalf("%s%s", r.stdout, r.stderr)
+	}
+	serve(t, to.env).ready(t).seals(t)
 }

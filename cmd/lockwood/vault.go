@@ -55,14 +55,19 @@ const (
 // and the keys comes as one error.
 func (c *cli) open(ctx context.Context, environ []string, to purpose) (*vault, error) {
 	cfg, configErr := config.Load(environ, c.variables())
+	if c.database != nil {
+		cfg.Further, cfg.Database = append(cfg.Further, cfg.Database), *c.database
+	}
+	if c.target != "" {
+		if db, err := cfg.DatabaseAt(c.target); err == nil {
+			cfg.Further = append(cfg.Further, db)
+		}
+	}
 	log := c.logger(cfg, to)
 	p, errs := wiring.OpenProviders(ctx, cfg, log)
 	if err := errors.Join(append([]error{configErr}, named(errs, cfg)...)...); err != nil {
 		p.Close()
 		return nil, usageError(fmt.Errorf("the configuration is not in order:\n%w", err))
-	}
-	if c.database != nil {
-		cfg.Database = *c.database
 	}
 	wired, err := wiring.Open(ctx, cfg, p, log, to)
 	if err != nil {

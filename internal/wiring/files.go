@@ -1,6 +1,7 @@
 package wiring
 
 import (
+	"maps"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -33,28 +34,42 @@ func SecretFiles(cfg *config.Config) (files []SecretFile) {
 			}
 		}
 	}
-	if u, err := url.Parse(string(cfg.Database.URL)); err == nil {
-		for _, parameter := range []string{"passfile", "sslkey"} {
-			files = append(files, SecretFile{parameter + " in DATABASE_URL", u.Query().Get(parameter)})
-		}
+	for parameter, path := range urlFiles(&cfg.Database) {
+		files = append(files, SecretFile{parameter + " in DATABASE_URL", path})
 	}
 	slices.SortFunc(files, func(a, b SecretFile) int { return strings.Compare(a.Named+a.Path, b.Named+b.Path) })
 	return slices.Compact(files)
 }
 
+// urlFiles returns the files of secrets that the URL of a database names, by parameter.
+func urlFiles(db *config.Database) map[string]string {
+	u, err := url.Parse(string(db.URL))
+	if err != nil {
+		return nil
+	}
+	files := make(map[string]string)
+	for _, parameter := range []string{"passfile", "sslkey"} {
+		files[parameter] = u.Query().Get(parameter)
+	}
+	return files
+}
+
 // HiddenFiles returns the files that no plugin may read: those of the secrets, that
-// of the variables, and the embedded database.
+// of the variables, and the embedded databases.
 func HiddenFiles(cfg *config.Config) (paths []string) {
 	for _, f := range SecretFiles(cfg) {
 		paths = append(paths, f.Path)
 	}
 	paths = append(paths, cfg.EnvFile)
-	switch db := &cfg.Database; {
-	case db.Driver == config.Postgres:
-		paths = append(paths, passwordFiles(cfg)...)
-	case !db.Memory:
-		for _, suffix := range []string{"", "-wal", "-shm", "-journal"} { // https://sqlite.org/tempfiles.html
-			paths = append(paths, db.Path+suffix)
+	for _, db := range append([]config.Database{cfg.Database}, cfg.Further...) {
+		switch {
+		case db.Driver == config.Postgres:
+			paths = append(paths, passwordFiles(cfg)...)
+			paths = slices.AppendSeq(paths, maps.Values(urlFiles(&db)))
+		case !db.Memory:
+			for _, suffix := range []string{"", "-wal", "-shm", "-journal"} { // https://sqlite.org/tempfiles.html
+				paths = append(paths, db.Path+suffix)
+			}
 		}
 	}
 	return slices.DeleteFunc(paths, func(path string) bool { return path == "" })

@@ -60,7 +60,10 @@ func (s *Store) setRelocationMark(ctx context.Context, tx pgx.Tx, from, to reloc
 	}
 	var statements []string
 	if to.CopyID != "" {
-		statements = append(statements, s.queries.Get("relocation_table"), s.queries.Render("relocation_refuse", "{{refusal}}", fence.Refusal(to.Phase)))
+		statements = append(statements, s.queries.Get("relocation_table"),
+			// It holds no secret, and the role of the service need not be the owner.
+			"GRANT SELECT ON "+s.table(fence.Name)+" TO PUBLIC",
+			s.queries.Render("relocation_refuse", "{{refusal}}", fence.Refusal(to.Phase)))
 	}
 	statements = append(statements, s.fenced(from.Phase, to.Phase)...)
 	if to.CopyID == "" {

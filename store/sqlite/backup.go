@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/relocation"
 	"github.com/lockwood-kms/lockwood/store/internal/sqltext"
 )
 
@@ -26,7 +27,8 @@ const backupTries = 3
 //
 // The copy holds no access tokens, leases or instances, and its data keys have no seals
 // left, so that whoever serves on it makes a new one first: what was sealed since the
-// copy was made is not counted in it. It was read to its end by SQLite's own check.
+// copy was made is not counted in it. The copy of a store that refuses writes refuses them
+// too. It was read to its end by SQLite's own check.
 //
 // It returns core.ErrStoreUnavailable if a file cannot be read or written, as where there
 // is no room.
@@ -110,8 +112,26 @@ func settleBackup(ctx context.Context, path string, queries sqltext.Set) (err er
 }
 
 // strip removes what belongs to running instances. A table that an older version did not
-// have is left out.
+// have is left out. The triggers of a store that refuses writes came with it, and are away
+// for as long as this transaction lasts.
 func strip(ctx context.Context, tx *sql.Tx, queries sqltext.Set) error {
+	m, err := markIn(ctx, tx, queries)
+	if err != nil {
+		return err
+	}
+	if !m.Phase.Fenced() {
+		return stripTables(ctx, tx, queries)
+	}
+	if err := fenced(ctx, tx, m.Phase, relocation.Done); err != nil {
+		return err
+	}
+	if err := stripTables(ctx, tx, queries); err != nil {
+		return err
+	}
+	return fenced(ctx, tx, relocation.Done, m.Phase)
+}
+
+func stripTables(ctx context.Context, tx *sql.Tx, queries sqltext.Set) error {
 	for _, s := range []struct {
 		table, query string
 		args         []any

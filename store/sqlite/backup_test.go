@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/envelope"
+	"github.com/lockwood-kms/lockwood/relocation"
 	"github.com/lockwood-kms/lockwood/store/sqlite"
 )
 
@@ -100,4 +102,47 @@ func TestBackupFails(t *testing.T) {
 	if err := sqlite.Backup(t.Context(), path, missing); err == nil || errors.Is(err, core.ErrOutcomeUnknown) {
 		t.Errorf("into no directory: %v", err)
 	}
+}
+
+// A store that refuses writes can be backed up, and the backup refuses them as well.
+func TestBackupOfAStoreThatRefusesWrites(t *testing.T) {
+	for _, mark := range []relocation.Mark{
+		{CopyID: "copy", Role: relocation.Source, Phase: relocation.Closing},
+		{CopyID: "copy", Role: relocation.Source, Phase: relocation.Copying},
+		{CopyID: "copy", Role: relocation.Source, Phase: relocation.Moved},
+		{CopyID: "copy", Role: relocation.Target, Phase: relocation.Copying},
+		{CopyID: "copy", Role: relocation.Target, Phase: relocation.Done},
+	} {
+		t.Run(string(mark.Role)+" "+string(mark.Phase), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "lockwood.db")
+			s := openMigrated(t, sqlite.Config{Path: path})
+			key := newKey(t, s)
+			deposit(t, s, key)
+			if err := s.SetRelocationMark(t.Context(), relocation.Mark{}, mark); err != nil {
+				t.Fatal(err)
+			}
+			file := emptyFile(t)
+			if err := sqlite.Backup(t.Context(), path, file); err != nil {
+				t.Fatal(err)
+			}
+			backedUp(t, file, 1)
+			if triggers(t, file) != triggers(t, path) {
+				t.Errorf("the triggers are\n%s\nand in the backup\n%s", triggers(t, path), triggers(t, file))
+			}
+		})
+	}
+}
+
+// triggers are the triggers of a database.
+func triggers(t *testing.T, path string) (list string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path+"?mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(t.Context(), "SELECT group_concat(sql, char(10) ORDER BY name) FROM sqlite_schema WHERE type = 'trigger'").Scan(&list); err != nil {
+		t.Fatal(err)
+	}
+	return list
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/lockwood-kms/lockwood/credential"
 	"github.com/lockwood-kms/lockwood/relocation"
 	"github.com/lockwood-kms/lockwood/store/internal/fence"
+	"github.com/lockwood-kms/lockwood/store/internal/sqltext"
 )
 
 // RelocationMark implements relocation.Store.
@@ -22,8 +23,12 @@ func (s *Store) RelocationMark(ctx context.Context) (relocation.Mark, error) {
 	return m, failure("reading the mark of a copy", err)
 }
 
-func (s *Store) relocationMark(ctx context.Context, db querier) (m relocation.Mark, err error) {
-	err = db.QueryRowContext(ctx, s.queries.Get("relocation_mark")).Scan(&m.CopyID, &m.Role, &m.Phase, &m.Peer, stamp{&m.ChangedAt})
+func (s *Store) relocationMark(ctx context.Context, db querier) (relocation.Mark, error) {
+	return markIn(ctx, db, s.queries)
+}
+
+func markIn(ctx context.Context, db querier, queries sqltext.Set) (m relocation.Mark, err error) {
+	err = db.QueryRowContext(ctx, queries.Get("relocation_mark")).Scan(&m.CopyID, &m.Role, &m.Phase, &m.Peer, stamp{&m.ChangedAt})
 	if errors.Is(err, sql.ErrNoRows) || isMissing(err) {
 		return relocation.Mark{}, nil
 	}
@@ -36,7 +41,7 @@ func (s *Store) SetRelocationMark(ctx context.Context, from, to relocation.Mark)
 		if err := s.requireMark(ctx, tx, from); err != nil {
 			return err
 		}
-		if err := s.fenced(ctx, tx, from.Phase, to.Phase); err != nil {
+		if err := fenced(ctx, tx, from.Phase, to.Phase); err != nil {
 			return err
 		}
 		if to.CopyID == "" {
@@ -61,7 +66,7 @@ func (s *Store) requireMark(ctx context.Context, tx *sql.Tx, want relocation.Mar
 }
 
 // fenced puts the triggers of one phase in the place of those of another.
-func (s *Store) fenced(ctx context.Context, tx *sql.Tx, from, to relocation.Phase) error {
+func fenced(ctx context.Context, tx *sql.Tx, from, to relocation.Phase) error {
 	statements := []string{"DROP TRIGGER IF EXISTS " + fence.Claims}
 	raise := " BEGIN SELECT RAISE(ABORT, '" + fence.Refusal(to) + "'); END"
 	if to == relocation.Closing {
@@ -133,13 +138,13 @@ func (s *Store) Import(ctx context.Context, copyID string, p relocation.Part) er
 			return keyring.ErrConflict
 		}
 		// The triggers are away for as long as this transaction excludes all others.
-		if err := s.fenced(ctx, tx, relocation.Copying, relocation.Done); err != nil {
+		if err := fenced(ctx, tx, relocation.Copying, relocation.Done); err != nil {
 			return err
 		}
 		if err := s.importPart(ctx, tx, p); err != nil {
 			return err
 		}
-		return s.fenced(ctx, tx, relocation.Done, relocation.Copying)
+		return fenced(ctx, tx, relocation.Done, relocation.Copying)
 	}))
 }
 

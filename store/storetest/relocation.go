@@ -30,6 +30,8 @@ func testRelocation(t *testing.T, h Harness) {
 	t.Run("copies a store", func(t *testing.T) { testCopy(t, h) })
 	t.Run("goes on where it was stopped", func(t *testing.T) { testCopyResumes(t, h) })
 	t.Run("refuses what is not to be copied", func(t *testing.T) { testCopyRefuses(t, h) })
+	t.Run("refuses a copy onto itself", func(t *testing.T) { testCopyOntoItself(t, h) })
+	t.Run("closes the target if the source is taken back", func(t *testing.T) { testCancelledAtTheHandover(t, h) })
 }
 
 // marked puts the mark in the place of the one that is there.
@@ -428,6 +430,52 @@ func testCopyRefuses(t *testing.T, h Harness) {
 	}
 	if _, err := copierOf(t, half, h.New(t).Open(t)).Run(t.Context()); !errors.Is(err, relocation.ErrOtherCopy) {
 		t.Errorf("from a copy that is not finished: %v", err)
+	}
+}
+
+// A store that is empty may be named as its own target: it is as it was then.
+func testCopyOntoItself(t *testing.T, h Harness) {
+	_, s := migrated(t, h, store.MigrateOptions{})
+	if _, err := copierOf(t, s, s).Run(t.Context()); !errors.Is(err, relocation.ErrOtherCopy) {
+		t.Errorf("a copy onto itself: %v", err)
+	}
+	if m, err := s.RelocationMark(t.Context()); err != nil || m.CopyID != "" {
+		t.Errorf("its mark is %+v, %v", m, err)
+	}
+	insertKey(t, s, 1, envelope.KeyID{})
+}
+
+// takenBack is a target whose source is taken back in the moment before it opens.
+type takenBack struct {
+	store.Store
+	cancel func(context.Context) error
+}
+
+func (s takenBack) SetRelocationMark(ctx context.Context, from, to relocation.Mark) error {
+	if to.Phase == relocation.Done {
+		if err := s.cancel(ctx); err != nil {
+			return err
+		}
+	}
+	return s.Store.SetRelocationMark(ctx, from, to)
+}
+
+// Whoever takes the source back while the target is about to open leaves one store that takes
+// writes: the source.
+func testCancelledAtTheHandover(t *testing.T, h Harness) {
+	source, target, _ := copied(t, h)
+	cancel := func(ctx context.Context) error {
+		_, err := relocation.Cancel(ctx, source, true)
+		return err
+	}
+	if _, err := copierOf(t, source, takenBack{target, cancel}).Run(t.Context()); !errors.Is(err, relocation.ErrOtherCopy) {
+		t.Errorf("the copy: %v", err)
+	}
+	if m, err := source.RelocationMark(t.Context()); err != nil || m.CopyID != "" {
+		t.Errorf("the source has the mark %+v, %v", m, err)
+	}
+	if m, err := target.RelocationMark(t.Context()); err != nil || !m.Phase.Fenced() {
+		t.Errorf("the target has the mark %+v, %v", m, err)
 	}
 }
 
