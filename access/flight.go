@@ -81,7 +81,7 @@ func (f *flight) fail(err error) {
 	}
 }
 
-// isTold is for the goroutine that flies.
+// isTold reports whether the callers have been told.
 func (f *flight) isTold() bool {
 	select {
 	case <-f.told:

@@ -154,6 +154,14 @@ type Demand struct {
 	anew bool // whatever is stored
 }
 
+// satisfiedBy reports whether a token that was not fetched for this demand satisfies it.
+func (d *Demand) satisfiedBy(t *Token) bool {
+	if subtle.ConstantTimeCompare([]byte(t.AccessToken), []byte(d.Rejected)) == 1 {
+		return false
+	}
+	return t.ExpiresIn == nil || *t.ExpiresIn > 0 && *t.ExpiresIn >= d.MinValidity
+}
+
 // Refresh has an access token fetched, also if the stored one is fresh. Its errors are
 // those of Token.
 func (s *Service) Refresh(ctx context.Context, key Key) error {
@@ -187,7 +195,7 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		case decision.Action == protocol.TooMany:
 			return nil, &RetryError{ErrTooMany, decision.After}
 		}
-		f, err := s.join(key, snapshot, decision)
+		f, late, err := s.join(key, snapshot, decision)
 		switch {
 		case err != nil:
 			return nil, err
@@ -198,6 +206,9 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 			continue
 		}
 		token, again, err := s.await(ctx, f)
+		if late && err == nil && !again && !demand.satisfiedBy(token) {
+			err = fmt.Errorf("storing the outcome of a grant: %w", core.ErrStoreUnavailable)
+		}
 		if err != nil && errors.Is(err, core.ErrStoreUnavailable) && snapshot.Valid() {
 			// What cannot be refreshed may be good still.
 			if stored, ok, _ := s.records.openToken(ctx, key, snapshot.CredentialID, snapshot.TokenEndpoint, snapshot.AccessToken); ok {
@@ -206,10 +217,11 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 			}
 		}
 		if !again {
-			if err == nil {
-				s.issued(ctx, key, "fetched", demand)
+			if err != nil {
+				return nil, err
 			}
-			return token, err
+			s.issued(ctx, key, "fetched", demand)
+			return token, nil
 		}
 	}
 }
@@ -288,20 +300,22 @@ func (s *Service) stands(ctx context.Context, key Key, snapshot *protocol.Snapsh
 }
 
 // join returns the flight for the credential, which it begins if the decision is to. It
-// returns nil if the grant under way is another instance's.
-func (s *Service) join(key Key, snapshot *protocol.Snapshot, d protocol.Decision) (*flight, error) {
+// returns nil if the grant under way is another instance's. A flight whose callers have
+// been told while its outcome is not stored is joined late: it fetches nothing for those
+// who come now.
+func (s *Service) join(key Key, snapshot *protocol.Snapshot, d protocol.Decision) (f *flight, late bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f := s.flights[snapshot.CredentialID]; f != nil {
-		return f, nil
+		return f, f.isTold(), nil
 	}
 	if d.Action != protocol.Take {
-		return nil, nil
+		return nil, false, nil
 	}
 	if s.closed {
-		return nil, &RetryError{ErrBusy, time.Second}
+		return nil, false, &RetryError{ErrBusy, time.Second}
 	}
-	f := &flight{service: s, key: key, claim: d.Claim, endpoint: snapshot.TokenEndpoint, failures: snapshot.Failures, told: make(chan struct{})}
+	f = &flight{service: s, key: key, claim: d.Claim, endpoint: snapshot.TokenEndpoint, failures: snapshot.Failures, told: make(chan struct{})}
 	s.flights[snapshot.CredentialID] = f
 	s.flying.Go(func() {
 		f.fly(s.ctx)
@@ -310,7 +324,7 @@ func (s *Service) join(key Key, snapshot *protocol.Snapshot, d protocol.Decision
 		s.mu.Unlock()
 		f.tell() // after that, so that who looks again does not find it
 	})
-	return f, nil
+	return f, false, nil
 }
 
 // await waits for what the flight has for its callers; again says that they are to look

@@ -1,0 +1,86 @@
+package access_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lockwood-kms/lockwood/access"
+	"github.com/lockwood-kms/lockwood/access/protocol"
+	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/store"
+)
+
+// outage is a store that takes no leases, no outcomes, or neither.
+type outage struct {
+	store.Store
+	leases, outcomes atomic.Bool
+	slow             time.Duration // before a lease is refused
+}
+
+func (o *outage) ClaimLease(ctx context.Context, key access.Key, holder string, lease time.Duration, c protocol.Claim) (int64, bool, error) {
+	if o.leases.Load() {
+		<-time.After(o.slow)
+		return 0, false, core.ErrStoreUnavailable
+	}
+	return o.Store.ClaimLease(ctx, key, holder, lease, c)
+}
+
+func (o *outage) WriteOutcome(ctx context.Context, l access.Lease, outcome *access.Outcome) (protocol.Written, error) {
+	if o.outcomes.Load() {
+		return 0, core.ErrStoreUnavailable
+	}
+	return o.Store.WriteOutcome(ctx, l, outcome)
+}
+
+// during is a further instance, with a store that fails.
+func (v *vault) during(t *testing.T, o *outage, g access.Granter) *access.Service {
+	t.Helper()
+	o.Store = v.store
+	s, err := access.NewService(v.ring, v.credentials, o, g, &access.Options{Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, s) })
+	return s
+}
+
+// A token that could not be stored is given out while it is of use, and no longer: not to
+// the caller who reports it as rejected, and not once it has expired.
+func TestATokenThatIsNotStoredYet(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		expires time.Duration
+		demand  access.Demand
+		given   bool
+	}{
+		{"it is good", time.Hour, access.Demand{}, true},
+		{"another one was rejected", time.Hour, access.Demand{Rejected: "FAKE-another"}, true},
+		{"it was rejected", time.Hour, access.Demand{Rejected: "FAKE-at-1"}, false},
+		{"it has expired", 0, access.Demand{}, false},
+		{"it does not last", time.Minute, access.Demand{MinValidity: 2 * time.Minute}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			v := newVault(t)
+			v.deposit(t, credential.Deposit{})
+			o := &outage{}
+			o.outcomes.Store(true)
+			s := v.during(t, o, rotating(test.expires))
+			if got := token(t, s, access.Demand{}); got != "FAKE-at-1" { // fetched for this caller
+				t.Fatal("another token")
+			}
+			got, err := s.Token(t.Context(), theKey, test.demand)
+			switch {
+			case test.given && (err != nil || got.AccessToken != "FAKE-at-1"):
+				t.Errorf("it is kept: %v", err)
+			case !test.given && !errors.Is(err, core.ErrStoreUnavailable):
+				t.Errorf("it is given out: %v", err)
+			}
+			o.outcomes.Store(false) // and is stored at the end
+		})
+	}
+}
