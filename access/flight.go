@@ -160,9 +160,12 @@ func (f *flight) step(ctx context.Context) error {
 	return nil
 }
 
-// take claims the lease.
+// take claims the lease, unless the service was drained while the flight waited its turn.
 func (f *flight) take(ctx context.Context) error {
 	s := f.service
+	if s.isDrained() {
+		return errDrained()
+	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	asked := time.Now()

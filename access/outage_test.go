@@ -84,3 +84,53 @@ func TestATokenThatIsNotStoredYet(t *testing.T) {
 		})
 	}
 }
+
+// A service that is drained takes no lease, neither for those who come nor for those who
+// have waited their turn; it gives out what is stored, and revokes.
+func TestADrainedServiceTakesNoLease(t *testing.T) {
+	v := newVault(t)
+	v.deposit(t, credential.Deposit{})
+	r := &revoker{}
+	server := rotating(time.Hour)
+	waits, goOn := make(chan struct{}), make(chan struct{})
+	s, err := access.NewService(v.ring, v.credentials, v.store, server, &access.Options{
+		Logger:     quiet,
+		Revocation: &access.Revocation{Revoker: r, Endpoint: func(context.Context, string, string) string { return revokeAt }},
+		Resource: func(context.Context, string) string { // asked before the lease
+			waits <- struct{}{}
+			<-goOn
+			return ""
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	turned := make(chan error)
+	go func() {
+		_, err := s.Token(context.Background(), theKey, access.Demand{})
+		turned <- err
+	}()
+	<-waits
+	s.Drain()
+	close(goOn)
+	if err := <-turned; !errors.Is(err, access.ErrBusy) {
+		t.Errorf("who waited: %v", err)
+	}
+	if _, err := s.Token(t.Context(), theKey, access.Demand{}); !errors.Is(err, access.ErrBusy) {
+		t.Errorf("who comes: %v", err)
+	}
+	if n := server.grants(); n != 0 {
+		t.Errorf("%d grants", n)
+	}
+	another := v.service(t, server)
+	if first := token(t, another, access.Demand{}); token(t, s, access.Demand{}) != first {
+		t.Error("what is stored is not given out")
+	}
+	if err := s.Disconnect(t.Context(), theKey.UserID, theKey.MCPServerID); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, s)
+	if len(r.list()) != 1 {
+		t.Error("what is disconnected while it drains is not revoked")
+	}
+}

@@ -82,7 +82,8 @@ type Service struct {
 
 	mu      sync.Mutex
 	flights map[int64]*flight // by credential ID
-	closed  bool
+	drained bool              // no grant begins any more
+	closed  bool              // nobody waits for what begins now
 	flying  sync.WaitGroup
 
 	revoking sync.WaitGroup
@@ -113,11 +114,28 @@ func NewService(ring Ring, credentials Credentials, store Store, granter Granter
 	return s, nil
 }
 
-// Close begins no further grant, and waits for those that are under way, and for what
-// they have to store, until ctx ends. Then what is left is given up.
+// Drain begins no further grant: what needs one is ErrBusy. Grants that have claimed their
+// lease go on, stored access tokens are given out, and what is disconnected is revoked.
+func (s *Service) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drained = true
+}
+
+// isDrained reports whether Drain was called.
+func (s *Service) isDrained() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drained
+}
+
+func errDrained() error { return &RetryError{ErrBusy, time.Second} }
+
+// Close drains, and waits for the grants that are under way, and for what they have to
+// store, until ctx ends. Then what is left is given up.
 func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
-	s.closed = true
+	s.drained, s.closed = true, true
 	s.mu.Unlock()
 	flown, all := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -312,8 +330,8 @@ func (s *Service) join(key Key, snapshot *protocol.Snapshot, d protocol.Decision
 	if d.Action != protocol.Take {
 		return nil, false, nil
 	}
-	if s.closed {
-		return nil, false, &RetryError{ErrBusy, time.Second}
+	if s.drained {
+		return nil, false, errDrained()
 	}
 	f = &flight{service: s, key: key, claim: d.Claim, endpoint: snapshot.TokenEndpoint, failures: snapshot.Failures, told: make(chan struct{})}
 	s.flights[snapshot.CredentialID] = f
