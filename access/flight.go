@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/credential/tokenendpoint"
 	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
@@ -120,9 +121,15 @@ func (f *flight) fly(ctx context.Context) {
 	f.revokeLate(ctx)
 }
 
-// host is that of an endpoint, whose text is not to be trusted.
+// host is that of an endpoint as it is connected to, whatever its spelling, for the limits
+// of a host. Whether the endpoint is admitted is judged elsewhere: what no client connects
+// to has none.
 func host(endpoint string) string {
-	u, err := url.Parse(endpoint)
+	canonical, err := tokenendpoint.Canonical(endpoint, tokenendpoint.Options{AllowLocal: true, AllowUniqueLocal: true})
+	if err != nil {
+		return ""
+	}
+	u, err := url.Parse(canonical)
 	if err != nil {
 		return ""
 	}
