@@ -85,6 +85,30 @@ func TestATokenThatIsNotStoredYet(t *testing.T) {
 	}
 }
 
+// A stored token that is about to expire is given out while no other can be fetched, for as
+// long as it satisfies, with what is left of it.
+func TestAStoredTokenDuringAnOutage(t *testing.T) {
+	t.Parallel()
+	v := newVault(t)
+	v.deposit(t, credential.Deposit{})
+	const lasts, slow = 30 * time.Second, 2 * time.Second
+	o := &outage{slow: slow}
+	s := v.during(t, o, rotating(lasts))
+	token(t, s, access.Demand{})
+	o.leases.Store(true)
+	got, err := s.Token(t.Context(), theKey, access.Demand{MinValidity: lasts / 2})
+	if err != nil || got.AccessToken != "FAKE-at-1" || got.ExpiresIn == nil || *got.ExpiresIn > lasts-slow {
+		t.Errorf("it is good still: %+v, %v", got, err)
+	}
+	// It has more than that at the look, and less at the end.
+	if _, err := s.Token(t.Context(), theKey, access.Demand{MinValidity: lasts - 2*slow + slow/2}); !errors.Is(err, core.ErrStoreUnavailable) {
+		t.Errorf("it does not last: %v", err)
+	}
+	if err := s.Refresh(t.Context(), theKey); !errors.Is(err, core.ErrStoreUnavailable) {
+		t.Errorf("a refresh without a grant: %v", err)
+	}
+}
+
 // A service that is drained takes no lease, neither for those who come nor for those who
 // have waited their turn; it gives out what is stored, and revokes.
 func TestADrainedServiceTakesNoLease(t *testing.T) {

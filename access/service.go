@@ -195,6 +195,7 @@ func (s *Service) Refresh(ctx context.Context, key Key) error {
 func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, error) {
 	d := protocol.Demand{MinValidity: demand.MinValidity, Anew: demand.anew}
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
+		looked := time.Now()
 		snapshot, err := s.look(ctx, key, demand.Rejected)
 		if err != nil {
 			return nil, err
@@ -227,11 +228,11 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		if late && err == nil && !again && !demand.satisfiedBy(token) {
 			err = fmt.Errorf("storing the outcome of a grant: %w", core.ErrStoreUnavailable)
 		}
-		if err != nil && errors.Is(err, core.ErrStoreUnavailable) && snapshot.Valid() {
-			// What cannot be refreshed may be good still.
-			if stored, ok, _ := s.records.openToken(ctx, key, snapshot.CredentialID, snapshot.TokenEndpoint, snapshot.AccessToken); ok {
+		if err != nil && errors.Is(err, core.ErrStoreUnavailable) {
+			snapshot.Remaining -= time.Since(looked)
+			if stored, ok := s.stillGood(ctx, key, snapshot, &demand); ok {
 				s.issued(ctx, key, "stored", demand)
-				return storedToken(snapshot, stored), nil
+				return stored, nil
 			}
 		}
 		if !again {
@@ -242,6 +243,19 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 			return token, nil
 		}
 	}
+}
+
+// stillGood returns the stored access token if it satisfies the demand, though it is about
+// to expire: for when the database has no other.
+func (s *Service) stillGood(ctx context.Context, key Key, snapshot *protocol.Snapshot, demand *Demand) (*Token, bool) {
+	if demand.anew || !snapshot.Valid() || snapshot.Remaining < demand.MinValidity {
+		return nil, false
+	}
+	value, ok, err := s.records.openToken(ctx, key, snapshot.CredentialID, snapshot.TokenEndpoint, snapshot.AccessToken)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return storedToken(snapshot, value), true
 }
 
 // look reads what is stored. If its access token is the rejected one, it has it marked
