@@ -13,6 +13,7 @@ import (
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/core/keyring"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/credential/tokenendpoint"
 	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
@@ -81,7 +82,7 @@ func (f *flight) fail(err error) {
 	}
 }
 
-// isTold is for the goroutine that flies.
+// isTold reports whether the callers have been told.
 func (f *flight) isTold() bool {
 	select {
 	case <-f.told:
@@ -120,9 +121,15 @@ func (f *flight) fly(ctx context.Context) {
 	f.revokeLate(ctx)
 }
 
-// host is that of an endpoint, whose text is not to be trusted.
+// host is that of an endpoint as it is connected to, whatever its spelling, for the limits
+// of a host. Whether the endpoint is admitted is judged elsewhere: what no client connects
+// to has none.
 func host(endpoint string) string {
-	u, err := url.Parse(endpoint)
+	canonical, err := tokenendpoint.Canonical(endpoint, tokenendpoint.Options{AllowLocal: true, AllowUniqueLocal: true})
+	if err != nil {
+		return ""
+	}
+	u, err := url.Parse(canonical)
 	if err != nil {
 		return ""
 	}
@@ -160,9 +167,12 @@ func (f *flight) step(ctx context.Context) error {
 	return nil
 }
 
-// take claims the lease.
+// take claims the lease, unless the service was drained while the flight waited its turn.
 func (f *flight) take(ctx context.Context) error {
 	s := f.service
+	if s.isDrained() {
+		return errDrained()
+	}
 	ctx, cancel := context.WithTimeout(ctx, statementTimeout)
 	defer cancel()
 	asked := time.Now()

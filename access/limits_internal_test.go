@@ -101,3 +101,25 @@ func TestLimitsOfAUserAndOfAll(t *testing.T) {
 		}
 	})
 }
+
+// The limits of a host are those of all its spellings.
+func TestTheHostOfALimit(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"https://idp.example.com/token":      "idp.example.com",
+		"https://IDP.Example.com/token":      "idp.example.com",
+		"https://idp.example.com:443/token":  "idp.example.com",
+		`https:\\idp.example.com\token`:      "idp.example.com",
+		" https://idp.ex\tample.com/token":   "idp.example.com",
+		"https://idp%2eexample.com/token":    "idp.example.com",
+		"https://idp.example.com:8443/token": "idp.example.com:8443",
+		"http://127.0.0.1:9000/token":        "127.0.0.1:9000",
+		"https://[fd00::1]/token":            "[fd00::1]",
+		"ftp://idp.example.com/token":        "",
+		"https://metadata.google.internal/":  "",
+		"not a URL":                          "",
+	} {
+		if got := host(endpoint); got != want {
+			t.Errorf("the host of %q is %q, want %q", endpoint, got, want)
+		}
+	}
+}

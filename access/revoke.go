@@ -42,6 +42,7 @@ const (
 	revokeBusy   = "busy"        // too many grants are under way
 	revokeBlind  = "not_opened"  // the credential did not open, or could not be read
 	revokeUnsure = "interrupted" // the process ends
+	revokeAgain  = "reconnected" // a credential is there again, with a grant that may be the same
 )
 
 // revokable is a token that is to be revoked once its credential is gone.
@@ -112,9 +113,9 @@ func (f *flight) revokeLate(ctx context.Context) {
 		return
 	}
 	statement, cancel := context.WithTimeout(ctx, statementTimeout)
-	_, err := s.credentials.Read(statement, f.key.UserID, f.key.MCPServerID)
+	gone, err := s.isGone(statement, f.key)
 	cancel()
-	if !errors.Is(err, credential.ErrNotFound) {
+	if !gone || err != nil {
 		return
 	}
 	r := &revokable{key: f.key, request: requestOf(f.credential), hint: grant.HintRefreshToken, occasion: atLateGrant}
@@ -157,6 +158,34 @@ func (s *Service) revokeLater(r *revokable) {
 	})
 }
 
+// isGone reports whether there is no credential.
+func (s *Service) isGone(ctx context.Context, key Key) (bool, error) {
+	_, err := s.credentials.Read(ctx, key.UserID, key.MCPServerID)
+	if errors.Is(err, credential.ErrNotFound) {
+		return true, nil
+	}
+	return false, err
+}
+
+// errThere means that a credential is there again.
+var errThere = errors.New("a credential was deposited meanwhile")
+
+// try revokes once, unless there is a credential, or that is not known: the user may have
+// deposited the same refresh token again, and a server may end all grants of a user and a
+// client together.
+func (s *Service) try(ctx context.Context, r *revokable, endpoint string) error {
+	statement, cancel := context.WithTimeout(ctx, statementTimeout)
+	gone, err := s.isGone(statement, r.key)
+	cancel()
+	switch {
+	case err != nil:
+		return err
+	case !gone:
+		return errThere
+	}
+	return s.revocation.Revoker.Revoke(ctx, &r.request, r.hint, endpoint)
+}
+
 // revoke tries three times.
 func (s *Service) revoke(ctx context.Context, r *revokable, endpoint string) (outcome string, err error) {
 	if r.request.RefreshToken == "" {
@@ -169,10 +198,12 @@ func (s *Service) revoke(ctx context.Context, r *revokable, endpoint string) (ou
 	defer leave()
 	wait := revokePause
 	for try := 1; ; try++ {
-		err = s.revocation.Revoker.Revoke(ctx, &r.request, r.hint, endpoint)
+		err = s.try(ctx, r, endpoint)
 		switch {
 		case err == nil:
 			return revoked, nil
+		case errors.Is(err, errThere):
+			return revokeAgain, nil
 		case errors.Is(err, grant.ErrRevocationRefused):
 			return revokeNo, err
 		case ctx.Err() != nil:

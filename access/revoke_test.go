@@ -127,22 +127,28 @@ func TestADisconnectRevokes(t *testing.T) {
 	}
 }
 
+// A revocation is tried three times, and not while a credential is there: it may be the
+// same grant.
 func TestARevocationIsTriedThreeTimes(t *testing.T) {
 	failed, refused := fmt.Errorf("x: %w", grant.ErrRevocationFailed), fmt.Errorf("x: %w", grant.ErrRevocationRefused)
 	for name, test := range map[string]struct {
-		errs    []error
-		asked   int
-		outcome string
+		credential oneCredential
+		errs       []error
+		asked      int
+		outcome    string
 	}{
-		"at last": {[]error{failed, failed}, 3, "revoked"},
-		"never":   {[]error{failed, failed, failed, failed}, 3, "failed"},
-		"refused": {[]error{refused}, 1, "refused"},
+		"at last":     {oneCredential{}, []error{failed, failed}, 3, "revoked"},
+		"never":       {oneCredential{}, []error{failed, failed, failed, failed}, 3, "failed"},
+		"refused":     {oneCredential{}, []error{refused}, 1, "refused"},
+		"reconnected": {oneCredential{returns: 1}, nil, 0, "reconnected"},
+		"later":       {oneCredential{returns: 3}, []error{failed, failed}, 2, "reconnected"},
+		"not known":   {oneCredential{err: core.ErrStoreUnavailable}, nil, 0, "failed"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			r := &revoker{errs: test.errs}
 			v := &vault{key: theKey}
 			log := new(logged)
-			s, err := access.NewService(nil, oneCredential{}, nil, &server{}, &access.Options{
+			s, err := access.NewService(nil, &test.credential, nil, &server{}, &access.Options{
 				Logger:     slog.New(slog.NewTextHandler(log, nil)),
 				Revocation: &access.Revocation{Revoker: r, Endpoint: func(context.Context, string, string) string { return revokeAt }},
 			})
@@ -161,17 +167,34 @@ func TestARevocationIsTriedThreeTimes(t *testing.T) {
 }
 
 // oneCredential is a credential that is there, and can be removed.
-type oneCredential struct{ access.Credentials }
-
-func (oneCredential) Read(context.Context, int64, string) (*credential.Row, error) {
-	return &credential.Row{}, nil
+type oneCredential struct {
+	access.Credentials
+	gone    bool
+	returns int // how often it is looked for until it is there again; 0: never
+	err     error
 }
 
-func (oneCredential) OpenRow(context.Context, *credential.Row) (*credential.Credential, error) {
+func (c *oneCredential) Read(context.Context, int64, string) (*credential.Row, error) {
+	if !c.gone {
+		return &credential.Row{}, nil
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	if c.returns--; c.returns == 0 {
+		return &credential.Row{}, nil
+	}
+	return nil, credential.ErrNotFound
+}
+
+func (*oneCredential) OpenRow(context.Context, *credential.Row) (*credential.Credential, error) {
 	return &credential.Credential{RefreshToken: "FAKE-rt"}, nil
 }
 
-func (oneCredential) Disconnect(context.Context, int64, string) error { return nil }
+func (c *oneCredential) Disconnect(context.Context, int64, string) error {
+	c.gone = true
+	return nil
+}
 
 // What cannot be opened is removed all the same, and said not to be revoked.
 func TestADisconnectOfWhatDoesNotOpen(t *testing.T) {

@@ -82,7 +82,8 @@ type Service struct {
 
 	mu      sync.Mutex
 	flights map[int64]*flight // by credential ID
-	closed  bool
+	drained bool              // no grant begins any more
+	closed  bool              // nobody waits for what begins now
 	flying  sync.WaitGroup
 
 	revoking sync.WaitGroup
@@ -113,11 +114,28 @@ func NewService(ring Ring, credentials Credentials, store Store, granter Granter
 	return s, nil
 }
 
-// Close begins no further grant, and waits for those that are under way, and for what
-// they have to store, until ctx ends. Then what is left is given up.
+// Drain begins no further grant: what needs one is ErrBusy. Grants that have claimed their
+// lease go on, stored access tokens are given out, and what is disconnected is revoked.
+func (s *Service) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drained = true
+}
+
+// isDrained reports whether Drain was called.
+func (s *Service) isDrained() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drained
+}
+
+func errDrained() error { return &RetryError{ErrBusy, time.Second} }
+
+// Close drains, and waits for the grants that are under way, and for what they have to
+// store, until ctx ends. Then what is left is given up.
 func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
-	s.closed = true
+	s.drained, s.closed = true, true
 	s.mu.Unlock()
 	flown, all := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -154,6 +172,14 @@ type Demand struct {
 	anew bool // whatever is stored
 }
 
+// satisfiedBy reports whether a token that was not fetched for this demand satisfies it.
+func (d *Demand) satisfiedBy(t *Token) bool {
+	if subtle.ConstantTimeCompare([]byte(t.AccessToken), []byte(d.Rejected)) == 1 {
+		return false
+	}
+	return t.ExpiresIn == nil || *t.ExpiresIn > 0 && *t.ExpiresIn >= d.MinValidity
+}
+
 // Refresh has an access token fetched, also if the stored one is fresh. Its errors are
 // those of Token.
 func (s *Service) Refresh(ctx context.Context, key Key) error {
@@ -169,6 +195,7 @@ func (s *Service) Refresh(ctx context.Context, key Key) error {
 func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, error) {
 	d := protocol.Demand{MinValidity: demand.MinValidity, Anew: demand.anew}
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
+		looked := time.Now()
 		snapshot, err := s.look(ctx, key, demand.Rejected)
 		if err != nil {
 			return nil, err
@@ -187,7 +214,7 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 		case decision.Action == protocol.TooMany:
 			return nil, &RetryError{ErrTooMany, decision.After}
 		}
-		f, err := s.join(key, snapshot, decision)
+		f, late, err := s.join(key, snapshot, decision)
 		switch {
 		case err != nil:
 			return nil, err
@@ -198,20 +225,37 @@ func (s *Service) Token(ctx context.Context, key Key, demand Demand) (*Token, er
 			continue
 		}
 		token, again, err := s.await(ctx, f)
-		if err != nil && errors.Is(err, core.ErrStoreUnavailable) && snapshot.Valid() {
-			// What cannot be refreshed may be good still.
-			if stored, ok, _ := s.records.openToken(ctx, key, snapshot.CredentialID, snapshot.TokenEndpoint, snapshot.AccessToken); ok {
+		if late && err == nil && !again && !demand.satisfiedBy(token) {
+			err = fmt.Errorf("storing the outcome of a grant: %w", core.ErrStoreUnavailable)
+		}
+		if err != nil && errors.Is(err, core.ErrStoreUnavailable) {
+			snapshot.Remaining -= time.Since(looked)
+			if stored, ok := s.stillGood(ctx, key, snapshot, &demand); ok {
 				s.issued(ctx, key, "stored", demand)
-				return storedToken(snapshot, stored), nil
+				return stored, nil
 			}
 		}
 		if !again {
-			if err == nil {
-				s.issued(ctx, key, "fetched", demand)
+			if err != nil {
+				return nil, err
 			}
-			return token, err
+			s.issued(ctx, key, "fetched", demand)
+			return token, nil
 		}
 	}
+}
+
+// stillGood returns the stored access token if it satisfies the demand, though it is about
+// to expire: for when the database has no other.
+func (s *Service) stillGood(ctx context.Context, key Key, snapshot *protocol.Snapshot, demand *Demand) (*Token, bool) {
+	if demand.anew || !snapshot.Valid() || snapshot.Remaining < demand.MinValidity {
+		return nil, false
+	}
+	value, ok, err := s.records.openToken(ctx, key, snapshot.CredentialID, snapshot.TokenEndpoint, snapshot.AccessToken)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return storedToken(snapshot, value), true
 }
 
 // look reads what is stored. If its access token is the rejected one, it has it marked
@@ -288,20 +332,22 @@ func (s *Service) stands(ctx context.Context, key Key, snapshot *protocol.Snapsh
 }
 
 // join returns the flight for the credential, which it begins if the decision is to. It
-// returns nil if the grant under way is another instance's.
-func (s *Service) join(key Key, snapshot *protocol.Snapshot, d protocol.Decision) (*flight, error) {
+// returns nil if the grant under way is another instance's. A flight whose callers have
+// been told while its outcome is not stored is joined late: it fetches nothing for those
+// who come now.
+func (s *Service) join(key Key, snapshot *protocol.Snapshot, d protocol.Decision) (f *flight, late bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f := s.flights[snapshot.CredentialID]; f != nil {
-		return f, nil
+		return f, f.isTold(), nil
 	}
 	if d.Action != protocol.Take {
-		return nil, nil
+		return nil, false, nil
 	}
-	if s.closed {
-		return nil, &RetryError{ErrBusy, time.Second}
+	if s.drained {
+		return nil, false, errDrained()
 	}
-	f := &flight{service: s, key: key, claim: d.Claim, endpoint: snapshot.TokenEndpoint, failures: snapshot.Failures, told: make(chan struct{})}
+	f = &flight{service: s, key: key, claim: d.Claim, endpoint: snapshot.TokenEndpoint, failures: snapshot.Failures, told: make(chan struct{})}
 	s.flights[snapshot.CredentialID] = f
 	s.flying.Go(func() {
 		f.fly(s.ctx)
@@ -310,7 +356,7 @@ func (s *Service) join(key Key, snapshot *protocol.Snapshot, d protocol.Decision
 		s.mu.Unlock()
 		f.tell() // after that, so that who looks again does not find it
 	})
-	return f, nil
+	return f, false, nil
 }
 
 // await waits for what the flight has for its callers; again says that they are to look

@@ -26,8 +26,9 @@ type Transport struct {
 
 // Transport returns a transport that puts the user's access token on each request to the
 // origin of serverURL, such as https://mcp.example.com/mcp. Where that answers 401 it
-// asks Lockwood for another token, once, and sends the request again; if the request has
-// a body, only with GetBody, which http.NewRequest sets for the readers that it knows.
+// asks Lockwood for another token, once, and sends the request again. A request whose body
+// has no GetBody, which http.NewRequest sets for the readers that it knows, is not sent
+// again: the caller gets the 401, and the next request the other token.
 // Requests to other origins, as a redirection makes them, go out as they are. A nil base is
 // http.DefaultTransport. It returns an error if serverURL is not an http or https URL.
 //
@@ -68,10 +69,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	body, ok := bodyAgain(req)
-	if !ok {
-		return resp, nil
-	}
 	another, err := t.client.AccessToken(req.Context(), t.mcpServerID, &Demand{Rejected: token.AccessToken})
+	if !ok {
+		return resp, nil // the next request has another token, or says why not
+	}
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDiscarded)
 	_ = resp.Body.Close()
 	if err != nil {

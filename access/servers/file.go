@@ -29,7 +29,7 @@ type file struct {
 	log       *slog.Logger
 
 	mu      sync.Mutex
-	text    []byte // that was read last, with a mistake or without
+	text    []byte // that was read last, with a mistake or without; nil: it could not be read
 	mistake error  // of text, or of reading it; nil: servers are what it says
 	servers []*Server
 }
@@ -55,10 +55,11 @@ func (f *file) read(ctx context.Context) ([]*Server, error) {
 	defer f.mu.Unlock()
 	text, err := readFile(f.path)
 	if err != nil {
+		f.text = nil // so that the same text counts once it is there again
 		f.note(ctx, err)
 		return f.servers, f.mistake
 	}
-	if bytes.Equal(text, f.text) && !errors.Is(f.mistake, errUnreadable) {
+	if f.text != nil && bytes.Equal(text, f.text) {
 		return f.servers, f.mistake
 	}
 	f.text = text
@@ -82,18 +83,16 @@ func (f *file) note(ctx context.Context, mistake error) {
 		slog.String("file", f.path), slog.String("error", mistake.Error()))
 }
 
-var errUnreadable = errors.New("it cannot be read")
-
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+		return nil, fmt.Errorf("it cannot be read: %w", err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
+		return nil, fmt.Errorf("it cannot be read: %w", err)
 	case len(text) > maxFile:
 		return nil, fmt.Errorf("it has more than %d bytes", maxFile)
 	}

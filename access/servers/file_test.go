@@ -124,6 +124,26 @@ func TestTheFileChanges(t *testing.T) {
 	}
 }
 
+// A file that is put back as it was is mended, whatever it was in between.
+func TestTheFileIsPutBack(t *testing.T) {
+	d, path, _ := open(t, example)
+	for name, spoil := range map[string]func(){
+		"too large": func() { write(t, path, example+strings.Repeat(" ", 1<<20)) },
+		"not there": func() { _ = os.Remove(path) },
+		"a mistake": func() { write(t, path, "{") },
+		"empty":     func() { write(t, path, "") },
+	} {
+		spoil()
+		if _, err := d.Servers(t.Context()); err == nil {
+			t.Errorf("%s: the mistake is not told", name)
+		}
+		write(t, path, example)
+		if all, err := d.Servers(t.Context()); err != nil || len(all) != 3 {
+			t.Errorf("%s: after it is put back: %d servers, %v", name, len(all), err)
+		}
+	}
+}
+
 // Every mistake is told with its place, and without the value.
 func TestMistakesInTheFile(t *testing.T) {
 	one := func(fields string) string {

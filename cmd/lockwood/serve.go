@@ -125,20 +125,23 @@ func (c *cli) serve(ctx context.Context, dev bool) error {
 // service is the running vault.
 type service struct {
 	*vault
-	api      *httpapi.Server
-	admin    *http.Server
-	gate     *gate
-	tokens   *access.Service // nil: off
-	upkeep   *access.Upkeep  // nil with it
-	fleet    *fleet.Watch
-	heart    *fleet.Heart
-	announce func(address string) error // told the address once deposits are taken
+	api        *httpapi.Server
+	admin      *http.Server
+	gate       *gate
+	tokens     *access.Service // nil: off
+	upkeep     *access.Upkeep  // nil with it
+	keeping    context.Context // of the upkeep, which ends before the service
+	endKeeping context.CancelFunc
+	fleet      *fleet.Watch
+	heart      *fleet.Heart
+	announce   func(address string) error // told the address once deposits are taken
 }
 
 func newService(v *vault) (*service, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), metrics.Ring(v.ring), v.calls)
 	s := &service{vault: v, gate: &gate{Service: v.credentials}, fleet: fleet.NewWatch(v.store, v.log)}
+	s.keeping, s.endKeeping = context.WithCancel(context.Background())
 	registry.MustRegister(metrics.Fleet(s.fleet))
 	id := rand.Text()
 	s.heart = fleet.NewHeart(v.store, func() fleet.Instance { return v.instance(id) }, v.log)
@@ -229,6 +232,7 @@ func (s *service) run(ctx context.Context) error {
 		s.drain()
 	}
 	stop()
+	s.endKeeping()
 	tasks.Wait()
 	return err
 }
@@ -269,7 +273,7 @@ func (s *service) bringUp(ctx context.Context, address string) error {
 	tasks.Go(func() { s.watchWrites(ctx) })
 	tasks.Go(func() { s.watchWarnings(ctx) })
 	if s.upkeep != nil {
-		tasks.Go(func() { s.upkeep.Run(ctx) })
+		tasks.Go(func() { s.upkeep.Run(s.keeping) })
 	}
 	s.heart.Run(ctx)
 	tasks.Wait()
@@ -323,6 +327,14 @@ func (s *service) drain() {
 	s.log.Info("draining")
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.DrainGrace+shutdownTimeout)
 	defer cancel()
+	if s.tokens != nil {
+		// A grant that began later might not be over in time.
+		closing := time.AfterFunc(s.cfg.DrainGrace, func() {
+			s.tokens.Drain()
+			s.endKeeping()
+		})
+		defer closing.Stop()
+	}
 	if err := s.api.Shutdown(ctx); err != nil {
 		s.log.Warn("requests were cut off", "error", err)
 	}

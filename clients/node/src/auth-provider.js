@@ -1,3 +1,5 @@
+import { settleMs } from './settle.js';
+
 /** @typedef {import('./client.js').LockwoodClient} LockwoodClient */
 
 /**
@@ -13,6 +15,8 @@ export class LockwoodAuthProvider {
   #given;
   /** The replacement that is under way. @type {Promise<void> | undefined} */
   #replacing;
+  /** When the last replacement was there, by performance.now(). */
+  #replaced = -Infinity;
 
   /**
    * @param {LockwoodClient} client
@@ -35,10 +39,11 @@ export class LockwoodAuthProvider {
 
   /**
    * Tells Lockwood that the server answered the last token with 401, so that the next one is another. Requests that fail
-   * together replace it once.
+   * together replace it once; those that do within 10 s of a replacement were sent before it, and replace nothing.
    * @returns {Promise<void>}
    */
   async onUnauthorized() {
+    if (performance.now() - this.#replaced < settleMs) return;
     this.#replacing ??= this.#replace().finally(() => {
       this.#replacing = undefined;
     });
@@ -48,5 +53,6 @@ export class LockwoodAuthProvider {
   async #replace() {
     const { accessToken } = await this.#client.accessToken(this.#mcpServerId, { rejectedToken: this.#given });
     this.#given = accessToken;
+    this.#replaced = performance.now();
   }
 }

@@ -1,5 +1,6 @@
 import { LockwoodClient } from './client.js';
 import { LockwoodError } from './errors.js';
+import { settleMs } from './settle.js';
 import { signUserToken } from './user-token.js';
 
 /**
@@ -35,6 +36,8 @@ export class ExecutorTokenService {
   #given = new Map();
   /** The forced refreshes that are under way. @type {Map<string, Promise<string>>} */
   #forced = new Map();
+  /** When the last forced refresh was over, by performance.now(), for those of the last 10 s. @type {Map<string, number>} */
+  #replaced = new Map();
 
   /** @param {ExecutorOptions} options */
   constructor({ authSecret, errors, ...options }) {
@@ -47,7 +50,8 @@ export class ExecutorTokenService {
 
   /**
    * Returns an access token. With forceRefresh the one that was given out last is reported as rejected, and the token is
-   * another; callers at the same time share it.
+   * another; callers at the same time share it. Within 10 s of that, forceRefresh rejects nothing: it comes of a request that was sent
+   * before, and the token is the new one.
    * @param {number} userId
    * @param {string} mcpServerId
    * @param {{forceRefresh?: boolean}} [options]
@@ -69,6 +73,7 @@ export class ExecutorTokenService {
    */
   evict(userId, mcpServerId) {
     this.#given.delete(keyOf(userId, mcpServerId));
+    this.#replaced.delete(keyOf(userId, mcpServerId));
   }
 
   /**
@@ -104,8 +109,21 @@ export class ExecutorTokenService {
    * @param {string} mcpServerId
    */
   async #replace(userId, mcpServerId) {
-    const rejected = this.#given.get(keyOf(userId, mcpServerId)) ?? (await this.#ask(userId, mcpServerId));
-    return this.#ask(userId, mcpServerId, rejected);
+    const key = keyOf(userId, mcpServerId);
+    this.#forgetReplaced();
+    if (this.#replaced.has(key)) return this.#ask(userId, mcpServerId);
+    const rejected = this.#given.get(key) ?? (await this.#ask(userId, mcpServerId));
+    const accessToken = await this.#ask(userId, mcpServerId, rejected);
+    this.#replaced.delete(key); // so that the oldest stands first
+    this.#replaced.set(key, performance.now());
+    return accessToken;
+  }
+
+  #forgetReplaced() {
+    for (const [key, at] of this.#replaced) {
+      if (performance.now() - at < settleMs) return;
+      this.#replaced.delete(key);
+    }
   }
 
   /** @param {number} userId */

@@ -67,3 +67,20 @@ test('requests that fail together replace the token once', async () => {
   await Promise.all(Array.from({ length: 10 }, () => provider.onUnauthorized()));
   assert.equal(await provider.token(), 'FAKE-at-2');
 });
+
+test('a 401 to a token that was replaced before rejects nothing', async t => {
+  const lockwood = newClient();
+  await deposit(lockwood, 'granted', 'srv');
+  const provider = new LockwoodAuthProvider(lockwood, 'srv');
+  let now = performance.now();
+  t.mock.method(performance, 'now', () => now);
+  await provider.token();
+  await provider.onUnauthorized();
+  assert.equal(await provider.token(), 'FAKE-at-2');
+  now += 9_000;
+  await provider.onUnauthorized();
+  assert.equal(await provider.token(), 'FAKE-at-2');
+  now += 2_000;
+  await provider.onUnauthorized();
+  assert.equal(await provider.token(), 'FAKE-at-3');
+});

@@ -51,6 +51,21 @@ test('forceRefresh rejects the token that was given out', async () => {
   assert.equal(await newService().getAccessToken(user, 'srv', { forceRefresh: true }), 'FAKE-at-3');
 });
 
+test('forceRefresh rejects nothing within 10 s of a replacement', async t => {
+  const service = newService();
+  const user = newUser();
+  await deposit(newClient(user), 'granted', 'srv');
+  let now = performance.now();
+  t.mock.method(performance, 'now', () => now);
+  assert.equal(await service.getAccessToken(user, 'srv'), 'FAKE-at-1');
+  const force = () => service.getAccessToken(user, 'srv', { forceRefresh: true });
+  assert.equal(await force(), 'FAKE-at-2');
+  now += 9_000;
+  assert.equal(await force(), 'FAKE-at-2');
+  now += 2_000;
+  assert.equal(await force(), 'FAKE-at-3');
+});
+
 test('evict forgets, and a disconnect counts at once', async () => {
   const service = newService();
   const user = newUser();

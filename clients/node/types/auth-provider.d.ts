@@ -1,5 +1,5 @@
-/** @typedef {import('./client.js').LockwoodClient} LockwoodClient */
 export type LockwoodClient = import('./client.js').LockwoodClient;
+/** @typedef {import('./client.js').LockwoodClient} LockwoodClient */
 /**
  * An `AuthProvider` for the transports of `@modelcontextprotocol/client` 2, for one MCP server. The transport asks it for a token
  * before each request, and where the server answers 401 for another one, once.
@@ -20,7 +20,7 @@ export declare class LockwoodAuthProvider {
     token(): Promise<string>;
     /**
      * Tells Lockwood that the server answered the last token with 401, so that the next one is another. Requests that fail
-     * together replace it once.
+     * together replace it once; those that do within 10 s of a replacement were sent before it, and replace nothing.
      * @returns {Promise<void>}
      */
     onUnauthorized(): Promise<void>;

@@ -39,7 +39,8 @@ export declare class ExecutorTokenService {
     constructor({ authSecret, errors, ...options }: ExecutorOptions);
     /**
      * Returns an access token. With forceRefresh the one that was given out last is reported as rejected, and the token is
-     * another; callers at the same time share it.
+     * another; callers at the same time share it. Within 10 s of that, forceRefresh rejects nothing: it comes of a request that was sent
+     * before, and the token is the new one.
      * @param {number} userId
      * @param {string} mcpServerId
      * @param {{forceRefresh?: boolean}} [options]
