@@ -2,10 +2,6 @@ package tools_test
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"io/fs"
 	"net"
 	"net/http/httputil"
 	"net/url"
@@ -18,11 +14,8 @@ import (
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/access/servers"
+	"github.com/lockwood-kms/lockwood/internal/npmtest"
 )
-
-// requireEnv is the variable that turns a skip for want of Node.js into a failure, and
-// permits to install the server from an npm registry.
-const requireEnv = "LOCKWOOD_TEST_REQUIRE_SERVERS"
 
 // The MCP server that its makers test clients with, over both transports and behind a
 // bearer check, which first rejects the token.
@@ -89,60 +82,10 @@ func startEverything(t *testing.T, program, mode string) *url.URL {
 	return nil
 }
 
-// everything returns the path of the server, which is kept in the user's cache directory,
-// under a hash of what decides its content.
+// everything returns the path of the server.
 func everything(t *testing.T) string {
 	t.Helper()
-	const sources = "../../test/mcp-everything"
-	inputs := []string{"package.json", "package-lock.json", ".npmrc"}
-	for _, tool := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			skip(t, tool+" is not installed (scripts/install-servers installs it)")
-		}
-	}
-	h, texts := sha256.New(), make(map[string][]byte)
-	for _, name := range inputs {
-		text, err := os.ReadFile(filepath.Join(sources, name))
-		must(t, err)
-		h.Write(text)
-		texts[name] = text
-	}
-	cache, err := os.UserCacheDir()
-	must(t, err)
-	cache = filepath.Join(cache, "lockwood-test")
-	kept := filepath.Join(cache, "mcp-everything-"+hex.EncodeToString(h.Sum(nil)[:8]))
-	program := filepath.Join(kept, "node_modules", "@modelcontextprotocol", "server-everything", "dist", "index.js")
-	if _, err := os.Stat(program); err == nil {
-		return program
-	}
-	if os.Getenv(requireEnv) != "1" {
-		t.Skip("the server is not installed (go test with " + requireEnv + "=1 installs it once, from an npm registry)")
-	}
-	// Two test processes may install at once: each under a name of its own first.
-	must(t, os.MkdirAll(cache, 0o700))
-	made, err := os.MkdirTemp(cache, "mcp-everything-*.new") //nolint:usetesting // it is renamed, which does not cross file systems
-	must(t, err)
-	defer func() { _ = os.RemoveAll(made) }()
-	for name, text := range texts {
-		must(t, os.WriteFile(filepath.Join(made, name), text, 0o600))
-	}
-	cmd := exec.CommandContext(t.Context(), "npm", "ci", "--silent")
-	cmd.Dir = made
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, out)
-	}
-	if err := os.Rename(made, kept); err != nil && !errors.Is(err, fs.ErrExist) {
-		t.Fatal(err)
-	}
-	return program
-}
-
-func skip(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv(requireEnv) == "1" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
+	return filepath.Join(npmtest.Install(t, "../../test/mcp-everything"), "node_modules", "@modelcontextprotocol", "server-everything", "dist", "index.js")
 }
 
 func must(t *testing.T, err error) {
