@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"slices"
+	"testing/synctest"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -20,6 +21,7 @@ func (m *model) calm() {
 			m.restart(i)
 		}
 	}
+	m.restoreAgain()
 	pass(70*time.Minute + time.Duration(m.rng.Int64N(int64(time.Minute))))
 	for _, p := range m.rings {
 		m.works(p)
@@ -43,6 +45,24 @@ func (m *model) repair() {
 	m.tidy()
 	m.db.edit(func(s *memoryStore) { s.err, s.state = nil, cloneState(&m.honest) })
 	m.rows = slices.DeleteFunc(m.rows, func(r modelRow) bool { return honestKey(&m.honest, r.key) == nil })
+}
+
+// restoreAgain takes back what a ring that served another store still made in this one
+// before it was ended: the store cannot tell, and no ring of this one unwraps it. That the
+// rings do not seal then is no fault of theirs.
+func (m *model) restoreAgain() {
+	synctest.Wait()
+	state := m.db.snapshot()
+	defer m.event()()
+	if !slices.ContainsFunc(state.DataKeys, func(k keyring.DataKeyState) bool {
+		truth, ok := m.made[k.ID]
+		return ok && truth.storeID != state.StoreID
+	}) {
+		return
+	}
+	m.note("the store is restored again: another store's ring made a data key in it")
+	m.hostile = m.tick
+	m.db.edit(func(s *memoryStore) { s.state = cloneState(&m.honest) })
 }
 
 // repaired ends the calm.
