@@ -26,8 +26,8 @@ func (k *generatingKMS) GenerateDataKey(ctx context.Context, aad core.AAD) (core
 	return k.scriptedKMS.GenerateDataKey(ctx, aad)
 }
 
-// Of a data key that has two rows the one that says a version above all does not have it
-// seal under the version of the other.
+// A data key that is older than another does not seal because it has two rows: one with the
+// version that its wrap is bound to, and one with a version above all.
 func TestAPrimaryWithTwoRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := &generatingKMS{scriptedKMS: newKMS("a")}
