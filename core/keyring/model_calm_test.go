@@ -102,14 +102,23 @@ func (m *model) needsRestart(p *process) bool {
 	return p.storeID != modelStoreID || p.current.leaked
 }
 
+// modelRolled is how long a ring may take to see that another one rolled.
+const modelRolled = 75 * time.Second
+
+// rolledLately reports whether there may be a ring that has not seen the primary. Until it
+// has, it is not the wraps of that one which decide whether it seals.
+func (m *model) rolledLately() bool {
+	state := m.db.snapshot()
+	p := state.Primary()
+	return p != nil && time.Since(p.CreatedAt) < modelRolled
+}
+
 // works judges that p seals and opens all that it can.
 func (m *model) works(p *process) {
 	err := p.seal(m.t.Context(), []byte("calm"))
-	for range 2 {
-		if err != nil { // another one may just have rolled
-			pass(75 * time.Second)
-			err = p.seal(m.t.Context(), []byte("calm"))
-		}
+	for tries := 0; err != nil && tries < 10 && (tries < 2 || m.rolledLately()); tries++ {
+		pass(modelRolled)
+		err = p.seal(m.t.Context(), []byte("calm"))
 	}
 	state := m.db.snapshot()
 	primary := state.Primary()
