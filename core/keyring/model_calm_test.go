@@ -2,6 +2,7 @@ package keyring_test
 
 import (
 	"slices"
+	"testing/synctest"
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
@@ -20,6 +21,7 @@ func (m *model) calm() {
 			m.restart(i)
 		}
 	}
+	m.restoreAgain()
 	pass(70*time.Minute + time.Duration(m.rng.Int64N(int64(time.Minute))))
 	for _, p := range m.rings {
 		m.works(p)
@@ -43,6 +45,24 @@ func (m *model) repair() {
 	m.tidy()
 	m.db.edit(func(s *memoryStore) { s.err, s.state = nil, cloneState(&m.honest) })
 	m.rows = slices.DeleteFunc(m.rows, func(r modelRow) bool { return honestKey(&m.honest, r.key) == nil })
+}
+
+// restoreAgain takes back what a ring that served another store still made in this one
+// before it was ended: the store cannot tell, and no ring of this one unwraps it. That the
+// rings do not seal then is no fault of theirs.
+func (m *model) restoreAgain() {
+	synctest.Wait()
+	state := m.db.snapshot()
+	defer m.event()()
+	if !slices.ContainsFunc(state.DataKeys, func(k keyring.DataKeyState) bool {
+		truth, ok := m.made[k.ID]
+		return ok && truth.storeID != state.StoreID
+	}) {
+		return
+	}
+	m.note("the store is restored again: another store's ring made a data key in it")
+	m.hostile = m.tick
+	m.db.edit(func(s *memoryStore) { s.state = cloneState(&m.honest) })
 }
 
 // repaired ends the calm.
@@ -82,14 +102,23 @@ func (m *model) needsRestart(p *process) bool {
 	return p.storeID != modelStoreID || p.current.leaked
 }
 
+// modelRolled is how long a ring may take to see that another one rolled.
+const modelRolled = 75 * time.Second
+
+// rolledLately reports whether there may be a ring that has not seen the primary. Until it
+// has, it is not the wraps of that one which decide whether it seals.
+func (m *model) rolledLately() bool {
+	state := m.db.snapshot()
+	p := state.Primary()
+	return p != nil && time.Since(p.CreatedAt) < modelRolled
+}
+
 // works judges that p seals and opens all that it can.
 func (m *model) works(p *process) {
 	err := p.seal(m.t.Context(), []byte("calm"))
-	for range 2 {
-		if err != nil { // another one may just have rolled
-			pass(75 * time.Second)
-			err = p.seal(m.t.Context(), []byte("calm"))
-		}
+	for tries := 0; err != nil && tries < 10 && (tries < 2 || m.rolledLately()); tries++ {
+		pass(modelRolled)
+		err = p.seal(m.t.Context(), []byte("calm"))
 	}
 	state := m.db.snapshot()
 	primary := state.Primary()

@@ -137,7 +137,7 @@ func (p *process) unwraps(kms *modelKMS, began int, w core.WrappedKey, aad core.
 				p.healthyAt = time.Now()
 			}
 		}
-		p.proves(kms, began, plaintext, aad.Map()["store"], version, strings.HasSuffix(aad.Map()["version"], " recovered"))
+		p.proves(kms, began, plaintext, aad.Map()["store"], version, strings.HasSuffix(aad.Map()["version"], " recovered"), p.wraps[wrap])
 	case kms == p.current && errors.Is(err, core.ErrKeyDenied):
 		p.note("%s: %s denies an unwrap", p.name, kms.name)
 		if p.unwrapped[wrap] {
@@ -154,10 +154,13 @@ func (p *process) generates(kms *modelKMS, began int, aad core.AAD, plaintext []
 	if key, err := envelope.NewKey(plaintext); err == nil {
 		p.made[key.ID()] = madeKey{slices.Clone(plaintext), storeID, version}
 	}
-	p.proves(kms, began, plaintext, storeID, version, false)
+	p.proves(kms, began, plaintext, storeID, version, false, nil)
 }
 
-func (p *process) proves(kms *modelKMS, began int, plaintext []byte, storeID string, version int64, recovered bool) {
+// proves takes down what plaintext proves. The store may say that the wrap is of several
+// data keys, which named are: a ring that asked for another one than it gets takes nothing
+// from the answer, and need not know that this one exists.
+func (p *process) proves(kms *modelKMS, began int, plaintext []byte, storeID string, version int64, recovered bool, named []envelope.KeyID) {
 	key, err := envelope.NewKey(plaintext)
 	if err != nil || storeID != p.storeID {
 		return
@@ -168,6 +171,7 @@ func (p *process) proves(kms *modelKMS, began int, plaintext []byte, storeID str
 	if kms == p.current && !recovered {
 		p.sealProofs[k] = max(p.sealProofs[k], began)
 	}
+	p.sure[k] = p.sure[k] || !slices.ContainsFunc(named, func(id envelope.KeyID) bool { return id != k.id })
 	p.learn(k)
 }
 

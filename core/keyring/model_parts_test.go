@@ -258,12 +258,24 @@ func (s watchedStore) AddWrap(ctx context.Context, id envelope.KeyID, w core.Wra
 }
 
 func (s watchedStore) RemoveWraps(ctx context.Context, id envelope.KeyID, kekIDs []core.KEKID) error {
-	before := s.wraps(id)
+	before := s.wrapsOfRows(id)
 	err := s.memoryStore.RemoveWraps(ctx, id, kekIDs)
 	if err == nil {
-		s.p.removesWraps(id, kekIDs, before, s.wraps(id))
+		s.p.removesWraps(id, kekIDs, before, s.wrapsOfRows(id))
 	}
 	return s.lost(ctx, err)
+}
+
+// wrapsOfRows returns the wraps in all rows of a data key. The attacker may have given it
+// several, of which a ring may read another than the store changes.
+func (s watchedStore) wrapsOfRows(id envelope.KeyID) (wraps []core.WrappedKey) {
+	state := s.snapshot()
+	for _, k := range state.EnabledKeys() {
+		if k.ID == id {
+			wraps = append(wraps, k.Wraps...)
+		}
+	}
+	return wraps
 }
 
 func (s watchedStore) wraps(id envelope.KeyID) []core.WrappedKey {

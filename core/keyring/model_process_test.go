@@ -47,6 +47,7 @@ type process struct {
 	proofs      map[boundKey]int  // when a call began that proved it, by any KEK
 	sealProofs  map[boundKey]int  // the same, by the current KEK and not as recovered
 	plain       map[boundKey]bool // those that were proven, and not as recovered
+	sure        map[boundKey]bool // those that were proven, by what the store said is theirs alone
 	unwrapped   map[string]bool   // wraps that the current provider was seen to unwrap
 	highest     int64             // the newest version that was proven and shown
 	evictions   []int             // when the provider denied
@@ -80,14 +81,14 @@ func newProcess(o *oracle, name string) *process {
 		shown: make(map[boundKey]int), superseded: make(map[envelope.KeyID]int), compromised: make(map[string]int),
 		wrappedBy: make(map[envelope.KeyID][]string), reserved: make(map[envelope.KeyID]int64), known: make(map[envelope.KeyID]int64),
 		seals: make(map[envelope.KeyID]int64), proofs: make(map[boundKey]int), sealProofs: make(map[boundKey]int),
-		plain: make(map[boundKey]bool), unwrapped: make(map[string]bool), used: make(map[envelope.KeyID]int), dropped: make(map[envelope.KeyID]int), exposedAt: make(map[envelope.KeyID]time.Time),
+		plain: make(map[boundKey]bool), sure: make(map[boundKey]bool), unwrapped: make(map[string]bool), used: make(map[envelope.KeyID]int), dropped: make(map[envelope.KeyID]int), exposedAt: make(map[envelope.KeyID]time.Time),
 		wraps: make(map[string][]envelope.KeyID), copies: make(map[string]int), stored: make(map[string]bool), primaryWrap: make(map[string]bool), refused: make(map[string][]refused),
 	}
 }
 
 // learn updates the newest version that p knows to exist.
 func (p *process) learn(k boundKey) {
-	if p.shown[k] > 0 && p.proofs[k] > 0 {
+	if p.shown[k] > 0 && p.sure[k] {
 		p.highest = max(p.highest, k.version)
 	}
 }

@@ -1,6 +1,9 @@
 package keyring_test
 
 import (
+	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,5 +31,37 @@ func TestANewerKeyThatWasOnlyRecovered(t *testing.T) {
 			t.Fatalf("Recover = %+v, %v; want one that was wrapped under another version than the provider names", done, err)
 		}
 		sealsUnderNone(t, r, old)
+	})
+}
+
+// losesAnswers is a store that does what it is asked to insert, and is not heard of then.
+type losesAnswers struct {
+	*memoryStore
+	silent atomic.Bool
+}
+
+func (s *losesAnswers) InsertDataKey(ctx context.Context, k keyring.NewDataKey) error {
+	if err := s.memoryStore.InsertDataKey(ctx, k); err != nil || !s.silent.Load() {
+		return err
+	}
+	return core.ErrOutcomeUnknown
+}
+
+// A ring knows a data key that it made itself once the store shows it, also if it never
+// heard that it was inserted: an older one seals no more.
+func TestANewerKeyWhoseInsertionWasNotAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, store := newKMS("a"), &losesAnswers{memoryStore: newStore()}
+		r := mustStart(t, kms, store, keyring.Options{})
+		old := keyIDOf(t, mustSeal(t, r, "x"))
+		store.silent.Store(true)
+		if err := r.Roll(t.Context()); !errors.Is(err, core.ErrOutcomeUnknown) {
+			t.Fatalf("Roll = %v", err)
+		}
+		store.silent.Store(false)
+		store.enthrone(old, 0)
+		pass(poll)
+		sealsUnderNone(t, r, old)
+		mustSeal(t, r, "x")
 	})
 }

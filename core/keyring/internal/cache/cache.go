@@ -150,23 +150,24 @@ func (c *Cache) Accept(ring Ring) {
 func (c *Cache) Evict(err error) (count int, changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.epoch++ // also if it changes nothing: what was asked before is an old answer
 	if c.closed || c.blocked != nil && c.blocked.Error() == err.Error() {
 		return 0, false
 	}
 	count = len(c.keys)
 	c.blocked = err
-	c.epoch++
 	clear(c.keys)
 	c.publish()
 	return count, true
 }
 
-// Readmit ends an eviction. It reports whether there was one. Nothing seals until
-// SetProblem says so.
-func (c *Cache) Readmit() bool {
+// Readmit ends an eviction because of what was asked in epoch, unless another one came
+// since then. It reports whether there was one that it ended. Nothing seals until SetProblem
+// says so.
+func (c *Cache) Readmit(epoch Epoch) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.blocked == nil {
+	if c.closed || c.blocked == nil || c.epoch != epoch {
 		return false
 	}
 	c.blocked = nil

@@ -139,6 +139,7 @@ func (g *Guard) watches(digest kek.Digest) bool {
 func (g *Guard) Check(ctx context.Context) (healthy, readmitted bool) {
 	ctx, cancel := context.WithTimeout(ctx, g.opts.CallTimeout)
 	defer cancel()
+	epoch, _ := g.cache.Epoch()
 	s, err := g.kek.Status(ctx)
 	if err != nil {
 		g.unhealthy(err)
@@ -148,7 +149,7 @@ func (g *Guard) Check(ctx context.Context) (healthy, readmitted bool) {
 	if prove := g.healthy(&s); (prove || blocked != nil) && g.Prove(ctx) {
 		return false, false
 	}
-	if readmitted = g.cache.Readmit(); readmitted {
+	if readmitted = g.cache.Readmit(epoch); readmitted {
 		g.opts.Logger.Info("the key provider is healthy again; unlocking data keys", "kek_id", string(s.KEKID))
 	}
 	return true, readmitted

@@ -151,7 +151,10 @@ func (l *Loader) accept() {
 		ring.Enabled[k.ID] = k.Version
 	}
 	if p := l.state.Primary(); p != nil {
-		ring.Primary, ring.Seals = p.ID, l.witness.Retired(p) == "" && !l.state.IsCompromised(l.current.ID())
+		// Of a data key that has two rows another may say its version than the one that
+		// says that it is the primary.
+		ring.Primary = p.ID
+		ring.Seals = ring.Enabled[p.ID] == p.Version && l.witness.Retired(p) == "" && !l.state.IsCompromised(l.current.ID())
 	}
 	l.cache.Accept(ring)
 }

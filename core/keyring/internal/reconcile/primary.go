@@ -383,6 +383,7 @@ func (r *Reconciler) makePrimary(ctx context.Context, state *keystate.State, rep
 	}
 	key, wraps, err := r.generate(ctx, state, version, by == byOperator)
 	if err == nil {
+		r.witness.Made(key.ID(), version) // the answer of the store may be lost
 		err = r.store.InsertDataKey(ctx, keystate.NewDataKey{ID: key.ID(), Version: version, Replaces: replaces, Wraps: wraps})
 		if errors.Is(err, keystate.ErrConflict) {
 			return fmt.Errorf("inserting a data key: %w", err)

@@ -179,9 +179,9 @@ func (w *wrapper) addCurrent(ctx context.Context, k *keystate.DataKeyState, plai
 	}
 	stored, err := w.storeWrap(ctx, k.ID, wrap)
 	if err == nil {
-		err = current.Verify(ctx, k.ID, stored, b)
+		err = w.unlocker.verify(ctx, current, k.ID, stored, b) // the store may return one that was there before
 	}
-	if errors.Is(err, core.ErrInvalidCiphertext) {
+	if errors.Is(err, core.ErrInvalidCiphertext) && !errors.Is(err, errRefusedBefore) {
 		err = errors.Join(err, w.store.RemoveWraps(ctx, k.ID, []core.KEKID{wrap.KEKID}))
 	}
 	if err != nil {

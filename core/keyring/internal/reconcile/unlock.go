@@ -51,6 +51,9 @@ const (
 	refusedFor  = time.Hour
 )
 
+// errRefusedBefore means that a wrap was not tried. It is core.ErrInvalidCiphertext too.
+var errRefusedBefore = fmt.Errorf("did not unwrap before: %w", core.ErrInvalidCiphertext)
+
 // failedUnlock is a failure to unlock a data key that had so many wraps. A wrap that
 // was added is a new chance, and does not wait.
 type failedUnlock struct {
@@ -219,18 +222,32 @@ func (u *unlocker) unwrapVia(ctx context.Context, p *kek.KEK, k *keystate.DataKe
 // have answered for one binding only. The caller clears what it gets.
 func (u *unlocker) try(ctx context.Context, p *kek.KEK, id envelope.KeyID, w core.WrappedKey, b kek.Binding) (plaintext []byte, recovered bool, err error) {
 	for _, b.Recovered = range []bool{false, true} {
-		this := refusal{kek.DigestOf(w), id, b}
-		if until, ok := u.refused.Get(this); ok && time.Now().Before(until) {
-			err = fmt.Errorf("a wrap under %s did not unwrap before: %w", w.KEKID, core.ErrInvalidCiphertext)
-			continue
-		}
-		plaintext, err = p.UnwrapAs(ctx, id, w, b)
+		plaintext, err = u.tryAs(ctx, p, id, w, b)
 		if !errors.Is(err, core.ErrInvalidCiphertext) {
 			break
 		}
-		u.refused.Add(this, time.Now().Add(refusedFor))
 	}
 	return plaintext, b.Recovered, err
+}
+
+// tryAs is try for a wrap that is bound to exactly b.
+func (u *unlocker) tryAs(ctx context.Context, p *kek.KEK, id envelope.KeyID, w core.WrappedKey, b kek.Binding) ([]byte, error) {
+	this := refusal{kek.DigestOf(w), id, b}
+	if until, ok := u.refused.Get(this); ok && time.Now().Before(until) {
+		return nil, fmt.Errorf("a wrap under %s %w", w.KEKID, errRefusedBefore)
+	}
+	plaintext, err := p.UnwrapAs(ctx, id, w, b)
+	if errors.Is(err, core.ErrInvalidCiphertext) {
+		u.refused.Add(this, time.Now().Add(refusedFor))
+	}
+	return plaintext, err
+}
+
+// verify is kek.KEK.Verify but for what did not unwrap before, which is errRefusedBefore.
+func (u *unlocker) verify(ctx context.Context, p *kek.KEK, id envelope.KeyID, w core.WrappedKey, b kek.Binding) error {
+	plaintext, err := u.tryAs(ctx, p, id, w, b)
+	clear(plaintext)
+	return err
 }
 
 // mismatch is the error that names what k is wrapped under and what is configured.

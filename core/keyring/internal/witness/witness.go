@@ -20,7 +20,7 @@ type Witness struct {
 	mu          sync.Mutex
 	storeID     string // of the store that is expected, or was the first seen
 	expected    bool   // by configuration
-	highest     int64  // the highest version ever unlocked
+	highest     int64  // the highest version ever unlocked, or made and then seen
 	keys        map[envelope.KeyID]memory
 	compromised []string // keys that were named compromised, at most mostCompromised
 	keks        []string // keys of KEKs that data keys were seen wrapped under, at most mostKEKs
@@ -32,6 +32,7 @@ type memory struct {
 	retired  string // why it never seals again, or empty
 	under    uint64 // which of Witness.keks it was seen wrapped under, as bits
 	exposed  bool   // one of them was named compromised
+	made     int64  // the version that this process made it with, or 0
 }
 
 // superseded is why a data key is retired that another one took the place of.
@@ -101,6 +102,9 @@ func (w *Witness) Judge(state *keystate.State, mark Mark) error {
 		m.under |= w.wrappedUnder(&k)
 		m.exposed = m.exposed || state.Exposed(&k) || w.anyCompromised(m.under)
 		exposed[k.ID] = m.exposed
+		if m.made == k.Version {
+			w.highest = max(w.highest, k.Version)
+		}
 		switch {
 		case m.retired != "":
 		case !k.Primary:
@@ -162,6 +166,16 @@ func (w *Witness) Unlocked(version int64) (highest bool) {
 	highest = version > w.highest
 	w.highest = max(w.highest, version)
 	return highest
+}
+
+// Made says that this process made the data key named id, of the given version. Whether the
+// store keeps it, and so that others are older, is known once a load shows it.
+func (w *Witness) Made(id envelope.KeyID, version int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m := w.keys[id]
+	m.made = version
+	w.keys[id] = m
 }
 
 // Superseded says that this process made another data key the primary in place of the one
