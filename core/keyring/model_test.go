@@ -25,9 +25,9 @@ import (
 //
 // A walk has a seed, which a failure prints, and LOCKWOOD_TEST_SEED=N repeats that walk
 // alone. Its choices are then the same; when a ring asks its provider again, and the
-// keys, are still left to chance. The short form walks from seeds that never change, and
-// from one that does. The long form takes 100,000 steps, or LOCKWOOD_TEST_STEPS of them,
-// and every walk has another seed:
+// keys, are still left to chance. The short form walks from seeds that never change. The
+// long form takes 100,000 steps, or LOCKWOOD_TEST_STEPS of them, and every walk has
+// another seed:
 //
 //	LOCKWOOD_TEST_LONG=1 go test ./core/keyring -run TestModel -timeout 0 -v
 //
@@ -44,7 +44,7 @@ func TestModel(t *testing.T) {
 		return
 	}
 	if os.Getenv("LOCKWOOD_TEST_LONG") == "" {
-		for _, seed := range []uint64{1, 2, rand.Uint64()} {
+		for _, seed := range []uint64{1, 2, 3} {
 			walk(t, seed)
 		}
 		return
