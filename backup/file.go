@@ -16,7 +16,12 @@ import (
 //
 // It returns fs.ErrExist, and writes nothing, if there is something at path. After any
 // other error there is nothing at path.
-func Write(ctx context.Context, path string, fill func(ctx context.Context, partial string) error) (err error) {
+func Write(ctx context.Context, path string, fill func(ctx context.Context, partial string) error) error {
+	return write(ctx, path, fill, syncDir)
+}
+
+// write is Write with what has the names in a directory survive a power cut.
+func write(ctx context.Context, path string, fill func(ctx context.Context, partial string) error, syncDir func(dir string) error) (err error) {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("writing %s: %w", path, fs.ErrExist)
 	}

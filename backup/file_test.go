@@ -142,22 +142,12 @@ func TestWriteFails(t *testing.T) {
 
 // A backup whose name might not last is none.
 func TestWriteWhereTheDirectoryCannotBeSynced(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root reads every directory")
-	}
 	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o300); err != nil { // to write to, and not to open
-		t.Fatal(err)
-	}
 	path := filepath.Join(dir, "b.db")
-	err := Write(t.Context(), path, fillWith("whole"))
-	if !errors.Is(err, fs.ErrPermission) {
+	if err := write(t.Context(), path, fillWith("whole"), func(string) error { return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("it returns %v", err)
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("there is something: %v", err)
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		t.Fatal(err)
+	if list := names(t, dir); len(list) != 0 {
+		t.Errorf("there are %v", list)
 	}
 }
