@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/lockwood-kms/lockwood/internal/lockwoodtest"
+	"github.com/lockwood-kms/lockwood/internal/npmtest"
 	"github.com/lockwood-kms/lockwood/internal/openapitest"
 )
 
@@ -46,7 +47,7 @@ func TestOnEachVersion(t *testing.T) {
 		t.Run("node "+version, func(t *testing.T) {
 			command := []string{"npm", "test", "--silent"}
 			if !strings.HasPrefix(installed, version+".") {
-				if !lockwoodtest.MayInstall() {
+				if !npmtest.MayInstall() {
 					t.Skip("Node.js " + installed + " is installed (LOCKWOOD_TEST_REQUIRE_SERVERS=1 fetches others from an npm registry)")
 				}
 				command = []string{"npx", "--yes", "--package=node@" + version, "--", "sh", "-ec", "node --version; npm test --silent"}

@@ -1,4 +1,4 @@
-// Package npmtest installs programs of an npm registry that tests run. They are kept in the
+// Package npmtest installs what tests need from an npm registry. They are kept in the
 // user's cache directory, under a hash of what decides their content, so that they are
 // installed once on a machine; a lock file pins every byte, and nothing that is installed
 // runs while it is installed. Without Node.js a test is skipped, unless servers are required.
@@ -19,11 +19,16 @@ import (
 // registry, if it is 1.
 const RequireEnv = "LOCKWOOD_TEST_REQUIRE_SERVERS"
 
+// MayInstall reports whether a test may install what it needs from an npm registry.
+func MayInstall() bool { return os.Getenv(RequireEnv) == "1" }
+
 // Install returns the directory in which the packages of the directory sources are, with
 // copies of the named files beside them. sources has a package.json, a package-lock.json and
 // an .npmrc.
 func Install(tb testing.TB, sources string, files ...string) string {
 	tb.Helper()
+	sources, err := filepath.Abs(sources) // its last element is in the name of what is kept
+	must(tb, err)
 	for _, tool := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			skip(tb, tool+" is not installed (scripts/install-servers installs it)")
@@ -43,7 +48,7 @@ func Install(tb testing.TB, sources string, files ...string) string {
 	if _, err := os.Stat(kept); err == nil {
 		return kept
 	}
-	if os.Getenv(RequireEnv) != "1" {
+	if !MayInstall() {
 		tb.Skip(filepath.Base(sources) + " is not installed (go test with " + RequireEnv + "=1 installs it once, from an npm registry)")
 	}
 	// Two test processes may install at once: each under a name of its own first.
@@ -67,7 +72,7 @@ func Install(tb testing.TB, sources string, files ...string) string {
 
 func skip(tb testing.TB, why string) {
 	tb.Helper()
-	if os.Getenv(RequireEnv) == "1" {
+	if MayInstall() {
 		tb.Fatal(why)
 	}
 	tb.Skip(why)
