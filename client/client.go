@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lockwood-kms/lockwood/core"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 const (
@@ -91,8 +92,8 @@ func (c *Client) call(ctx context.Context, doing, method, path string, body, ans
 	}
 	err := c.once(ctx, method, path, text, answer)
 	if failed, ok := errors.AsType[*Error](err); ok && failed.Temporary() && failed.RetryAfter > 0 && failed.RetryAfter <= c.maxWait {
-		if waitErr := wait(ctx, failed.RetryAfter); waitErr != nil {
-			return fmt.Errorf("%s: %w, while waiting after: %w", doing, waitErr, err)
+		if !pause.For(ctx, failed.RetryAfter) {
+			return fmt.Errorf("%s: %w, while waiting after: %w", doing, ctx.Err(), err)
 		}
 		err = c.once(ctx, method, path, text, answer)
 	}
@@ -100,17 +101,6 @@ func (c *Client) call(ctx context.Context, doing, method, path string, body, ans
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // once sends one request.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lockwood-kms/lockwood/core"
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 // marks returns the marks of both stores: they belong to one copy, or the source is part
@@ -159,10 +160,8 @@ func (c *Copier) closeSource(ctx context.Context, mark Mark) (Mark, error) {
 		if held == 0 {
 			break
 		}
-		select {
-		case <-ctx.Done():
+		if !pause.For(ctx, leasePoll) {
 			return mark, context.Cause(ctx)
-		case <-time.After(leasePoll):
 		}
 	}
 	if err := c.requireSealed(ctx); err != nil {

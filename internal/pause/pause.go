@@ -1,6 +1,6 @@
 // Package pause waits for a time that a context can cut short. It is a package of its own
-// because the ring, the rotation and the fetching of access tokens all wait that way, and
-// none of them imports another for it.
+// because the ring, the rotation, the stores and whoever fetches access tokens all wait that
+// way, and none of them imports another for it.
 package pause
 
 import (

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/lockwood-kms/lockwood/internal/pause"
 	"github.com/lockwood-kms/lockwood/rotation"
 	"github.com/lockwood-kms/lockwood/store/internal/records"
 )
@@ -209,8 +210,8 @@ func (s *Store) inTableLock(ctx context.Context, f func(pgx.Tx) error) error {
 		if attempt == lockAttempts {
 			return fmt.Errorf("a long transaction keeps the credential table in use; try again when it has ended: %w", err)
 		}
-		if err := wait(ctx, lockPause); err != nil {
-			return err
+		if !pause.For(ctx, lockPause) {
+			return ctx.Err()
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/pressly/goose/v3/database"
 
 	"github.com/lockwood-kms/lockwood/credential"
+	"github.com/lockwood-kms/lockwood/internal/pause"
 	"github.com/lockwood-kms/lockwood/store"
 	"github.com/lockwood-kms/lockwood/store/internal/migration"
 	"github.com/lockwood-kms/lockwood/store/internal/sqltext"
@@ -125,8 +126,8 @@ func (m *migrator) run(ctx context.Context) error {
 			return err
 		}
 		m.waitFor(waitsForLock)
-		if err := wait(ctx, lockPoll/2+rand.N(lockPoll)); err != nil {
-			return err
+		if !pause.For(ctx, lockPoll/2+rand.N(lockPoll)) {
+			return ctx.Err()
 		}
 	}
 }
@@ -213,15 +214,4 @@ func (m *migrator) exec(ctx context.Context, q session, file string) error {
 func (m *migrator) hasTable(ctx context.Context, q session, table string) (found bool, err error) {
 	err = q.QueryRowContext(ctx, m.queries.Get("table_exists"), m.schema, table).Scan(&found)
 	return found, err
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

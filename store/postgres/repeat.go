@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/lockwood-kms/lockwood/internal/pause"
 )
 
 const (
@@ -26,7 +28,7 @@ func repeated(ctx context.Context, statement func() error) error {
 		if !hasCode(err, serializationFailure) && !hasCode(err, deadlockDetected) {
 			return err
 		}
-		if wait(ctx, rand.N(2*repeatPause<<n)) != nil {
+		if !pause.For(ctx, rand.N(2*repeatPause<<n)) {
 			return err
 		}
 	}

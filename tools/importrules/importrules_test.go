@@ -65,7 +65,7 @@ var rules = []struct {
 	{module + "/relocation", []string{"core/keyring", "credential", "fleet", "rotation", "afresh", "httpapi"}, []string{"store/postgres", "store/sqlite", "backup", "cmd/lockwood"}},
 	{module + "/backup", []string{"core/keyring", "credential", "rotation", "relocation", "store/sqlite", "httpapi"}, []string{"cmd/lockwood"}},
 	{module + "/store/sqlite", []string{"backup", "relocation"}, nil},
-	{module + "/internal/pause", []string{"core", "core/envelope", "core/keyring/internal/flight", "credential", "fleet", "httpapi"}, []string{"core/keyring", "core/keyring/internal/reconcile", "rotation", "access"}},
+	{module + "/internal/pause", []string{"core", "core/envelope", "core/keyring/internal/flight", "credential", "fleet", "httpapi"}, []string{"core/keyring", "core/keyring/internal/reconcile", "rotation", "access", "relocation", "client", "store/postgres"}},
 	{module + "/core", []string{"internal/pause"}, nil},
 	{module + "/store/postgres", []string{"core/keyring", "credential", "fleet", "rotation", "httpapi", "providers/envkey", "config"}, []string{"cmd/lockwood"}},
 	{module + "/providers/envkey", []string{"core", "core/keyring", "credential", "fleet", "store/postgres", "httpapi", "config"}, []string{"cmd/lockwood"}},
