@@ -1,5 +1,5 @@
-// Package npmtest installs what tests need from an npm registry. They are kept in the
-// user's cache directory, under a hash of what decides their content, so that they are
+// Package npmtest installs what tests need from an npm registry. It is kept in the
+// user's cache directory, under a hash of what decides its content, so that it is
 // installed once on a machine; a lock file pins every byte, and nothing that is installed
 // runs while it is installed. Without Node.js a test is skipped, unless servers are required.
 package npmtest
